@@ -1,0 +1,125 @@
+//! The errors that end a run, named for what the person or the caller does next.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The side of the wire that an error speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// OKKI.
+    Source,
+    /// Qeasy or the HTTP target.
+    Target,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        })
+    }
+}
+
+/// What kind of error it is. The name is the Lambda function's `errorType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The event (or the command line) is not one of the contract's: correct it.
+    BadEvent,
+    /// The pipeline file has mistakes: mend it. Nothing was called.
+    BadPipeline,
+    /// A credential is missing or has the wrong form: provide it. Nothing was called.
+    MissingCredentials,
+    /// The named side refused the credentials, also when read afresh: correct them.
+    CredentialsRefused(Side),
+    /// The named side could not be reached, or gave up after retries: look at it, then run again.
+    Unavailable(Side),
+    /// The named side answered something that is not its protocol, or refused the request as such.
+    BadAnswer(Side),
+    /// The named side wants no more calls for a while: come back later.
+    Throttled(Side),
+    /// The source never gave two reads that agree: run again when it is quieter.
+    InconsistentSource,
+    /// The delete guard or the empty-source guard struck: look, then allow it once.
+    GuardRefused,
+    /// The state is damaged, newer than this program, or belongs to somebody else.
+    BadState,
+    /// Somebody else saved the state meanwhile: the other run is the truth.
+    StateConflict,
+    /// Another run of this connection is going on.
+    Busy,
+    /// The store cannot be read or written.
+    Store,
+    /// The run was asked to stop, or its time is over: what remains is for the next run.
+    Interrupted,
+}
+
+impl Kind {
+    /// The name that callers see: Lambda's `errorType`, the start of the report's `error`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadEvent => "BadEvent",
+            Self::BadPipeline => "BadPipeline",
+            Self::MissingCredentials => "MissingCredentials",
+            Self::CredentialsRefused(Side::Source) => "SourceCredentialsRefused",
+            Self::CredentialsRefused(Side::Target) => "TargetCredentialsRefused",
+            Self::Unavailable(Side::Source) => "SourceUnavailable",
+            Self::Unavailable(Side::Target) => "TargetUnavailable",
+            Self::BadAnswer(Side::Source) => "SourceBadAnswer",
+            Self::BadAnswer(Side::Target) => "TargetBadAnswer",
+            Self::Throttled(Side::Source) => "SourceThrottled",
+            Self::Throttled(Side::Target) => "TargetThrottled",
+            Self::InconsistentSource => "InconsistentSource",
+            Self::GuardRefused => "GuardRefused",
+            Self::BadState => "BadState",
+            Self::StateConflict => "StateConflict",
+            Self::Busy => "Busy",
+            Self::Store => "StoreUnavailable",
+            Self::Interrupted => "Interrupted",
+        }
+    }
+
+    /// The exit code of the command line: 2 for what its user must mend, else 1.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::BadEvent | Self::BadPipeline | Self::MissingCredentials | Self::CredentialsRefused(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// An error that ends a run: one line that says what, where and what to do.
+///
+/// The message never holds a credential, a token or a body of our own; text that a server sent is cut
+/// short and has passed [`crate::http::excerpt`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What kind it is.
+    pub kind: Kind,
+    /// What, where, and the mend, in one line.
+    pub message: String,
+    /// When it makes sense to come back, if that is known.
+    pub resume_after: Option<Duration>,
+}
+
+impl Error {
+    /// An error of this kind with this message.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), resume_after: None }
+    }
+
+    /// The same error, with the time after which it makes sense to come back.
+    pub fn resume_after(mut self, wait: Duration) -> Self {
+        self.resume_after = Some(wait);
+        self
+    }
+
+    /// `Kind: message`, as it stands in reports and logs.
+    pub fn line(&self) -> String {
+        format!("{}: {}", self.kind.name(), self.message)
+    }
+}
+
+/// The result of whatever can end a run.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,236 @@
+//! The wire: sends one request and gives back a whole answer, bounded in time and size; redacts what it reports.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+/// No answer is read beyond this. A page of 1,000 products is under 2 MB.
+pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// OKKI documents 60 s for connecting and answering.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// A host that does not accept a connection within this is down.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where requests go.
+#[derive(Clone)]
+pub enum Wire {
+    /// Over the network.
+    Network(reqwest::Client),
+    /// Straight into a router in this process: whole runs under tokio's paused clock.
+    #[cfg(feature = "cli")]
+    InProcess(axum::Router),
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// Header names and values; a value that is a secret stays one until it is sent.
+    pub headers: Vec<(String, SecretString)>,
+    /// JSON body.
+    pub body: Option<Bytes>,
+}
+
+impl Request {
+    /// A GET.
+    pub fn get(url: Url) -> Self {
+        Self { method: Method::GET, url, headers: Vec::new(), body: None }
+    }
+
+    /// A POST of JSON.
+    pub fn post(url: Url, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, url, headers: Vec::new(), body: Some(body.into()) }
+    }
+
+    /// The same with `Authorization: Bearer …`.
+    pub fn bearer(mut self, token: &SecretString) -> Self {
+        self.headers.push(("authorization".to_owned(), format!("Bearer {}", token.expose_secret()).into()));
+        self
+    }
+
+    fn into_http(self) -> Result<http::Request<Bytes>, Lost> {
+        let mut builder = http::Request::builder().method(self.method).uri(self.url.as_str());
+        if self.body.is_some() {
+            builder = builder.header("content-type", "application/json; charset=utf-8");
+        }
+        builder = builder.header("accept", "application/json");
+        for (name, value) in &self.headers {
+            let value = http::HeaderValue::from_str(value.expose_secret())
+                .map_err(|_| Lost::permanent(format!("header {name} holds characters that no header may hold")))?;
+            builder = builder.header(name, value);
+        }
+        builder
+            .body(self.body.unwrap_or_default())
+            .map_err(|_| Lost::permanent("the request cannot be built from this URL and these headers".to_owned()))
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body, at most [`MAX_BODY_BYTES`].
+    pub body: Bytes,
+}
+
+/// No whole answer came.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Lost {
+    /// What happened, in words.
+    pub message: String,
+    /// Whether another attempt may end otherwise.
+    pub may_pass: bool,
+}
+
+impl Lost {
+    fn passing(message: String) -> Self {
+        Self { message, may_pass: true }
+    }
+
+    fn permanent(message: String) -> Self {
+        Self { message, may_pass: false }
+    }
+}
+
+impl Wire {
+    /// A client for the network: rustls, no redirects (a redirect could carry a token elsewhere).
+    pub fn network() -> Result<Self, Lost> {
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            .gzip(true)
+            .user_agent(concat!("okki-sync/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map(Self::Network)
+            .map_err(|error| Lost::permanent(format!("the HTTP client cannot start: {}", root_cause(&error))))
+    }
+
+    /// Sends one request and reads its whole answer, within `limit` of time.
+    pub async fn send(&self, request: Request, limit: Duration) -> Result<Answer, Lost> {
+        let limit = limit.min(TIMEOUT);
+        match tokio::time::timeout(limit, self.exchange(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Lost::passing(format!("no answer within {} s", limit.as_secs().max(1)))),
+        }
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Answer, Lost> {
+        let request = request.into_http()?;
+        match self {
+            Self::Network(client) => {
+                let request = reqwest::Request::try_from(request)
+                    .map_err(|error| Lost::permanent(root_cause(&error.without_url())))?;
+                let response = client.execute(request).await.map_err(network_error)?;
+                let (status, headers) = (response.status(), response.headers().clone());
+                let body = read_body(reqwest::Body::from(response)).await?;
+                Ok(Answer { status, headers, body })
+            }
+            #[cfg(feature = "cli")]
+            Self::InProcess(router) => {
+                use tower::ServiceExt as _;
+                let request = request.map(axum::body::Body::from);
+                let response = match router.clone().oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+                let (parts, body) = response.into_parts();
+                Ok(Answer { status: parts.status, headers: parts.headers, body: read_body(body).await? })
+            }
+        }
+    }
+}
+
+async fn read_body<B>(body: B) -> Result<Bytes, Lost>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: std::error::Error + 'static,
+{
+    use http_body_util::BodyExt as _;
+    let mut body = std::pin::pin!(body);
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Lost::passing(format!("the answer broke off: {}", root_cause(&error))))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > MAX_BODY_BYTES {
+            return Err(Lost::permanent(format!("the answer is larger than {} MiB", MAX_BODY_BYTES >> 20)));
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
+fn network_error(error: reqwest::Error) -> Lost {
+    let error = error.without_url();
+    let what = if error.is_connect() {
+        "cannot connect"
+    } else if error.is_timeout() {
+        "no answer in time"
+    } else {
+        "the connection broke"
+    };
+    Lost::passing(format!("{what}: {}", root_cause(&error)))
+}
+
+/// The innermost cause says what happened ("Connection refused"); the outer ones say which layer noticed.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    excerpt(&cause.to_string(), &[])
+}
+
+/// Longest piece of a server's text in an error, in characters.
+const EXCERPT_CHARS: usize = 160;
+
+/// A server's text for an error message: one line, cut short, and without any of our secrets that it may echo.
+pub fn excerpt(text: &str, secrets: &[&SecretString]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets {
+        let secret = secret.expose_secret();
+        if secret.len() >= 4 {
+            text = text.replace(secret, "…");
+        }
+    }
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut cut: String = line.chars().filter(|c| !c.is_control()).take(EXCERPT_CHARS).collect();
+    if cut.len() < line.len() {
+        cut.push('…');
+    }
+    cut
+}
+
+/// Whether a host is this machine.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_short_on_one_line_and_without_secrets() {
+        let secret = SecretString::from("s3cr3t-value");
+        let text = format!("<html>\n  bad\u{7}  s3cr3t-value {}</html>", "x".repeat(500));
+        let cut = excerpt(&text, &[&secret]);
+        assert!(cut.starts_with("<html> bad … xxx"), "{cut}");
+        assert_eq!(cut.chars().count(), EXCERPT_CHARS + 1);
+    }
+}

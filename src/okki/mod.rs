@@ -1,0 +1,431 @@
+//! OKKI: reads groups and products until a read is consistent, and hands over a clean catalogue.
+//!
+//! Only `GET` is sent, but for the token: OKKI's one host is production, whatever its name says. Pages overlap
+//! while people edit the catalogue, so a read counts only if it holds as many distinct ids as the total says and
+//! the total stayed the same; see [`Okki::read`]. Deliberately absent: writing, and the catalogue's images.
+
+mod clean;
+mod wire;
+
+use std::collections::HashMap;
+
+use compact_str::CompactString;
+use futures::StreamExt as _;
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+use url::Url;
+
+use crate::client::{Auth, Budget, Client, Pace, exposed};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result, Side};
+use crate::http::{Answer, Request, Wire};
+use crate::model::{Catalogue, RecordId, Rejected, RowKind, Table, id_order};
+use crate::pace::PerSecond;
+use crate::sync::{Progress, Watch};
+use crate::transform::RowMap;
+use clean::SourceGroup;
+use wire::RowReader;
+
+/// Reads at most so often before giving up on a catalogue that moves.
+pub const MAX_READS: u32 = 5;
+
+/// What the source needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where OKKI is; `file:///sample.json` reads the groups (with their products) from a file instead.
+    pub base_url: Url,
+    /// Path of the groups call.
+    pub api: String,
+    /// Key of a group's id.
+    pub id: String,
+    /// Key of a group's display name.
+    pub number: String,
+    /// Whether ids are checked to be unique, the first staying.
+    pub id_check: bool,
+    /// Products per page.
+    pub page_size: u32,
+    /// Calls per second.
+    pub max_requests_per_second: f64,
+    /// Pages read side by side.
+    pub max_concurrency: usize,
+    /// Client id.
+    pub client_id: SecretString,
+    /// Client secret.
+    pub client_secret: SecretString,
+}
+
+/// The source.
+pub struct Okki {
+    client: Client,
+    settings: Settings,
+}
+
+/// One attempt at reading everything.
+struct Attempt {
+    catalogue: Catalogue,
+    total: Option<u64>,
+    /// Distinct ids, and rows without one.
+    distinct: u64,
+    /// The same for two reads that saw the same ids.
+    signature: (u64, u64),
+    /// Why it does not count, if so.
+    doubt: Option<String>,
+}
+
+impl Okki {
+    /// The source behind this wire.
+    pub fn new(settings: Settings, wire: Wire, clock: Clock) -> Result<Self> {
+        let login = serde_json::json!({
+            "grant_type": "client_credentials",
+            "client_id": exposed(&settings.client_id),
+            "client_secret": exposed(&settings.client_secret),
+            "scope": "product",
+        });
+        let auth = Auth::Login {
+            request: Request::post(join(&settings.base_url, "/v1/oauth2/access_token")?, login.to_string()),
+            read: wire::token,
+        };
+        let pace = Pace::PerSecond(PerSecond::new(settings.max_requests_per_second));
+        let secrets = vec![settings.client_id.clone(), settings.client_secret.clone()];
+        Ok(Self { client: Client::new(Side::Source, wire, clock, pace, auth, secrets), settings })
+    }
+
+    /// Calls made since the last time, as (requests, retries, throttled).
+    pub fn take_counters(&self) -> (u64, u64, u64) {
+        self.client.counters.take()
+    }
+
+    /// Reads everything that the pipeline needs, until a read is consistent.
+    ///
+    /// Two reads in a row that agree with each other are the truth too: then the difference between the total
+    /// and the rows is the source's own (real duplicates), which are rejected like any other offender.
+    pub async fn read(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Catalogue> {
+        let mut last: Option<(u64, u64)> = None;
+        let mut doubts = String::new();
+        for attempt in 1..=MAX_READS {
+            let read = self.read_once(budget, map, watch).await?;
+            let Some(doubt) = read.doubt else { return Ok(read.catalogue) };
+            if last == Some(read.signature) {
+                tracing::warn!(total = read.total, distinct = read.distinct, "two reads agree: the difference is the source's own");
+                return Ok(read.catalogue);
+            }
+            last = Some(read.signature);
+            doubts.clone_from(&doubt);
+            tracing::warn!(attempt, why = %doubt, "the pages do not agree, reading again");
+            watch(Progress::ReadingAgain { attempt: attempt + 1, why: doubt });
+        }
+        Err(Error::new(
+            Kind::InconsistentSource,
+            format!("source: {MAX_READS} reads in a row did not agree (the last: {doubts}); nothing was written; run again when the catalogue is not being edited"),
+        ))
+    }
+
+    async fn read_once(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Attempt> {
+        let answer = self.groups_answer(budget).await?;
+        let data = wire::data(&answer, 0).map_err(as_error)?;
+        let rows = wire::groups(data).map_err(as_error)?;
+        let mut reading = Reading::new(&self.settings, map, &rows);
+        if map.uses_products() {
+            if reading.embedded.is_empty() {
+                self.read_products(budget, &mut reading, watch).await?;
+            } else {
+                reading.take_embedded()?;
+            }
+        }
+        reading.finish()
+    }
+
+    async fn groups_answer(&self, budget: &Budget) -> Result<Answer> {
+        if self.settings.base_url.scheme() == "file" {
+            return read_file(&self.settings.base_url);
+        }
+        let url = join(&self.settings.base_url, &self.settings.api)?;
+        self.client
+            .call(
+                budget,
+                "groups",
+                |token| bearer(Request::get(url.clone()), token),
+                |answer, now_ms| {
+                    let data = wire::data(answer, now_ms)?;
+                    wire::groups(data).map(|_| answer.clone())
+                },
+            )
+            .await
+    }
+
+    async fn page_answer(&self, budget: &Budget, number: u64) -> Result<Answer> {
+        let mut url = join(&self.settings.base_url, "/v1/product/list")?;
+        url.query_pairs_mut()
+            .append_pair("start_index", &number.to_string())
+            .append_pair("count", &self.settings.page_size.to_string());
+        self.client
+            .call(
+                budget,
+                "products",
+                |token| bearer(Request::get(url.clone()), token),
+                |answer, now_ms| {
+                    let data = wire::data(answer, now_ms)?;
+                    wire::page(data).map(|_| answer.clone())
+                },
+            )
+            .await
+    }
+
+    async fn read_products(&self, budget: &Budget, reading: &mut Reading<'_>, watch: &Watch) -> Result<()> {
+        let first = self.page_answer(budget, 1).await?;
+        let (total, size) = reading.take_page(&first)?;
+        watch(Progress::Reading { read: reading.rows_seen, total });
+        // A server that caps the page size counts its pages by its own size.
+        let size = size.max(1).min(u64::from(self.settings.page_size));
+        let pages = total.div_ceil(size);
+        let mut answers = futures::stream::iter(2..=pages)
+            .map(|number| self.page_answer(budget, number))
+            .buffered(self.settings.max_concurrency.max(1));
+        // In page order, whatever order they arrive in: of rows with one id the first stays.
+        while let Some(answer) = answers.next().await {
+            reading.take_page(&answer?)?;
+            watch(Progress::Reading { read: reading.rows_seen, total });
+        }
+        Ok(())
+    }
+}
+
+fn bearer(request: Request, token: Option<&SecretString>) -> Request {
+    match token {
+        Some(token) => request.bearer(token),
+        None => request,
+    }
+}
+
+fn as_error(problem: crate::client::Problem) -> Error {
+    Error::new(problem.kind, problem.message)
+}
+
+fn join(base: &Url, path: &str) -> Result<Url> {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    Ok(url)
+}
+
+fn read_file(url: &Url) -> Result<Answer> {
+    let unreadable = |why: String| Error::new(Kind::Unavailable(Side::Source), format!("source file {url}: {why}"));
+    let path = url.to_file_path().map_err(|()| unreadable("is not a local path".to_owned()))?;
+    let body = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    Ok(Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body: body.into() })
+}
+
+/// Collects one read.
+struct Reading<'a> {
+    products: RowReader<'a>,
+    id_check: bool,
+    groups: Vec<crate::model::Group>,
+    group_of: HashMap<RecordId, u32>,
+    quarantined_groups: Vec<RecordId>,
+    group_cells: Table,
+    product_cells: Table,
+    /// The group of each product row; `GONE` where a later row took its place.
+    product_group: Vec<u32>,
+    seen: HashMap<CompactString, u32>,
+    rejected: Vec<Rejected>,
+    held_products: Vec<RecordId>,
+    per_product: bool,
+    deleted: u64,
+    rows_seen: u64,
+    without_id: u64,
+    signature: u64,
+    total: Option<u64>,
+    total_moved: Option<(u64, u64)>,
+    embedded: Vec<(RecordId, &'a RawValue)>,
+}
+
+/// A row that was replaced, or that never became a product.
+const GONE: u32 = u32::MAX;
+
+impl<'a> Reading<'a> {
+    fn new(settings: &'a Settings, map: &'a RowMap, rows: &[&'a RawValue]) -> Self {
+        let id = crate::transform::canonical_group_key(&settings.id);
+        let name = crate::transform::canonical_group_key(&settings.number);
+        let reader = RowReader { columns: &map.group_columns, id, name, parent: "parent_id", product: false };
+        let mut rejected = Vec::new();
+        let mut source = Vec::with_capacity(rows.len());
+        let mut cells = Vec::with_capacity(rows.len());
+        let mut embedded = Vec::new();
+        for raw in rows {
+            match reader.read(raw) {
+                Ok(row) => {
+                    if let (Some(id), Some(products)) = (&row.id, row.products) {
+                        embedded.push((RecordId::from(id.as_str()), products));
+                    }
+                    source.push(SourceGroup { id: row.id, name: row.name, parent: row.parent, raw: raw.get().to_owned() });
+                    cells.push(row.cells);
+                }
+                Err(why) => rejected.push(Rejected::new(RowKind::Group, None, why, raw.get())),
+            }
+        }
+        let tree = clean::tree(&source, settings.id_check);
+        rejected.extend(tree.rejected);
+        let mut group_cells = Table::new(map.group_columns.len());
+        let mut groups = Vec::with_capacity(tree.groups.len());
+        for (at, group) in tree.groups {
+            // 5,000 groups are far below the table's 4 GiB; a full table shows itself with the products.
+            let row = cells.get(at).map_or(&[][..], Vec::as_slice);
+            let _ = group_cells.push(row.iter().map(|cell| cell.as_deref().unwrap_or("")));
+            groups.push(group);
+        }
+        let group_of = groups.iter().zip(0..).map(|(group, at)| (group.id.clone(), at)).collect::<HashMap<_, _>>();
+        let quarantined_groups =
+            rejected.iter().filter_map(|r| r.id.as_deref().map(RecordId::from)).filter(|id| !group_of.contains_key(id)).collect();
+        Self {
+            products: RowReader {
+                columns: &map.product_columns,
+                id: "product_id",
+                name: "name",
+                parent: "group_id",
+                product: true,
+            },
+            id_check: settings.id_check,
+            groups,
+            group_of,
+            quarantined_groups,
+            group_cells,
+            product_cells: Table::new(map.product_columns.len()),
+            product_group: Vec::new(),
+            seen: HashMap::new(),
+            rejected,
+            held_products: Vec::new(),
+            per_product: map.per_product(),
+            deleted: 0,
+            rows_seen: 0,
+            without_id: 0,
+            signature: 0,
+            total: None,
+            total_moved: None,
+            embedded,
+        }
+    }
+
+    /// Takes a page; gives back (total, rows on this page).
+    fn take_page(&mut self, answer: &Answer) -> Result<(u64, u64)> {
+        let data = wire::data(answer, 0).map_err(as_error)?;
+        let page = wire::page(data).map_err(as_error)?;
+        match self.total {
+            Some(total) if total != page.total => self.total_moved = Some((total, page.total)),
+            _ => self.total = Some(page.total),
+        }
+        let rows = page.rows.len() as u64;
+        for raw in page.rows {
+            self.take_product(raw, None)?;
+        }
+        Ok((page.total, rows))
+    }
+
+    /// The document's sample: each group brings its own products.
+    fn take_embedded(&mut self) -> Result<()> {
+        for (group, list) in std::mem::take(&mut self.embedded) {
+            let rows: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| {
+                Error::new(Kind::BadAnswer(Side::Source), format!("source: products of group {group} are not a list"))
+            })?;
+            for raw in rows {
+                self.take_product(raw, Some(&group))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_product(&mut self, raw: &RawValue, group: Option<&RecordId>) -> Result<()> {
+        self.rows_seen += 1;
+        let row = match self.products.read(raw) {
+            Ok(row) => row,
+            Err(why) => {
+                self.without_id += 1;
+                self.rejected.push(Rejected::new(RowKind::Product, None, why, raw.get()));
+                return Ok(());
+            }
+        };
+        let Some(id) = row.id.clone() else {
+            self.without_id += 1;
+            self.rejected.push(Rejected::new(RowKind::Product, None, "product_id is missing or blank", raw.get()));
+            return Ok(());
+        };
+        let place = u32::try_from(self.product_group.len()).unwrap_or(GONE);
+        if let Some(&first) = self.seen.get(id.as_str()) {
+            if self.id_check {
+                let reason = format!("product_id {id} is repeated; the first row stays");
+                self.rejected.push(Rejected::new(RowKind::Product, Some(id), reason, raw.get()));
+                return Ok(());
+            }
+            if let Some(group) = self.product_group.get_mut(first as usize) {
+                *group = GONE;
+            }
+        } else {
+            self.signature = self.signature.wrapping_add(xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+        }
+        self.seen.insert(CompactString::from(id.as_str()), place);
+        let of = if row.deleted { self.count_deleted() } else { self.group_for(&row, &id, group, raw) };
+        self.product_group.push(of);
+        let cells = std::iter::once(id.as_str()).chain(row.cells.iter().skip(1).map(|cell| cell.as_deref().unwrap_or("")));
+        // Rows that go nowhere keep their place in the table, but not their bytes.
+        let pushed = if of == GONE { self.product_cells.push([]) } else { self.product_cells.push(cells) };
+        pushed.map_err(|full| Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}")))
+    }
+
+    fn count_deleted(&mut self) -> u32 {
+        self.deleted += 1;
+        GONE
+    }
+
+    /// The index of a product's group, or `GONE` with the product rejected.
+    fn group_for(&mut self, row: &wire::Row<'_>, id: &str, embedded_in: Option<&RecordId>, raw: &RawValue) -> u32 {
+        let group = embedded_in.map(RecordId::as_str).or(row.parent.as_deref());
+        let reason = match (row.name.as_ref(), group) {
+            (None, _) => format!("name of product {id} is missing or blank"),
+            (_, None) => format!("product {id} names no group"),
+            (_, Some(group)) => match self.group_of.get(group) {
+                Some(&at) => return at,
+                None if self.quarantined_groups.iter().any(|q| q == group) => {
+                    format!("group {group} of product {id} is in the quarantine")
+                }
+                None => format!("group {group} of product {id} is unknown"),
+            },
+        };
+        self.held_products.push(RecordId::from(id));
+        self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_owned()), reason, raw.get()));
+        GONE
+    }
+
+    fn finish(self) -> Result<Attempt> {
+        let distinct = self.seen.len() as u64 + self.without_id;
+        let doubt = match (self.total, self.total_moved) {
+            (_, Some((before, after))) => Some(format!("the total moved from {before} to {after} while reading")),
+            (Some(total), None) if total != distinct => {
+                Some(format!("the total says {total} products, the pages held {distinct} different ones"))
+            }
+            _ => None,
+        };
+        let total = self.total_moved.map(|(_, after)| after).or(self.total);
+        let mut products_of = vec![Vec::new(); self.groups.len()];
+        for (&group, product) in self.product_group.iter().zip(0_u32..) {
+            if let Some(products) = products_of.get_mut(group as usize) {
+                products.push(product);
+            }
+        }
+        for products in &mut products_of {
+            // By id, so that the same content gives the same row in whatever order the pages came.
+            products.sort_unstable_by(|&a, &b| {
+                let id = |row: u32| self.product_cells.cell(row as usize, crate::model::PRODUCT_ID_COLUMN);
+                id_order(id(a), id(b))
+            });
+        }
+        let held = if self.per_product { self.held_products } else { self.quarantined_groups };
+        let catalogue = Catalogue {
+            groups: self.groups,
+            group_cells: self.group_cells,
+            product_cells: self.product_cells,
+            products_of,
+            rejected: self.rejected,
+            held,
+            deleted_products: self.deleted,
+        };
+        Ok(Attempt { catalogue, total, distinct, signature: (self.signature, total.unwrap_or(0)), doubt })
+    }
+}

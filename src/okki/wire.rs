@@ -1,0 +1,311 @@
+//! OKKI's wire format: envelope, token, groups and product pages, in every reading that was seen.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::client::{Problem, Token, judge_status, said};
+use crate::error::{Kind, Side};
+use crate::http::Answer;
+use crate::retry::Happened;
+use crate::transform::{Columns, canonical_group_key, canonical_product_key};
+
+/// A client_credentials token without `expires_in` lasts this long (OKKI's documentation).
+const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
+
+fn problem(happened: Happened, kind: Kind, message: impl Into<String>) -> Problem {
+    Problem { happened, kind, message: message.into() }
+}
+
+/// Not JSON, or not this API's JSON. A proxy's error page looks like this, so another attempt may end otherwise.
+fn not_okki(body: &[u8], what: &str) -> Problem {
+    problem(Happened::ServerError, Kind::BadAnswer(Side::Source), format!("source answered {what}: {}", said(body)))
+}
+
+/// Reads the token's answer.
+pub fn token(answer: &Answer, now_ms: u64) -> Result<Token, Problem> {
+    #[derive(Deserialize)]
+    struct Reply {
+        access_token: Option<secrecy::SecretString>,
+        expires_in: Option<u64>,
+    }
+    let status = answer.status.as_u16();
+    if matches!(status, 400 | 401 | 403) || oauth_error(&answer.body).is_some() {
+        return Err(refused_credentials(&answer.body));
+    }
+    if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
+        return Err(problem);
+    }
+    let reply: Reply = serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something else than a token"))?;
+    match reply.access_token {
+        Some(value) => {
+            Ok(Token { value, expires_in: reply.expires_in.map_or(TOKEN_LIFETIME, Duration::from_secs) })
+        }
+        None => Err(not_okki(&answer.body, "without a token")),
+    }
+}
+
+fn oauth_error(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct OAuthError {
+        error: Option<String>,
+    }
+    serde_json::from_slice::<OAuthError>(body).ok()?.error
+}
+
+fn refused_credentials(body: &[u8]) -> Problem {
+    let error = oauth_error(body).unwrap_or_default();
+    let said = said(body);
+    let mend = if said.contains("scope") || error.contains("scope") {
+        "grant the app the product module in OKKI's admin console"
+    } else {
+        "check OKKI_CLIENT_ID and OKKI_CLIENT_SECRET"
+    };
+    let happened = if error == "server_error" { Happened::ServerError } else { Happened::Refused };
+    problem(happened, Kind::CredentialsRefused(Side::Source), format!("source refused the credentials: {error} {said}; {mend}"))
+}
+
+/// An integer that may come as a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Int<'a> {
+    Number(i64),
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+}
+
+impl Int<'_> {
+    fn value(&self) -> Option<i64> {
+        match self {
+            Self::Number(n) => Some(*n),
+            Self::Text(text) => text.trim().parse().ok(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    code: Option<Int<'a>>,
+    #[serde(borrow, alias = "msg")]
+    message: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    error: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    /// The document's sample has its rows here, without an envelope.
+    #[serde(borrow, rename = "productGroups")]
+    product_groups: Option<&'a RawValue>,
+}
+
+/// Opens the envelope: the `data` of a successful answer.
+pub fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, Problem> {
+    if oauth_error(&answer.body).as_deref() == Some("access_denied") {
+        return Err(problem(
+            Happened::Unauthorized,
+            Kind::CredentialsRefused(Side::Source),
+            "source answered access_denied also for a fresh token; check the app's permissions in OKKI",
+        ));
+    }
+    if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
+        return Err(problem);
+    }
+    let text = std::str::from_utf8(&answer.body).map_err(|_| not_okki(b"", "bytes that are not UTF-8"))?;
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "broken JSON"));
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "something that is not its JSON"))?;
+    if let Some(rows) = envelope.product_groups {
+        return Ok(rows);
+    }
+    let words = crate::http::excerpt(&envelope.message.or(envelope.error).unwrap_or_default(), &[]);
+    match envelope.code.as_ref().map(Int::value) {
+        None | Some(Some(200 | 0)) => {}
+        Some(code) => return Err(failing_code(code, &words)),
+    }
+    envelope.data.ok_or_else(|| not_okki(&answer.body, "without data"))
+}
+
+/// HTTP 200 with a failing body code is real.
+fn failing_code(code: Option<i64>, words: &str) -> Problem {
+    let message = match code {
+        Some(code) => format!("source answered HTTP 200 with body code {code}: {words}"),
+        None => format!("source answered a body code that is no number: {words}"),
+    };
+    let (happened, kind) = match code {
+        Some(401) => (Happened::Unauthorized, Kind::CredentialsRefused(Side::Source)),
+        Some(429) => (Happened::Throttled(None), Kind::Throttled(Side::Source)),
+        Some(400..=499) => (Happened::Refused, Kind::BadAnswer(Side::Source)),
+        _ => (Happened::ServerError, Kind::BadAnswer(Side::Source)),
+    };
+    problem(happened, kind, message)
+}
+
+/// A page of products: the total, and the rows as they came.
+pub struct Page<'a> {
+    /// `data.count` (not the request's `count`, which is the page size) or `data.totalItem`.
+    pub total: u64,
+    /// The rows.
+    pub rows: Vec<&'a RawValue>,
+}
+
+/// Reads a product page out of `data`.
+pub fn page(data: &RawValue) -> Result<Page<'_>, Problem> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        count: Option<Int<'a>>,
+        #[serde(borrow, rename = "totalItem")]
+        total_item: Option<Int<'a>>,
+        #[serde(borrow)]
+        list: Option<Vec<&'a RawValue>>,
+    }
+    // An empty PHP array is `[]` where a filled one is an object.
+    if data.get().split_whitespace().collect::<String>() == "[]" {
+        return Ok(Page { total: 0, rows: Vec::new() });
+    }
+    let bad = || not_okki(b"", "a product page without list and count (or totalItem)");
+    let body: Body<'_> = serde_json::from_str(data.get()).map_err(|_| bad())?;
+    let total = body.total_item.or(body.count).as_ref().and_then(Int::value).and_then(|n| u64::try_from(n).ok());
+    match (total, body.list) {
+        (Some(total), Some(rows)) => Ok(Page { total, rows }),
+        (Some(0), None) => Ok(Page { total: 0, rows: Vec::new() }),
+        _ => Err(bad()),
+    }
+}
+
+/// Reads the flat array of groups out of `data`.
+pub fn groups(data: &RawValue) -> Result<Vec<&RawValue>, Problem> {
+    let array = serde_json::from_str(data.get());
+    // Sibling endpoints wrap their array as data.list.
+    #[derive(Deserialize)]
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        list: Vec<&'a RawValue>,
+    }
+    array
+        .or_else(|_| serde_json::from_str(data.get()).map(|wrapped: Wrapped<'_>| wrapped.list))
+        .map_err(|_| not_okki(b"", "groups that are not a list"))
+}
+
+/// The fields of one row that every row needs, and the cells that the pipeline names.
+#[derive(Debug, Default)]
+pub struct Row<'a> {
+    /// `id` or `product_id`; none if missing or blank.
+    pub id: Option<String>,
+    /// The display name, none if missing or blank.
+    pub name: Option<String>,
+    /// `parent_id` of a group, `group_id` of a product.
+    pub parent: Option<String>,
+    /// `enable_flag` is 0.
+    pub deleted: bool,
+    /// A group's own list of products (the document's sample has it; OKKI does not).
+    pub products: Option<&'a RawValue>,
+    /// Raw JSON by column; none where the source sent nothing.
+    pub cells: Vec<Option<Cow<'a, str>>>,
+}
+
+/// How to read a row.
+#[derive(Clone, Copy)]
+pub struct RowReader<'m> {
+    /// Columns to keep.
+    pub columns: &'m Columns,
+    /// The id's key.
+    pub id: &'m str,
+    /// The name's key.
+    pub name: &'m str,
+    /// The parent's key.
+    pub parent: &'m str,
+    /// Whether it is a product.
+    pub product: bool,
+}
+
+impl<'m> RowReader<'m> {
+    /// Reads one row; an error says why it is none.
+    pub fn read<'a>(&self, raw: &'a RawValue) -> Result<Row<'a>, String> {
+        let mut json = serde_json::Deserializer::from_str(raw.get());
+        self.deserialize(&mut json).map_err(|error| format!("is not a JSON object with readable fields ({error})"))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for RowReader<'_> {
+    type Value = Row<'de>;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Row<'de>, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowReader<'_> {
+    type Value = Row<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row<'de>, A::Error> {
+        let mut row = Row { cells: vec![None; self.columns.len()], ..Row::default() };
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let key = if self.product { canonical_product_key(&key) } else { canonical_group_key(&key) };
+            let needed = key == self.id
+                || key == self.name
+                || key == self.parent
+                || key == if self.product { "enable_flag" } else { "products" };
+            if !needed && self.columns.starting_with(key).next().is_none() {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let raw: &'de RawValue = map.next_value()?;
+            self.keep(&mut row, key, raw);
+        }
+        Ok(row)
+    }
+}
+
+impl RowReader<'_> {
+    fn keep<'de>(&self, row: &mut Row<'de>, key: &str, raw: &'de RawValue) {
+        if key == self.id {
+            row.id = scalar(raw);
+        }
+        if key == self.name {
+            row.name = scalar(raw);
+        }
+        if key == self.parent {
+            row.parent = scalar(raw);
+        }
+        if self.product && key == "enable_flag" {
+            row.deleted = matches!(raw.get(), "0" | "\"0\"" | "false");
+        }
+        if !self.product && key == "products" {
+            row.products = Some(raw);
+        }
+        for (column, rest) in self.columns.starting_with(key) {
+            if let Some(cell) = row.cells.get_mut(column) {
+                *cell = inner(raw, rest);
+            }
+        }
+    }
+}
+
+/// An id or a name as text, trimmed; none if it is null, blank, or no scalar.
+fn scalar(raw: &RawValue) -> Option<String> {
+    let text = raw.get();
+    let decoded = match text.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<String>(text).ok()?,
+        Some(b'-' | b'0'..=b'9') => text.to_owned(),
+        _ => return None,
+    };
+    let trimmed = decoded.trim();
+    (!trimmed.is_empty()).then(|| trimmed.to_owned())
+}
+
+/// Follows a path into nested objects.
+fn inner<'de>(raw: &'de RawValue, path: &[String]) -> Option<Cow<'de, str>> {
+    let Some((key, rest)) = path.split_first() else { return Some(Cow::Borrowed(raw.get())) };
+    let object: indexmap::IndexMap<Cow<'de, str>, &'de RawValue> = serde_json::from_str(raw.get()).ok()?;
+    object.get(key.as_str()).and_then(|raw| inner(raw, rest))
+}

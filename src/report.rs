@@ -1,0 +1,140 @@
+//! The run report: the answer of the Lambda function, the `--json` output, and the summary people forward.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a run was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Fetch, transform, plan, write, remember.
+    Sync,
+    /// The same up to the plan; writes nothing.
+    Plan,
+    /// Read the target back and compare; writes nothing.
+    Verify,
+}
+
+impl Mode {
+    /// The word used in events, reports and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Plan => "plan",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Everything that was planned is done.
+    Succeeded,
+    /// Done, but rows are in the quarantine, or a verification found differences.
+    Partial,
+    /// Work remains for the next run; see [`Report::remaining`] and [`Report::resume_after_seconds`].
+    Paused,
+    /// Stopped by an error; see [`Report::error`].
+    Failed,
+}
+
+impl Status {
+    /// The word used in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Partial => "partial",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What was read from OKKI.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCounts {
+    /// Product groups that passed cleaning.
+    pub groups: u64,
+    /// Products that passed cleaning.
+    pub products: u64,
+    /// Calls made, repeats and tokens included.
+    pub requests: u64,
+    /// Calls that were repeats of a failed one.
+    pub retries: u64,
+    /// Answers that asked for a slower pace.
+    pub throttled: u64,
+    /// Whether all products were read, rather than those changed since the last run.
+    pub full_read: bool,
+}
+
+/// What differs between the source and what the target has acknowledged, in rows.
+///
+/// In `verify` mode the same four mean: missing at the target, differing, extra at the target, same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanCounts {
+    /// Rows that the target does not have.
+    pub create: u64,
+    /// Rows that the target has with other content.
+    pub update: u64,
+    /// Rows that the target has and the source no longer has.
+    pub delete: u64,
+    /// Rows that are the same on both sides.
+    pub unchanged: u64,
+}
+
+/// What the target acknowledged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetCounts {
+    /// Rows created or updated.
+    pub written: u64,
+    /// Rows deleted (sent as tombstones).
+    pub deleted: u64,
+    /// Batches acknowledged.
+    pub batches: u64,
+    /// Calls made, repeats and tokens included.
+    pub requests: u64,
+    /// Calls that were repeats of a failed one.
+    pub retries: u64,
+    /// Answers that asked for a slower pace.
+    pub throttled: u64,
+}
+
+/// The report of one run, as the contract spells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Names the run in logs, in the quarantine and in the store.
+    pub run_id: String,
+    /// The connection that was run.
+    pub connection: String,
+    /// What it was asked to do.
+    pub mode: Mode,
+    /// How it ended.
+    pub status: Status,
+    /// Start, RFC 3339 in UTC.
+    pub started_at: String,
+    /// Wall time in milliseconds.
+    pub duration_ms: u64,
+    /// Source side.
+    pub source: SourceCounts,
+    /// The plan.
+    pub plan: PlanCounts,
+    /// Target side.
+    pub target: TargetCounts,
+    /// Rows in the quarantine of this run.
+    pub quarantined: u64,
+    /// Rows that were planned and are not acknowledged yet.
+    pub remaining: u64,
+    /// When it makes sense to come back, if that is known.
+    pub resume_after_seconds: Option<u64>,
+    /// What stopped the run, in one line.
+    pub error: Option<String>,
+}
