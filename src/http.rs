@@ -105,6 +105,7 @@ impl Lost {
 impl Wire {
     /// A client for the network: rustls, no redirects (a redirect could carry a token elsewhere).
     pub fn network() -> Result<Self, Lost> {
+        install_crypto();
         reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -145,10 +146,18 @@ impl Wire {
                     Err(never) => match never {},
                 };
                 let (parts, body) = response.into_parts();
+                if parts.extensions.get::<crate::sandbox::faults::ConnectionLost>().is_some() {
+                    return Err(Lost::passing("the connection broke".to_owned()));
+                }
                 Ok(Answer { status: parts.status, headers: parts.headers, body: read_body(body).await? })
             }
         }
     }
+}
+
+/// One crypto provider for every TLS client of the process. A second call does nothing.
+pub fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 async fn read_body<B>(body: B) -> Result<Bytes, Lost>

@@ -1,17 +1,38 @@
 //! okki-sync: OKKI CRM (小满) product groups to Qeasy (轻易云) and other targets.
-pub mod client;
-pub mod clock;
+//!
+//! The map, in reading order. A run is one function, [`sync::run`]: load → read → transform → plan → write → save.
+//! Core modules are pure (no I/O, no clock); edges do the talking; wiring puts them together.
+
+// Entry and wiring
+pub mod app;
+pub mod config;
+pub mod handler;
+pub mod logging;
+pub mod secrets;
+
+// The story
+pub mod sync;
+
+// Core
 pub mod error;
-pub mod http;
-pub mod metrics;
 pub mod model;
-pub mod okki;
-pub mod pace;
 pub mod plan;
 pub mod report;
 pub mod retry;
 pub mod state;
-pub mod store;
-pub mod sync;
-pub mod target;
 pub mod transform;
+
+// Edges
+pub mod aws;
+pub mod client;
+pub mod clock;
+pub mod http;
+pub mod metrics;
+pub mod okki;
+pub mod pace;
+pub mod store;
+pub mod target;
+
+// For people at a desk
+#[cfg(feature = "cli")]
+pub mod sandbox;

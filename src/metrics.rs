@@ -2,6 +2,12 @@
 //!
 //! Alarms, the dashboard and the runbook in `infra/` are built on these names; a test holds them together.
 
+use serde_json::{Value, json};
+
+use crate::error::{Kind, Side};
+use crate::report::Status;
+use crate::sync::Outcome;
+
 /// Namespace unless `OKKI_SYNC_METRICS_NAMESPACE` names another (the template sets it to the stack's name).
 pub const DEFAULT_NAMESPACE: &str = "OkkiSync";
 /// Dimension: the connection's name.
@@ -61,3 +67,72 @@ pub const GUARD_REFUSED: &str = "GuardRefused";
 pub const SOURCE_CREDENTIALS_REFUSED: &str = "SourceCredentialsRefused";
 /// 1 for a run that ended because the target refused the credentials, else 0. Count.
 pub const TARGET_CREDENTIALS_REFUSED: &str = "TargetCredentialsRefused";
+
+/// The metrics of a run, by name, with their unit.
+fn values(outcome: &Outcome) -> Vec<(&'static str, u64, &'static str)> {
+    let report = &outcome.report;
+    let is = |status: Status| u64::from(report.status == status);
+    let kind = outcome.error.as_ref().map(|error| error.kind);
+    let struck = |wanted: Kind| u64::from(kind == Some(wanted));
+    let idle = report.status == Status::Paused && report.target.written + report.target.deleted == 0;
+    vec![
+        (RUNS_SUCCEEDED, is(Status::Succeeded), "Count"),
+        (RUNS_PARTIAL, is(Status::Partial), "Count"),
+        (RUNS_PAUSED, is(Status::Paused), "Count"),
+        (RUNS_FAILED, is(Status::Failed), "Count"),
+        (PAUSED_WITHOUT_PROGRESS, u64::from(idle), "Count"),
+        (DURATION_MS, report.duration_ms, "Milliseconds"),
+        (SOURCE_GROUPS, report.source.groups, "Count"),
+        (SOURCE_PRODUCTS, report.source.products, "Count"),
+        (SOURCE_REQUESTS, report.source.requests, "Count"),
+        (SOURCE_RETRIES, report.source.retries, "Count"),
+        (SOURCE_THROTTLED, report.source.throttled, "Count"),
+        (PLAN_CREATE, report.plan.create, "Count"),
+        (PLAN_UPDATE, report.plan.update, "Count"),
+        (PLAN_DELETE, report.plan.delete, "Count"),
+        (PLAN_UNCHANGED, report.plan.unchanged, "Count"),
+        (ROWS_WRITTEN, report.target.written, "Count"),
+        (ROWS_DELETED, report.target.deleted, "Count"),
+        (ROWS_QUARANTINED, report.quarantined, "Count"),
+        (ROWS_REMAINING, report.remaining, "Count"),
+        (TARGET_BATCHES, report.target.batches, "Count"),
+        (TARGET_REQUESTS, report.target.requests, "Count"),
+        (TARGET_RETRIES, report.target.retries, "Count"),
+        (TARGET_THROTTLED, report.target.throttled, "Count"),
+        (GUARD_REFUSED, struck(Kind::GuardRefused), "Count"),
+        (SOURCE_CREDENTIALS_REFUSED, struck(Kind::CredentialsRefused(Side::Source)), "Count"),
+        (TARGET_CREDENTIALS_REFUSED, struck(Kind::CredentialsRefused(Side::Target)), "Count"),
+    ]
+}
+
+/// The embedded-metric line of a run, as CloudWatch Logs extracts it: by connection and mode, and over all.
+pub fn line(outcome: &Outcome, namespace: &str, now_ms: u64) -> Value {
+    let values = values(outcome);
+    let definitions: Vec<Value> = values.iter().map(|(name, _, unit)| json!({"Name": name, "Unit": unit})).collect();
+    let mut line = json!({
+        "_aws": {
+            "Timestamp": now_ms,
+            "CloudWatchMetrics": [{
+                "Namespace": namespace,
+                "Dimensions": [[DIMENSION_CONNECTION, DIMENSION_MODE], []],
+                "Metrics": definitions,
+            }],
+        },
+        DIMENSION_CONNECTION: outcome.report.connection,
+        DIMENSION_MODE: outcome.report.mode,
+        "run_id": outcome.report.run_id,
+        "status": outcome.report.status,
+    });
+    if let Some(fields) = line.as_object_mut() {
+        fields.extend(values.into_iter().map(|(name, value, _)| (name.to_owned(), json!(value))));
+    }
+    line
+}
+
+/// Prints the line on stdout, where the Lambda service reads it.
+#[expect(clippy::print_stdout, reason = "stdout is where CloudWatch reads embedded metrics")]
+pub fn emit(outcome: &Outcome) {
+    let namespace = std::env::var("OKKI_SYNC_METRICS_NAMESPACE").ok().filter(|name| !name.is_empty());
+    let namespace = namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+    println!("{}", line(outcome, namespace, crate::clock::Clock::system().now_ms()));
+}

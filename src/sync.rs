@@ -167,8 +167,8 @@ pub async fn run(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &
     outcome
 }
 
-/// Sorts by time and is unique: two runs may start in the same millisecond.
-fn run_id(clock: Clock) -> String {
+/// Names a run. Sorts by time and is unique: two runs may start in the same millisecond.
+pub fn run_id(clock: Clock) -> String {
     format!("{}-{:08x}", clock.now().strftime("%Y%m%dT%H%M%S%3fZ"), fastrand::u32(..))
 }
 

@@ -1,0 +1,431 @@
+//! Builds the edges from the configuration and keeps them warm; the only module that knows everybody.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use indexmap::IndexMap;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::{Mutex, OnceCell, watch};
+use tokio::time::Instant;
+
+use crate::client::Budget;
+use crate::clock::Clock;
+use crate::config::{self, Config, Endpoint, Env, Mistake};
+use crate::error::{Error, Kind, Result};
+use crate::http::Wire;
+use crate::okki::{self, Okki};
+use crate::plan::OnDelete;
+use crate::report::{PlanCounts, Report, SourceCounts, Status, TargetCounts};
+use crate::secrets::Credentials;
+use crate::store::{Address, Store};
+use crate::sync::{self, Edges, Outcome, Request, Watch};
+use crate::target::{self, Target, batch};
+
+/// A secret is read again after this long, so that a rotation takes effect also where nobody refuses the old one.
+pub const CREDENTIALS_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
+/// Where state and reports go unless `OKKI_SYNC_STORE` says otherwise.
+const DEFAULT_STORE: &str = "file://./.okki-sync";
+/// In `OKKI_SYNC_SECRET`, stands for the connection's name: one secret per connection.
+const CONNECTION_PLACEHOLDER: &str = "{connection}";
+
+/// Where the pipeline comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PipelineFrom {
+    /// A path, or a key in the store.
+    File(String),
+    /// `pipelines/<connection>.toml` (or `.json`) in the store.
+    Connection(String),
+    /// A text that is at hand, with a name for messages.
+    Text {
+        /// Name for messages; its ending tells TOML from JSON.
+        name: String,
+        /// The pipeline file's text.
+        text: String,
+    },
+}
+
+/// What goes over which wire; `None` is the network.
+#[derive(Clone, Default)]
+pub struct Wires {
+    /// To OKKI.
+    pub source: Option<Wire>,
+    /// To the target.
+    pub target: Option<Wire>,
+}
+
+/// The program: environment, store, and per connection a warm source and target.
+pub struct App {
+    env: Env,
+    wires: Wires,
+    clock: Clock,
+    aws: OnceCell<SdkConfig>,
+    store: OnceCell<Store>,
+    ready: Mutex<HashMap<String, Arc<Ready>>>,
+    stop: watch::Sender<bool>,
+}
+
+/// A connection that is ready to run.
+struct Ready {
+    config: Config,
+    /// The pipeline file's text: another text means another `Ready`.
+    text: String,
+    okki: Okki,
+    target: Target,
+    credentials: Credentials,
+    read_at: Instant,
+}
+
+impl App {
+    /// An app on this environment, over the network.
+    pub fn new(env: Env) -> Self {
+        Self::with_wires(env, Wires::default(), Clock::system())
+    }
+
+    /// An app whose wires and clock are given.
+    pub fn with_wires(env: Env, wires: Wires, clock: Clock) -> Self {
+        Self {
+            env,
+            wires,
+            clock,
+            aws: OnceCell::new(),
+            store: OnceCell::new(),
+            ready: Mutex::new(HashMap::new()),
+            stop: watch::Sender::new(false),
+        }
+    }
+
+    /// Asks the run that is going on to stop soon; it ends as paused.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Where the pipeline comes from unless somebody says otherwise.
+    pub fn default_pipeline(&self) -> PipelineFrom {
+        PipelineFrom::File(self.env.pipeline().unwrap_or_else(|| "pipeline.toml".to_owned()))
+    }
+
+    /// Prepares what every run needs, so that the first run does not wait for it. Errors show again in the run.
+    pub async fn warm_up(&self) {
+        let _ = self.store().await;
+        let _ = self.ready(&self.default_pipeline()).await;
+    }
+
+    /// Runs. What goes wrong stands in the outcome.
+    pub async fn run(&self, from: PipelineFrom, request: &Request, watch: &Watch) -> Outcome {
+        let started = Instant::now();
+        let ready = match self.ready(&from).await {
+            Ok(ready) => ready,
+            Err(error) => return self.failed(&from, request, error, started),
+        };
+        let outcome = self.run_ready(&ready, request, watch).await;
+        let refused = outcome.error.as_ref().is_some_and(|error| matches!(error.kind, Kind::CredentialsRefused(_)));
+        if !refused || self.env.secret().is_none() {
+            return outcome;
+        }
+        match self.refreshed(&from, &ready).await {
+            Some(renewed) => {
+                tracing::info!("the credentials were refused and have changed in Secrets Manager; running with the new ones");
+                self.run_ready(&renewed, request, watch).await
+            }
+            None => outcome,
+        }
+    }
+
+    async fn run_ready(&self, ready: &Ready, request: &Request, watch: &Watch) -> Outcome {
+        let store = match self.store().await {
+            Ok(store) => store,
+            Err(error) => {
+                let from = PipelineFrom::Connection(ready.config.pipeline.connection.clone());
+                return self.failed(&from, request, error, Instant::now());
+            }
+        };
+        let pipeline = &ready.config.pipeline;
+        let edges = Edges {
+            connection: &pipeline.connection,
+            okki: &ready.okki,
+            target: &ready.target,
+            store,
+            rows: &ready.config.rows,
+            on_delete: match pipeline.target.on_delete {
+                config::OnDelete::Ignore => OnDelete::Ignore,
+                config::OnDelete::Tombstone => OnDelete::Tombstone,
+            },
+            max_delete_ratio: pipeline.guard.max_delete_ratio,
+            max_rows_per_batch: pipeline.target.max_rows_per_batch,
+            max_bytes_per_batch: pipeline.target.max_bytes_per_batch,
+            clock: self.clock,
+        };
+        let budget = Budget::new(request.deadline, self.stop.subscribe());
+        sync::run(&edges, request, &budget, watch).await
+    }
+
+    /// Every mistake in pipeline, credentials and store, without a call to source or target.
+    pub async fn check(&self, from: PipelineFrom) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let as_mistake = |place: &str, error: &Error| Mistake {
+            place: place.to_owned(),
+            what: error.message.clone(),
+            mend: format!("see above ({})", error.kind.name()),
+        };
+        let store = self.store().await.map_err(|error| mistakes.push(as_mistake("store", &error))).ok();
+        let (name, text) = match self.pipeline_text(&from).await {
+            Ok(found) => found,
+            Err(error) => {
+                mistakes.push(as_mistake("pipeline", &error));
+                return mistakes;
+            }
+        };
+        let credentials = self.credentials(from_connection(&from).unwrap_or("default")).await;
+        match config::parse(&text, &name, &self.env) {
+            Err(found) => mistakes.extend(found),
+            Ok(config) => {
+                if let Ok(credentials) = &credentials {
+                    mistakes.extend(credentials.require(&config.pipeline.target));
+                }
+                if let Some(store) = store
+                    && let Err(error) = store.load(&format!("state/{}.state", config.pipeline.connection)).await
+                {
+                    mistakes.push(as_mistake("store", &error));
+                }
+            }
+        }
+        mistakes.extend(credentials.err().map(|error| as_mistake("credentials", &error)));
+        mistakes
+    }
+
+    async fn aws(&self) -> &SdkConfig {
+        self.aws.get_or_init(crate::aws::load).await
+    }
+
+    /// The store, opened once.
+    pub async fn store(&self) -> Result<&Store> {
+        self.store
+            .get_or_try_init(async || {
+                let address = self.env.store().unwrap_or_else(|| DEFAULT_STORE.to_owned());
+                match Address::parse(&address)? {
+                    Address::Memory => Ok(Store::memory()),
+                    Address::Directory(path) => Store::directory(path),
+                    Address::S3 { bucket, prefix } => {
+                        crate::http::install_crypto();
+                        Ok(Store::s3(crate::aws::s3(self.aws().await, &self.env, &bucket)?, &bucket, &prefix))
+                    }
+                }
+            })
+            .await
+    }
+
+    async fn pipeline_text(&self, from: &PipelineFrom) -> Result<(String, String)> {
+        match from {
+            PipelineFrom::Text { name, text } => Ok((name.clone(), text.clone())),
+            PipelineFrom::File(name) => {
+                if let Some(text) = read_local(name)? {
+                    return Ok((name.clone(), text));
+                }
+                self.stored_text(name).await?.map(|text| (name.clone(), text)).ok_or_else(|| {
+                    Error::new(
+                        Kind::BadPipeline,
+                        format!("pipeline file \"{name}\" does not exist here, nor in the store; name one with --pipeline or OKKI_SYNC_PIPELINE"),
+                    )
+                })
+            }
+            PipelineFrom::Connection(connection) => {
+                for ending in ["toml", "json"] {
+                    let name = format!("pipelines/{connection}.{ending}");
+                    if let Some(text) = self.stored_text(&name).await? {
+                        return Ok((name, text));
+                    }
+                }
+                let store = self.store().await?.name();
+                Err(Error::new(
+                    Kind::BadPipeline,
+                    format!("connection \"{connection}\": the store {store} holds no pipelines/{connection}.toml; put it there"),
+                ))
+            }
+        }
+    }
+
+    async fn stored_text(&self, key: &str) -> Result<Option<String>> {
+        if object_store::path::Path::parse(key).is_err() {
+            return Ok(None);
+        }
+        let Some((bytes, _)) = self.store().await?.load(key).await? else { return Ok(None) };
+        let text = String::from_utf8(bytes.to_vec())
+            .map_err(|_| Error::new(Kind::BadPipeline, format!("{key} in the store is not UTF-8 text")))?;
+        Ok(Some(text))
+    }
+
+    async fn credentials(&self, connection: &str) -> Result<Credentials> {
+        match self.env.secret() {
+            None => Ok(Credentials::from_env(&self.env)),
+            Some(id) => {
+                let id = id.replace(CONNECTION_PLACEHOLDER, connection);
+                Credentials::from_secret_json(&crate::aws::secret(self.aws().await, &id).await?)
+            }
+        }
+    }
+
+    /// The connection's warm edges, or new ones where pipeline or credentials call for them.
+    async fn ready(&self, from: &PipelineFrom) -> Result<Arc<Ready>> {
+        let (name, text) = self.pipeline_text(from).await?;
+        if let Some(warm) = self.ready.lock().await.get(&name)
+            && warm.text == text
+            && warm.read_at.elapsed() < CREDENTIALS_KEPT_FOR
+        {
+            return Ok(Arc::clone(warm));
+        }
+        let mut config = config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
+        name_connection(&mut config, from, &name)?;
+        let credentials = self.credentials(&config.pipeline.connection).await?;
+        let ready = Arc::new(self.build(config, text, credentials)?);
+        self.ready.lock().await.insert(name, Arc::clone(&ready));
+        Ok(ready)
+    }
+
+    /// New edges with the secret as it is now; none if it is still the one that was refused.
+    async fn refreshed(&self, from: &PipelineFrom, old: &Ready) -> Option<Arc<Ready>> {
+        let (name, _) = self.pipeline_text(from).await.ok()?;
+        self.ready.lock().await.remove(&name);
+        let renewed = self.ready(from).await.ok()?;
+        (!same_credentials(&renewed.credentials, &old.credentials)).then_some(renewed)
+    }
+
+    fn build(&self, config: Config, text: String, credentials: Credentials) -> Result<Ready> {
+        let missing = credentials.require(&config.pipeline.target);
+        if let Some(first) = missing.first() {
+            let more = if missing.len() > 1 { format!(" (and {} more: okki-sync check lists all)", missing.len() - 1) } else { String::new() };
+            return Err(Error::new(Kind::MissingCredentials, format!("{first}{more}")));
+        }
+        let okki = Okki::new(source_settings(&config, &credentials), self.wire(self.wires.source.as_ref())?, self.clock)?;
+        let target = Target::new(
+            target_settings(&config, &credentials)?,
+            config.rows.id_name(),
+            config.pipeline.target.requests_per_minute,
+            self.wire(self.wires.target.as_ref())?,
+            self.clock,
+        )?;
+        Ok(Ready { config, text, okki, target, credentials, read_at: Instant::now() })
+    }
+
+    fn wire(&self, given: Option<&Wire>) -> Result<Wire> {
+        match given {
+            Some(wire) => Ok(wire.clone()),
+            None => Wire::network().map_err(|lost| Error::new(Kind::BadPipeline, lost.message)),
+        }
+    }
+
+    /// The outcome of a run that never began.
+    fn failed(&self, from: &PipelineFrom, request: &Request, error: Error, started: Instant) -> Outcome {
+        let report = Report {
+            run_id: sync::run_id(self.clock),
+            connection: from_connection(from).unwrap_or("default").to_owned(),
+            mode: request.mode,
+            status: Status::Failed,
+            started_at: format!("{:.3}", self.clock.now()),
+            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            source: SourceCounts::default(),
+            plan: PlanCounts::default(),
+            target: TargetCounts::default(),
+            quarantined: 0,
+            remaining: 0,
+            resume_after_seconds: None,
+            error: Some(error.line()),
+        };
+        Outcome { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
+    }
+}
+
+fn from_connection(from: &PipelineFrom) -> Option<&str> {
+    match from {
+        PipelineFrom::Connection(connection) => Some(connection),
+        _ => None,
+    }
+}
+
+/// A pipeline of the store belongs to the connection that it is filed under.
+fn name_connection(config: &mut Config, from: &PipelineFrom, name: &str) -> Result<()> {
+    let Some(wanted) = from_connection(from) else { return Ok(()) };
+    let named = &config.pipeline.connection;
+    if named != wanted && named != "default" {
+        return Err(Error::new(
+            Kind::BadPipeline,
+            format!("{name} says connection = \"{named}\"; it is filed under \"{wanted}\": make them the same, since the state goes by this name"),
+        ));
+    }
+    wanted.clone_into(&mut config.pipeline.connection);
+    Ok(())
+}
+
+fn read_local(name: &str) -> Result<Option<String>> {
+    match std::fs::read(Path::new(name)) {
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| Error::new(Kind::BadPipeline, format!("{name} is not UTF-8 text; save it as UTF-8"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::new(Kind::BadPipeline, format!("{name}: {error}"))),
+    }
+}
+
+fn same_credentials(a: &Credentials, b: &Credentials) -> bool {
+    let all = |c: &Credentials| {
+        [Some(&c.okki_client_id), Some(&c.okki_client_secret), c.qeasy_app_key.as_ref(), c.qeasy_app_secret.as_ref(), c.target_token.as_ref()]
+            .map(|secret| secret.map(|secret| secret.expose_secret().to_owned()))
+    };
+    all(a) == all(b)
+}
+
+fn source_settings(config: &Config, credentials: &Credentials) -> okki::Settings {
+    let source = &config.pipeline.source;
+    okki::Settings {
+        base_url: source.base_url.clone(),
+        api: "/v1/product/groups".to_owned(),
+        id: source.id.clone(),
+        number: source.number.clone(),
+        id_check: source.id_check,
+        page_size: source.page_size,
+        max_requests_per_second: source.max_requests_per_second,
+        max_concurrency: source.max_concurrency,
+        client_id: credentials.okki_client_id.clone(),
+        client_secret: credentials.okki_client_secret.clone(),
+    }
+}
+
+fn target_settings(config: &Config, credentials: &Credentials) -> Result<target::Settings> {
+    let none = || SecretString::from("");
+    let endpoint = config
+        .pipeline
+        .target
+        .endpoint()
+        .ok_or_else(|| Error::new(Kind::BadPipeline, "target: a required key is missing; okki-sync check names it"))?;
+    Ok(match endpoint {
+        Endpoint::Qeasy { base_url, scheme_id, token_in } => target::Settings::Qeasy {
+            base_url,
+            scheme_id,
+            token_in: match token_in {
+                config::TokenIn::Header => target::TokenIn::Header,
+                config::TokenIn::Query => target::TokenIn::Query,
+            },
+            app_key: credentials.qeasy_app_key.clone().unwrap_or_else(none),
+            app_secret: credentials.qeasy_app_secret.clone().unwrap_or_else(none),
+        },
+        Endpoint::Http { url, method, headers, auth, wrap, success, read_url } => target::Settings::Http {
+            url,
+            method: match method {
+                config::TargetMethod::Post => http::Method::POST,
+                config::TargetMethod::Put => http::Method::PUT,
+                config::TargetMethod::Patch => http::Method::PATCH,
+            },
+            headers: headers.0.into_iter().map(|(name, value)| (name, value.into())).collect::<IndexMap<_, _>>(),
+            token: if auth == config::Auth::Bearer { credentials.target_token.clone() } else { None },
+            wrap: match wrap {
+                config::Wrap::Nothing => batch::Wrap::Array,
+                config::Wrap::Groups => batch::Wrap::Groups,
+                config::Wrap::Content => batch::Wrap::Content,
+            },
+            success,
+            read_url,
+        },
+    })
+}

@@ -1,0 +1,128 @@
+//! Pipeline file and environment → [`Config`], or all mistakes at once, each with its place and its mend.
+
+mod document;
+mod env;
+mod meaning;
+mod pipeline;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+use url::{Host, Url};
+
+pub use env::Env;
+pub use pipeline::{
+    Api, Auth, Endpoint, Guard, Headers, OnDelete, Pipeline, Products, Source, SourceMethod, Target,
+    TargetKind, TargetMethod, TokenIn, Wrap,
+};
+
+use self::document::Document;
+use crate::error::{Error, Kind};
+use crate::transform::RowMap;
+
+/// A pipeline that was checked, and its field map.
+#[derive(Debug)]
+pub struct Config {
+    /// What the file says, with the environment's overrides.
+    pub pipeline: Pipeline,
+    /// `[record]`, compiled.
+    pub rows: RowMap,
+}
+
+impl Config {
+    /// How products are read; unset means incremental where the record uses products, else not at all.
+    pub fn products(&self) -> Products {
+        self.pipeline.source.products.unwrap_or(match self.rows.uses_products() {
+            true => Products::Incremental,
+            false => Products::None,
+        })
+    }
+}
+
+/// One mistake: one line that says where, what, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// `pipeline.toml:12 source.page_size`, or `environment TARGET_BASE_URL`.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.place, self.what, self.mend)
+    }
+}
+
+/// Reads a pipeline file (TOML or JSON by the ending of its name) under the environment's overrides.
+pub fn parse(text: &str, name: &str, env: &Env) -> Result<Config, Vec<Mistake>> {
+    let mut document = Document::parse(text, name).map_err(|mistake| vec![mistake])?;
+    env.apply(&mut document);
+    meaning::check(&mut document, &SCHEMA)
+}
+
+/// The mistakes as the one error that ends a run.
+pub fn error_of(mistakes: &[Mistake]) -> Error {
+    let message = match mistakes {
+        [] => "the pipeline has mistakes: okki-sync check lists them".to_owned(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first}; and {} more: okki-sync check lists all", rest.len()),
+    };
+    Error::new(Kind::BadPipeline, message)
+}
+
+/// The JSON Schema of the pipeline file.
+pub fn schema() -> Value {
+    SCHEMA.clone()
+}
+
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Pipeline).to_value());
+
+/// The example at the root of the repository: what `--sandbox` runs.
+pub fn default_sandbox_pipeline() -> &'static str {
+    include_str!("../../pipeline.toml")
+}
+
+/// Whether this can name a connection. The name becomes part of paths in the store, so no dots or slashes.
+pub fn is_connection_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=64).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// What is wrong with a URL that rows or credentials would travel to, and the mend. The URL is not repeated: it
+/// may hold a password.
+fn url_mistake(text: &str) -> Option<(String, &'static str)> {
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => {
+            return Some((format!("is not a URL: {error}"), "write it in full, as in \"https://host/path\""));
+        }
+    };
+    let (what, mend) = if !matches!(url.scheme(), "http" | "https") {
+        ("is neither https nor http", "write a URL that starts with https://")
+    } else if !url.username().is_empty() || url.password().is_some() {
+        ("holds a user name or password", "take it out; credentials come from the environment or the secret")
+    } else if url.scheme() == "http" && !is_loopback(&url) {
+        ("is plain http to another machine", "use https://; http:// is for 127.0.0.1, ::1 and localhost")
+    } else if url.fragment().is_some() {
+        ("has a fragment (#), which is never sent", "take it out")
+    } else {
+        return None;
+    };
+    Some((what.to_owned(), mend))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}

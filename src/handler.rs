@@ -1,0 +1,177 @@
+//! The Lambda function: event → request, run, outcome → answer or error, and one metrics line.
+
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use lambda_runtime::{Diagnostic, LambdaEvent};
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::app::{App, PipelineFrom};
+use crate::error::{Error, Kind, Result};
+use crate::report::{Mode, Report, Status};
+use crate::sync::{Outcome, Request};
+
+/// The sources of a scheduled event: an EventBridge rule, and EventBridge Scheduler.
+const SCHEDULE_SOURCES: [&str; 2] = ["aws.events", "aws.scheduler"];
+
+/// An event that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// What to do.
+    pub mode: Mode,
+    /// Which pipeline of the store; none: the configured one.
+    pub connection: Option<String>,
+    /// Ignore the incremental cursor.
+    pub full: bool,
+    /// Lift the guards for this run.
+    pub allow_mass_delete: bool,
+}
+
+/// Reads an event. Anything that is not one of the contract's is an error that names the field.
+pub fn parse(event: &Value) -> Result<Command> {
+    let bad = |message: String| Error::new(Kind::BadEvent, message);
+    let Some(fields) = event.as_object() else {
+        return Err(bad("the event is not a JSON object; send {\"mode\": \"sync\"}".to_owned()));
+    };
+    if fields.contains_key("detail-type") || fields.contains_key("source") {
+        return scheduled(event);
+    }
+    let mut command = Command { mode: Mode::Sync, connection: None, full: false, allow_mass_delete: false };
+    let mut mode = None;
+    for (field, value) in fields {
+        match field.as_str() {
+            "mode" => mode = Some(parse_mode(value)?),
+            "connection" => command.connection = Some(parse_connection(value)?),
+            "full" => command.full = parse_flag(field, value)?,
+            "allow_mass_delete" => command.allow_mass_delete = parse_flag(field, value)?,
+            other => {
+                let known = ["mode", "connection", "full", "allow_mass_delete"];
+                let near = crate::transform::nearest(other, known).unwrap_or("mode");
+                return Err(bad(format!("field {}: unknown; did you mean \"{near}\"?", crate::model::short(other))));
+            }
+        }
+    }
+    command.mode = mode.ok_or_else(|| bad("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"".to_owned()))?;
+    Ok(command)
+}
+
+fn scheduled(event: &Value) -> Result<Command> {
+    let bad = |message: String| Error::new(Kind::BadEvent, message);
+    let parsed: EventBridgeEvent<Value> = serde_json::from_value(event.clone())
+        .map_err(|error| bad(format!("field \"detail-type\": not a whole EventBridge event ({error})")))?;
+    if !SCHEDULE_SOURCES.contains(&parsed.source.as_str()) {
+        let source = crate::model::short(&parsed.source);
+        return Err(bad(format!("field \"source\": {source} is no schedule; expected aws.events or aws.scheduler")));
+    }
+    if parsed.detail_type != "Scheduled Event" {
+        let kind = crate::model::short(&parsed.detail_type);
+        return Err(bad(format!("field \"detail-type\": {kind} is no schedule; expected \"Scheduled Event\"")));
+    }
+    Ok(Command { mode: Mode::Sync, connection: None, full: false, allow_mass_delete: false })
+}
+
+fn parse_mode(value: &Value) -> Result<Mode> {
+    serde_json::from_value(value.clone()).map_err(|_| {
+        Error::new(Kind::BadEvent, format!("field \"mode\": {} is none; send \"sync\", \"plan\" or \"verify\"", crate::model::short(&value.to_string())))
+    })
+}
+
+fn parse_connection(value: &Value) -> Result<String> {
+    match value.as_str() {
+        Some(name) if crate::config::is_connection_name(name) => Ok(name.to_owned()),
+        _ => Err(Error::new(
+            Kind::BadEvent,
+            format!("field \"connection\": {} is no connection name; use 1 to 64 of a-z, 0-9 and -", crate::model::short(&value.to_string())),
+        )),
+    }
+}
+
+fn parse_flag(field: &str, value: &Value) -> Result<bool> {
+    value.as_bool().ok_or_else(|| {
+        Error::new(Kind::BadEvent, format!("field \"{field}\": {} is not true or false", crate::model::short(&value.to_string())))
+    })
+}
+
+/// Answers one event: the report, or an error so that retries, dead-letter queue and Errors metric see it.
+pub async fn handle(app: &App, event: LambdaEvent<Value>) -> Result<Report, Diagnostic> {
+    let command = parse(&event.payload).map_err(|error| {
+        tracing::error!(error = %error.line(), "bad event");
+        diagnostic(&error)
+    })?;
+    let span = tracing::info_span!("run", request_id = %event.context.request_id, mode = %command.mode);
+    answer(app, command, event.context.deadline).instrument(span).await
+}
+
+async fn answer(app: &App, command: Command, deadline_ms: u64) -> Result<Report, Diagnostic> {
+    let request = Request {
+        mode: command.mode,
+        full: command.full,
+        allow_mass_delete: command.allow_mass_delete,
+        deadline: deadline(deadline_ms),
+    };
+    let from = command.connection.map_or_else(|| app.default_pipeline(), PipelineFrom::Connection);
+    let outcome = app.run(from, &request, &|_| {}).await;
+    crate::metrics::emit(&outcome);
+    log(&outcome);
+    match (&outcome.error, outcome.report.status) {
+        (Some(error), Status::Failed) => Err(diagnostic(error)),
+        _ => Ok(outcome.report),
+    }
+}
+
+/// The runtime gives the deadline as wall-clock milliseconds.
+fn deadline(deadline_ms: u64) -> Option<Instant> {
+    (deadline_ms > 0).then(|| Instant::now() + crate::clock::Clock::system().until_ms(deadline_ms))
+}
+
+fn log(outcome: &Outcome) {
+    let report = serde_json::to_string(&outcome.report).unwrap_or_default();
+    match outcome.report.status {
+        Status::Failed => tracing::error!(step = "failed", report, "run failed"),
+        Status::Paused => tracing::warn!(step = "paused", report, "run paused"),
+        Status::Succeeded | Status::Partial => tracing::info!(step = "done", report, "run done"),
+    }
+}
+
+fn diagnostic(error: &Error) -> Diagnostic {
+    Diagnostic { error_type: error.kind.name().to_owned(), error_message: error.message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_sample_event_is_understood() {
+        let of = |text: &str| parse(&serde_json::from_str(text).unwrap()).unwrap();
+        let sync = Command { mode: Mode::Sync, connection: None, full: false, allow_mass_delete: false };
+        assert_eq!(of(include_str!("../events/scheduled.json")), sync);
+        assert_eq!(of(include_str!("../events/scheduled-rule.json")), sync);
+        assert_eq!(of(include_str!("../events/sync.json")), sync);
+        assert_eq!(of(include_str!("../events/plan.json")).mode, Mode::Plan);
+        assert_eq!(of(include_str!("../events/verify.json")).mode, Mode::Verify);
+        assert!(of(include_str!("../events/full.json")).full);
+        assert!(of(include_str!("../events/allow-mass-delete.json")).allow_mass_delete);
+        assert_eq!(of(include_str!("../events/connection.json")).connection.as_deref(), Some("acme"));
+    }
+
+    #[test]
+    fn anything_else_is_a_bad_event_that_names_the_field() {
+        let table = [
+            (r#"[]"#, "not a JSON object"),
+            (r#"{}"#, "\"mode\": missing"),
+            (r#"{"mode":"delete"}"#, "\"mode\""),
+            (r#"{"mode":"sync","conection":"a"}"#, "did you mean \"connection\"?"),
+            (r#"{"mode":"sync","connection":"../etc"}"#, "\"connection\""),
+            (r#"{"mode":"sync","full":"yes"}"#, "\"full\""),
+            (r#"{"mode":"sync","allow_mass_delete":1}"#, "\"allow_mass_delete\""),
+            (r#"{"source":"aws.s3","detail-type":"Object Created","detail":{}}"#, "\"source\""),
+        ];
+        for (event, expected) in table {
+            let error = parse(&serde_json::from_str(event).unwrap()).unwrap_err();
+            assert_eq!(error.kind, Kind::BadEvent);
+            assert!(error.message.contains(expected), "{event}: {error}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Credentials, from the environment or from the JSON of a secret. They are never shown.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
+
+use crate::config::{Auth, Env, Mistake, Target, TargetKind};
+use crate::error::{Error, Kind, Result};
+
+/// What the two sides want to see. Blank counts as missing: see [`Credentials::require`].
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// `OKKI_CLIENT_ID`.
+    pub okki_client_id: SecretString,
+    /// `OKKI_CLIENT_SECRET`.
+    pub okki_client_secret: SecretString,
+    /// `QEASY_APP_KEY`, for targets of kind `qeasy`.
+    pub qeasy_app_key: Option<SecretString>,
+    /// `QEASY_APP_SECRET`, for targets of kind `qeasy`.
+    pub qeasy_app_secret: Option<SecretString>,
+    /// `TARGET_TOKEN`, for targets of kind `http` with `auth = "bearer"`.
+    pub target_token: Option<SecretString>,
+}
+
+impl Credentials {
+    /// The credentials in the environment; what is not set stays blank.
+    pub fn from_env(env: &Env) -> Self {
+        let get = |name: &str| env.get(name).map(SecretString::from);
+        Self {
+            okki_client_id: get("OKKI_CLIENT_ID").unwrap_or_default(),
+            okki_client_secret: get("OKKI_CLIENT_SECRET").unwrap_or_default(),
+            qeasy_app_key: get("QEASY_APP_KEY"),
+            qeasy_app_secret: get("QEASY_APP_SECRET"),
+            target_token: get("TARGET_TOKEN"),
+        }
+    }
+
+    /// The credentials in a secret's JSON: the variables' names in lower case. Other fields are ignored.
+    ///
+    /// The JSON is taken apart by hand because serde's messages repeat what they stumble over.
+    pub fn from_secret_json(json: &SecretString) -> Result<Self> {
+        let value: Value = serde_json::from_str(json.expose_secret()).map_err(|_| bad("is not JSON"))?;
+        let Value::Object(fields) = value else { return Err(bad("is not a JSON object")) };
+        Ok(Self {
+            okki_client_id: field(&fields, "okki_client_id")?.unwrap_or_default(),
+            okki_client_secret: field(&fields, "okki_client_secret")?.unwrap_or_default(),
+            qeasy_app_key: field(&fields, "qeasy_app_key")?,
+            qeasy_app_secret: field(&fields, "qeasy_app_secret")?,
+            target_token: field(&fields, "target_token")?,
+        })
+    }
+
+    /// What this target needs and is not there.
+    pub fn require(&self, target: &Target) -> Vec<Mistake> {
+        let mut needed = vec![
+            ("OKKI_CLIENT_ID", Some(&self.okki_client_id)),
+            ("OKKI_CLIENT_SECRET", Some(&self.okki_client_secret)),
+        ];
+        match target.kind {
+            TargetKind::Qeasy => needed.extend([
+                ("QEASY_APP_KEY", self.qeasy_app_key.as_ref()),
+                ("QEASY_APP_SECRET", self.qeasy_app_secret.as_ref()),
+            ]),
+            TargetKind::Http if target.auth == Some(Auth::Bearer) => {
+                needed.push(("TARGET_TOKEN", self.target_token.as_ref()));
+            }
+            TargetKind::Http => {}
+        }
+        needed.into_iter().filter(|(_, value)| is_blank(*value)).map(|(name, _)| missing(name)).collect()
+    }
+}
+
+fn is_blank(value: Option<&SecretString>) -> bool {
+    value.is_none_or(|value| value.expose_secret().trim().is_empty())
+}
+
+fn missing(variable: &str) -> Mistake {
+    let field = variable.to_lowercase();
+    Mistake {
+        place: format!("credentials {variable}"),
+        what: "is missing".to_owned(),
+        mend: format!("set {variable}, or the field {field} of the secret that OKKI_SYNC_SECRET names"),
+    }
+}
+
+fn field(fields: &Map<String, Value>, name: &str) -> Result<Option<SecretString>> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(SecretString::from(text.as_str()))),
+        Some(_) => Err(Error::new(
+            Kind::MissingCredentials,
+            format!("the secret's field {name} is not a string; put its value in quotes"),
+        )),
+    }
+}
+
+fn bad(what: &str) -> Error {
+    let mend = "write {\"okki_client_id\": \"…\", \"okki_client_secret\": \"…\", …}";
+    Error::new(Kind::MissingCredentials, format!("the secret that OKKI_SYNC_SECRET names {what}; {mend}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::config;
+
+    fn target(text: &str) -> Target {
+        config::parse(text, "p.toml", &Env::of::<&str, &str>([])).unwrap().pipeline.target
+    }
+
+    fn required(credentials: &Credentials, text: &str) -> String {
+        let mistakes = credentials.require(&target(text));
+        mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn each_kind_needs_its_own() {
+        let none = Credentials { okki_client_secret: " ".into(), ..Credentials::default() };
+        assert_snapshot!(required(&none, "[target]\nkind = \"qeasy\"\nscheme_id = \"s\""), @r"
+        credentials OKKI_CLIENT_ID: is missing; set OKKI_CLIENT_ID, or the field okki_client_id of the secret that OKKI_SYNC_SECRET names
+        credentials OKKI_CLIENT_SECRET: is missing; set OKKI_CLIENT_SECRET, or the field okki_client_secret of the secret that OKKI_SYNC_SECRET names
+        credentials QEASY_APP_KEY: is missing; set QEASY_APP_KEY, or the field qeasy_app_key of the secret that OKKI_SYNC_SECRET names
+        credentials QEASY_APP_SECRET: is missing; set QEASY_APP_SECRET, or the field qeasy_app_secret of the secret that OKKI_SYNC_SECRET names
+        ");
+        let okki = Credentials::from_env(&Env::of([("OKKI_CLIENT_ID", "a"), ("OKKI_CLIENT_SECRET", "b")]));
+        let http = "[target]\nkind = \"http\"\nurl = \"https://host/x\"\n";
+        assert_eq!(required(&okki, http), "");
+        assert_snapshot!(required(&okki, &format!("{http}auth = \"bearer\"")), @"credentials TARGET_TOKEN: is missing; set TARGET_TOKEN, or the field target_token of the secret that OKKI_SYNC_SECRET names");
+    }
+
+    #[test]
+    fn a_secret_is_read_and_never_shown() {
+        let json = r#"{"okki_client_id": "hunter2", "okki_client_secret": "hunter2", "target_token": "hunter2", "qeasy_app_key": null, "else": 5}"#;
+        let credentials = Credentials::from_secret_json(&json.into()).unwrap();
+        assert_eq!(credentials.okki_client_secret.expose_secret(), "hunter2");
+        assert!(credentials.qeasy_app_key.is_none());
+        assert!(!format!("{credentials:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_secret_of_another_form_names_the_field_and_no_value() {
+        for (json, expected) in [
+            ("hunter2", "is not JSON"),
+            ("[\"hunter2\"]", "is not a JSON object"),
+            (r#"{"okki_client_id": 424242}"#, "field okki_client_id is not a string"),
+            (r#"{"target_token": ["hunter2"]}"#, "field target_token is not a string"),
+        ] {
+            let error = Credentials::from_secret_json(&json.into()).unwrap_err();
+            assert_eq!(error.kind, Kind::MissingCredentials);
+            assert!(error.message.contains(expected), "{}", error.message);
+            assert!(!error.message.contains("hunter2") && !error.message.contains("424242"));
+        }
+    }
+}
