@@ -121,13 +121,16 @@ impl App {
             Err(error) => return self.failed(&from, request, error, started),
         };
         let outcome = self.run_ready(&ready, request, watch).await;
-        let refused = outcome.error.as_ref().is_some_and(|error| matches!(error.kind, Kind::CredentialsRefused(_)));
+        let refused =
+            outcome.error.as_ref().is_some_and(|error| matches!(error.kind, Kind::CredentialsRefused(_)));
         if !refused || self.env.secret().is_none() {
             return outcome;
         }
         match self.refreshed(&from, &ready).await {
             Some(renewed) => {
-                tracing::info!("the credentials were refused and have changed in Secrets Manager; running with the new ones");
+                tracing::info!(
+                    "the credentials were refused and have changed in Secrets Manager; running with the new ones"
+                );
                 self.run_ready(&renewed, request, watch).await
             }
             None => outcome,
@@ -186,7 +189,8 @@ impl App {
                     mistakes.extend(credentials.require(&config.pipeline.target));
                 }
                 if let Some(store) = store
-                    && let Err(error) = store.load(&format!("state/{}.state", config.pipeline.connection)).await
+                    && let Err(error) =
+                        store.load(&format!("state/{}.state", config.pipeline.connection)).await
                 {
                     mistakes.push(as_mistake("store", &error));
                 }
@@ -241,7 +245,9 @@ impl App {
                 let store = self.store().await?.name();
                 Err(Error::new(
                     Kind::BadPipeline,
-                    format!("connection \"{connection}\": the store {store} holds no pipelines/{connection}.toml; put it there"),
+                    format!(
+                        "connection \"{connection}\": the store {store} holds no pipelines/{connection}.toml; put it there"
+                    ),
                 ))
             }
         }
@@ -276,7 +282,8 @@ impl App {
         {
             return Ok(Arc::clone(warm));
         }
-        let mut config = config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
+        let mut config =
+            config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
         name_connection(&mut config, from, &name)?;
         let credentials = self.credentials(&config.pipeline.connection).await?;
         let ready = Arc::new(self.build(config, text, credentials)?);
@@ -295,10 +302,18 @@ impl App {
     fn build(&self, config: Config, text: String, credentials: Credentials) -> Result<Ready> {
         let missing = credentials.require(&config.pipeline.target);
         if let Some(first) = missing.first() {
-            let more = if missing.len() > 1 { format!(" (and {} more: okki-sync check lists all)", missing.len() - 1) } else { String::new() };
+            let more = if missing.len() > 1 {
+                format!(" (and {} more: okki-sync check lists all)", missing.len() - 1)
+            } else {
+                String::new()
+            };
             return Err(Error::new(Kind::MissingCredentials, format!("{first}{more}")));
         }
-        let okki = Okki::new(source_settings(&config, &credentials), self.wire(self.wires.source.as_ref())?, self.clock)?;
+        let okki = Okki::new(
+            source_settings(&config, &credentials),
+            self.wire(self.wires.source.as_ref())?,
+            self.clock,
+        )?;
         let target = Target::new(
             target_settings(&config, &credentials)?,
             config.rows.id_name(),
@@ -351,7 +366,9 @@ fn name_connection(config: &mut Config, from: &PipelineFrom, name: &str) -> Resu
     if named != wanted && named != "default" {
         return Err(Error::new(
             Kind::BadPipeline,
-            format!("{name} says connection = \"{named}\"; it is filed under \"{wanted}\": make them the same, since the state goes by this name"),
+            format!(
+                "{name} says connection = \"{named}\"; it is filed under \"{wanted}\": make them the same, since the state goes by this name"
+            ),
         ));
     }
     wanted.clone_into(&mut config.pipeline.connection);
@@ -360,9 +377,9 @@ fn name_connection(config: &mut Config, from: &PipelineFrom, name: &str) -> Resu
 
 fn read_local(name: &str) -> Result<Option<String>> {
     match std::fs::read(Path::new(name)) {
-        Ok(bytes) => String::from_utf8(bytes)
-            .map(Some)
-            .map_err(|_| Error::new(Kind::BadPipeline, format!("{name} is not UTF-8 text; save it as UTF-8"))),
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
+            Error::new(Kind::BadPipeline, format!("{name} is not UTF-8 text; save it as UTF-8"))
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::new(Kind::BadPipeline, format!("{name}: {error}"))),
     }
@@ -370,8 +387,14 @@ fn read_local(name: &str) -> Result<Option<String>> {
 
 fn same_credentials(a: &Credentials, b: &Credentials) -> bool {
     let all = |c: &Credentials| {
-        [Some(&c.okki_client_id), Some(&c.okki_client_secret), c.qeasy_app_key.as_ref(), c.qeasy_app_secret.as_ref(), c.target_token.as_ref()]
-            .map(|secret| secret.map(|secret| secret.expose_secret().to_owned()))
+        [
+            Some(&c.okki_client_id),
+            Some(&c.okki_client_secret),
+            c.qeasy_app_key.as_ref(),
+            c.qeasy_app_secret.as_ref(),
+            c.target_token.as_ref(),
+        ]
+        .map(|secret| secret.map(|secret| secret.expose_secret().to_owned()))
     };
     all(a) == all(b)
 }
@@ -394,11 +417,9 @@ fn source_settings(config: &Config, credentials: &Credentials) -> okki::Settings
 
 fn target_settings(config: &Config, credentials: &Credentials) -> Result<target::Settings> {
     let none = || SecretString::from("");
-    let endpoint = config
-        .pipeline
-        .target
-        .endpoint()
-        .ok_or_else(|| Error::new(Kind::BadPipeline, "target: a required key is missing; okki-sync check names it"))?;
+    let endpoint = config.pipeline.target.endpoint().ok_or_else(|| {
+        Error::new(Kind::BadPipeline, "target: a required key is missing; okki-sync check names it")
+    })?;
     Ok(match endpoint {
         Endpoint::Qeasy { base_url, scheme_id, token_in } => target::Settings::Qeasy {
             base_url,
@@ -417,7 +438,11 @@ fn target_settings(config: &Config, credentials: &Credentials) -> Result<target:
                 config::TargetMethod::Put => http::Method::PUT,
                 config::TargetMethod::Patch => http::Method::PATCH,
             },
-            headers: headers.0.into_iter().map(|(name, value)| (name, value.into())).collect::<IndexMap<_, _>>(),
+            headers: headers
+                .0
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect::<IndexMap<_, _>>(),
             token: if auth == config::Auth::Bearer { credentials.target_token.clone() } else { None },
             wrap: match wrap {
                 config::Wrap::Nothing => batch::Wrap::Array,

@@ -36,26 +36,34 @@ pub async fn secret(config: &SdkConfig, id: &str) -> Result<SecretString> {
         )
     })?;
     answer.secret_string.map(SecretString::from).ok_or_else(|| {
-        Error::new(Kind::MissingCredentials, format!("OKKI_SYNC_SECRET={id}: holds bytes, not text; store JSON text"))
+        Error::new(
+            Kind::MissingCredentials,
+            format!("OKKI_SYNC_SECRET={id}: holds bytes, not text; store JSON text"),
+        )
     })
 }
 
 /// A client for a bucket, with the SDK's region, credentials and endpoint.
 pub fn s3(config: &SdkConfig, env: &Env, bucket: &str) -> Result<AmazonS3> {
     let fail = |why: String| Error::new(Kind::Store, format!("store s3://{bucket}: {why}"));
-    let region = config.region().map(ToString::to_string).ok_or_else(|| fail("no region; set AWS_REGION".to_owned()))?;
+    let region = config
+        .region()
+        .map(ToString::to_string)
+        .ok_or_else(|| fail("no region; set AWS_REGION".to_owned()))?;
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region);
     if let Some(provider) = config.credentials_provider() {
         builder = builder.with_credentials(Arc::new(Credentials(provider)));
     }
     let endpoint = env.get("AWS_ENDPOINT_URL_S3").or_else(|| config.endpoint_url().map(str::to_owned));
     if let Some(endpoint) = endpoint {
-        let url = Url::parse(&endpoint).map_err(|error| fail(format!("AWS_ENDPOINT_URL is not a URL: {error}")))?;
+        let url =
+            Url::parse(&endpoint).map_err(|error| fail(format!("AWS_ENDPOINT_URL is not a URL: {error}")))?;
         let plain = url.scheme() == "http";
         if plain && !crate::http::is_loopback(&url) {
             return Err(fail("AWS_ENDPOINT_URL is plain http off this machine; use https".to_owned()));
         }
-        builder = builder.with_endpoint(endpoint).with_client_options(ClientOptions::new().with_allow_http(plain));
+        builder =
+            builder.with_endpoint(endpoint).with_client_options(ClientOptions::new().with_allow_http(plain));
     }
     builder.build().map_err(|error| fail(crate::http::excerpt(&error.to_string(), &[])))
 }

@@ -147,7 +147,14 @@ pub struct Client {
 
 impl Client {
     /// A client; `secrets` are taken out of whatever the server's texts may echo.
-    pub fn new(side: Side, wire: Wire, clock: Clock, pace: Pace, auth: Auth, secrets: Vec<SecretString>) -> Self {
+    pub fn new(
+        side: Side,
+        wire: Wire,
+        clock: Clock,
+        pace: Pace,
+        auth: Auth,
+        secrets: Vec<SecretString>,
+    ) -> Self {
         Self {
             side,
             wire,
@@ -223,7 +230,8 @@ impl Client {
             Next::Stop => Err(error),
             Next::Refresh => Ok(None),
             Next::Pause(wait) => {
-                let message = format!("{what}: {}; come back in {} s", problem.message, wait.as_secs().max(1));
+                let message =
+                    format!("{what}: {}; come back in {} s", problem.message, wait.as_secs().max(1));
                 Err(Error::new(Kind::Throttled(self.side), message).resume_after(wait))
             }
             Next::Wait(wait) => {
@@ -284,8 +292,10 @@ impl Client {
                 let mut pace = pace.lock().await;
                 let wait = pace.wait(self.clock.now_ms());
                 if wait >= left {
-                    let message =
-                        format!("{what}: the calls of this minute are used up; come back in {} s", wait.as_secs() + 1);
+                    let message = format!(
+                        "{what}: the calls of this minute are used up; come back in {} s",
+                        wait.as_secs() + 1
+                    );
                     return Err(Error::new(Kind::Throttled(self.side), message).resume_after(wait));
                 }
                 tokio::time::sleep(wait).await;
@@ -361,17 +371,33 @@ pub fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<Problem>
         .and_then(|value| retry::retry_after(value, now_ms));
     let said = said(&answer.body);
     let (happened, kind, message) = match status.as_u16() {
-        429 => (Happened::Throttled(retry_after), Kind::Throttled(side), format!("{side} answered HTTP 429: {said}")),
-        503 if retry_after.is_some() => {
-            (Happened::Throttled(retry_after), Kind::Throttled(side), format!("{side} answered HTTP 503: {said}"))
+        429 => (
+            Happened::Throttled(retry_after),
+            Kind::Throttled(side),
+            format!("{side} answered HTTP 429: {said}"),
+        ),
+        503 if retry_after.is_some() => (
+            Happened::Throttled(retry_after),
+            Kind::Throttled(side),
+            format!("{side} answered HTTP 503: {said}"),
+        ),
+        401 => (
+            Happened::Unauthorized,
+            Kind::CredentialsRefused(side),
+            format!("{side} answered HTTP 401: {said}"),
+        ),
+        403 => {
+            (Happened::Refused, Kind::CredentialsRefused(side), format!("{side} answered HTTP 403: {said}"))
         }
-        401 => (Happened::Unauthorized, Kind::CredentialsRefused(side), format!("{side} answered HTTP 401: {said}")),
-        403 => (Happened::Refused, Kind::CredentialsRefused(side), format!("{side} answered HTTP 403: {said}")),
         300..=399 => {
-            let message = format!("{side} answered HTTP {status} with a redirect, which is not followed; set base_url to the final address");
+            let message = format!(
+                "{side} answered HTTP {status} with a redirect, which is not followed; set base_url to the final address"
+            );
             (Happened::Refused, Kind::BadAnswer(side), message)
         }
-        408 | 500..=599 => (Happened::ServerError, Kind::Unavailable(side), format!("{side} answered HTTP {status}: {said}")),
+        408 | 500..=599 => {
+            (Happened::ServerError, Kind::Unavailable(side), format!("{side} answered HTTP {status}: {said}"))
+        }
         _ => (Happened::Refused, Kind::BadAnswer(side), format!("{side} answered HTTP {status}: {said}")),
     };
     Some(Problem { happened, kind, message })

@@ -47,11 +47,15 @@ pub fn parse(event: &Value) -> Result<Command> {
             other => {
                 let known = ["mode", "connection", "full", "allow_mass_delete"];
                 let near = crate::transform::nearest(other, known).unwrap_or("mode");
-                return Err(bad(format!("field {}: unknown; did you mean \"{near}\"?", crate::model::short(other))));
+                return Err(bad(format!(
+                    "field {}: unknown; did you mean \"{near}\"?",
+                    crate::model::short(other)
+                )));
             }
         }
     }
-    command.mode = mode.ok_or_else(|| bad("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"".to_owned()))?;
+    command.mode =
+        mode.ok_or_else(|| bad("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"".to_owned()))?;
     Ok(command)
 }
 
@@ -61,18 +65,28 @@ fn scheduled(event: &Value) -> Result<Command> {
         .map_err(|error| bad(format!("field \"detail-type\": not a whole EventBridge event ({error})")))?;
     if !SCHEDULE_SOURCES.contains(&parsed.source.as_str()) {
         let source = crate::model::short(&parsed.source);
-        return Err(bad(format!("field \"source\": {source} is no schedule; expected aws.events or aws.scheduler")));
+        return Err(bad(format!(
+            "field \"source\": {source} is no schedule; expected aws.events or aws.scheduler"
+        )));
     }
     if parsed.detail_type != "Scheduled Event" {
         let kind = crate::model::short(&parsed.detail_type);
-        return Err(bad(format!("field \"detail-type\": {kind} is no schedule; expected \"Scheduled Event\"")));
+        return Err(bad(format!(
+            "field \"detail-type\": {kind} is no schedule; expected \"Scheduled Event\""
+        )));
     }
     Ok(Command { mode: Mode::Sync, connection: None, full: false, allow_mass_delete: false })
 }
 
 fn parse_mode(value: &Value) -> Result<Mode> {
     serde_json::from_value(value.clone()).map_err(|_| {
-        Error::new(Kind::BadEvent, format!("field \"mode\": {} is none; send \"sync\", \"plan\" or \"verify\"", crate::model::short(&value.to_string())))
+        Error::new(
+            Kind::BadEvent,
+            format!(
+                "field \"mode\": {} is none; send \"sync\", \"plan\" or \"verify\"",
+                crate::model::short(&value.to_string())
+            ),
+        )
     })
 }
 
@@ -81,14 +95,20 @@ fn parse_connection(value: &Value) -> Result<String> {
         Some(name) if crate::config::is_connection_name(name) => Ok(name.to_owned()),
         _ => Err(Error::new(
             Kind::BadEvent,
-            format!("field \"connection\": {} is no connection name; use 1 to 64 of a-z, 0-9 and -", crate::model::short(&value.to_string())),
+            format!(
+                "field \"connection\": {} is no connection name; use 1 to 64 of a-z, 0-9 and -",
+                crate::model::short(&value.to_string())
+            ),
         )),
     }
 }
 
 fn parse_flag(field: &str, value: &Value) -> Result<bool> {
     value.as_bool().ok_or_else(|| {
-        Error::new(Kind::BadEvent, format!("field \"{field}\": {} is not true or false", crate::model::short(&value.to_string())))
+        Error::new(
+            Kind::BadEvent,
+            format!("field \"{field}\": {} is not true or false", crate::model::short(&value.to_string())),
+        )
     })
 }
 

@@ -61,13 +61,14 @@ impl Request {
         }
         builder = builder.header("accept", "application/json");
         for (name, value) in &self.headers {
-            let value = http::HeaderValue::from_str(value.expose_secret())
-                .map_err(|_| Lost::permanent(format!("header {name} holds characters that no header may hold")))?;
+            let value = http::HeaderValue::from_str(value.expose_secret()).map_err(|_| {
+                Lost::permanent(format!("header {name} holds characters that no header may hold"))
+            })?;
             builder = builder.header(name, value);
         }
-        builder
-            .body(self.body.unwrap_or_default())
-            .map_err(|_| Lost::permanent("the request cannot be built from this URL and these headers".to_owned()))
+        builder.body(self.body.unwrap_or_default()).map_err(|_| {
+            Lost::permanent("the request cannot be built from this URL and these headers".to_owned())
+        })
     }
 }
 
@@ -169,7 +170,8 @@ where
     let mut body = std::pin::pin!(body);
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Lost::passing(format!("the answer broke off: {}", root_cause(&error))))?;
+        let frame =
+            frame.map_err(|error| Lost::passing(format!("the answer broke off: {}", root_cause(&error))))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > MAX_BODY_BYTES {
             return Err(Lost::permanent(format!("the answer is larger than {} MiB", MAX_BODY_BYTES >> 20)));

@@ -35,4 +35,6 @@ pub mod target;
 
 // For people at a desk
 #[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
 pub mod sandbox;

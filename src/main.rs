@@ -12,5 +12,6 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     // The init phase has a full CPU and is not waited for by anybody: what every run needs is made here.
     app.warm_up().await;
     let app = &app;
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<serde_json::Value>| handler::handle(app, event))).await
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<serde_json::Value>| handler::handle(app, event)))
+        .await
 }

@@ -108,7 +108,8 @@ fn values(outcome: &Outcome) -> Vec<(&'static str, u64, &'static str)> {
 /// The embedded-metric line of a run, as CloudWatch Logs extracts it: by connection and mode, and over all.
 pub fn line(outcome: &Outcome, namespace: &str, now_ms: u64) -> Value {
     let values = values(outcome);
-    let definitions: Vec<Value> = values.iter().map(|(name, _, unit)| json!({"Name": name, "Unit": unit})).collect();
+    let definitions: Vec<Value> =
+        values.iter().map(|(name, _, unit)| json!({"Name": name, "Unit": unit})).collect();
     let mut line = json!({
         "_aws": {
             "Timestamp": now_ms,

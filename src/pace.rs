@@ -31,7 +31,10 @@ impl PerSecond {
     /// At most `calls_per_second` (more than 0).
     pub fn new(calls_per_second: f64) -> Self {
         let configured = Duration::from_secs_f64(1.0 / calls_per_second.clamp(0.01, 1_000_000.0));
-        Self { state: Mutex::new(Spacing { interval: configured, next: Instant::now(), good: 0 }), configured }
+        Self {
+            state: Mutex::new(Spacing { interval: configured, next: Instant::now(), good: 0 }),
+            configured,
+        }
     }
 
     /// Waits for the next free slot.

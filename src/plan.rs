@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Kind, Result};
-use crate::model::{Catalogue, RecordId, Rejected, RowKind, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN};
+use crate::model::{Catalogue, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, State};
 use crate::sync::Line;
@@ -166,9 +166,12 @@ impl Plan {
             return Ok(());
         }
         let known = state.rows.len() as u64;
-        let allow = "if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)";
+        let allow =
+            "if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)";
         if source_is_empty && known > 0 {
-            let message = format!("the source answered no row at all, the target holds {known}; nothing was written; {allow}");
+            let message = format!(
+                "the source answered no row at all, the target holds {known}; nothing was written; {allow}"
+            );
             return Err(Error::new(Kind::GuardRefused, message));
         }
         let deletes = self.counts.delete;
@@ -205,14 +208,23 @@ impl Plan {
 }
 
 fn heading(group: &crate::model::Group) -> Line {
-    Line { depth: group.layer.saturating_sub(1) as usize, mark: ' ', name: group.name.clone(), id: group.id.to_string(), why: "" }
+    Line {
+        depth: group.layer.saturating_sub(1) as usize,
+        mark: ' ',
+        name: group.name.clone(),
+        id: group.id.to_string(),
+        why: "",
+    }
 }
 
 /// Name and depth of a change, for people.
 pub fn describe(origin: Origin, catalogue: &Catalogue) -> (String, usize) {
-    let depth = |group: usize| catalogue.groups.get(group).map_or(0, |of| of.layer.saturating_sub(1) as usize);
+    let depth =
+        |group: usize| catalogue.groups.get(group).map_or(0, |of| of.layer.saturating_sub(1) as usize);
     match origin {
-        Origin::Group(group) => (catalogue.groups.get(group).map(|of| of.name.clone()).unwrap_or_default(), depth(group)),
+        Origin::Group(group) => {
+            (catalogue.groups.get(group).map(|of| of.name.clone()).unwrap_or_default(), depth(group))
+        }
         Origin::Product(group, product) => {
             let raw = catalogue.product_cells.cell(product as usize, PRODUCT_NAME_COLUMN);
             (serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned()), depth(group) + 1)
@@ -235,14 +247,17 @@ fn line(change: &Change, catalogue: &Catalogue) -> Line {
 fn product_raw(catalogue: &Catalogue, group: usize, product: u32) -> (RowKind, String, String) {
     let id = catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN).to_owned();
     let of = catalogue.groups.get(group).map(|g| g.id.to_string()).unwrap_or_default();
-    let cells: Vec<&str> =
-        (1..catalogue.product_cells.width()).map(|c| catalogue.product_cells.cell(product as usize, c)).collect();
+    let cells: Vec<&str> = (1..catalogue.product_cells.width())
+        .map(|c| catalogue.product_cells.cell(product as usize, c))
+        .collect();
     (RowKind::Product, id.clone(), kept_fields(&[("product_id", &id), ("group_id", &of)], &cells))
 }
 
 fn group_raw(catalogue: &Catalogue, group: usize) -> (RowKind, String, String) {
-    let (id, name) = catalogue.groups.get(group).map(|of| (of.id.to_string(), of.name.clone())).unwrap_or_default();
-    let cells: Vec<&str> = (0..catalogue.group_cells.width()).map(|c| catalogue.group_cells.cell(group, c)).collect();
+    let (id, name) =
+        catalogue.groups.get(group).map(|of| (of.id.to_string(), of.name.clone())).unwrap_or_default();
+    let cells: Vec<&str> =
+        (0..catalogue.group_cells.width()).map(|c| catalogue.group_cells.cell(group, c)).collect();
     (RowKind::Group, id.clone(), kept_fields(&[("id", &id), ("name", &name)], &cells))
 }
 

@@ -50,7 +50,10 @@ struct Header {
 }
 
 fn checksum(header_without_it: &str, body: &str) -> String {
-    let sum = xxhash_rust::xxh3::xxh3_128_with_seed(body.as_bytes(), xxhash_rust::xxh3::xxh3_64(header_without_it.as_bytes()));
+    let sum = xxhash_rust::xxh3::xxh3_128_with_seed(
+        body.as_bytes(),
+        xxhash_rust::xxh3::xxh3_64(header_without_it.as_bytes()),
+    );
     format!("{sum:032x}")
 }
 
@@ -59,7 +62,13 @@ impl Header {
     fn covered(&self) -> String {
         format!(
             "{} {} {} {} {} {:?} {:?}",
-            self.format, self.version, self.connection, self.target, self.rows, self.target_calls_ms, self.target_blocked_until_ms
+            self.format,
+            self.version,
+            self.connection,
+            self.target,
+            self.rows,
+            self.target_calls_ms,
+            self.target_blocked_until_ms
         )
     }
 }
@@ -93,13 +102,18 @@ impl State {
 
     /// Reads a state; one that is damaged, newer, or another connection's or target's is refused by name.
     pub fn from_bytes(bytes: &[u8], connection: &str, target: &str) -> Result<Self> {
-        let bad = |what: String| Error::new(Kind::BadState, format!("state of connection \"{connection}\": {what}"));
+        let bad = |what: String| {
+            Error::new(Kind::BadState, format!("state of connection \"{connection}\": {what}"))
+        };
         let damaged = |what: &str| {
-            bad(format!("is damaged ({what}); nothing was written; restore an earlier version, or remove it to send every row again"))
+            bad(format!(
+                "is damaged ({what}); nothing was written; restore an earlier version, or remove it to send every row again"
+            ))
         };
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;
         let (first, body) = text.split_once('\n').ok_or_else(|| damaged("no header line"))?;
-        let plain: serde_json::Value = serde_json::from_str(first).map_err(|_| damaged("its header is not JSON"))?;
+        let plain: serde_json::Value =
+            serde_json::from_str(first).map_err(|_| damaged("its header is not JSON"))?;
         if plain.get("format").and_then(serde_json::Value::as_str) != Some(FORMAT_NAME) {
             return Err(damaged("its header is not one of this program"));
         }
@@ -109,7 +123,8 @@ impl State {
                 "has format version {version}, this program knows up to {FORMAT_VERSION}; use the newer program"
             )));
         }
-        let header: Header = serde_json::from_value(plain).map_err(|_| damaged("its header lacks a field"))?;
+        let header: Header =
+            serde_json::from_value(plain).map_err(|_| damaged("its header lacks a field"))?;
         if checksum(&header.covered(), body) != header.checksum {
             return Err(damaged("its checksum does not match"));
         }
@@ -122,7 +137,8 @@ impl State {
                 header.target
             )));
         }
-        let rows = body.lines().map(row).collect::<Option<HashMap<_, _>>>().ok_or_else(|| damaged("a row"))?;
+        let rows =
+            body.lines().map(row).collect::<Option<HashMap<_, _>>>().ok_or_else(|| damaged("a row"))?;
         if rows.len() != header.rows {
             return Err(damaged("rows are missing"));
         }

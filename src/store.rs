@@ -30,17 +30,26 @@ pub struct RunLock(#[expect(dead_code, reason = "held for its drop")] Option<std
 impl Store {
     /// A store in memory; it is gone with the program.
     pub fn memory() -> Self {
-        Self { objects: Arc::new(object_store::memory::InMemory::new()), directory: None, name: "memory:".to_owned() }
+        Self {
+            objects: Arc::new(object_store::memory::InMemory::new()),
+            directory: None,
+            name: "memory:".to_owned(),
+        }
     }
 
     /// A store in a directory, which is created.
     pub fn directory(path: PathBuf) -> Result<Self> {
         let name = format!("file://{}", path.display());
-        let fail = |why: String| Error::new(Kind::Store, format!("store {name}: {why}; set OKKI_SYNC_STORE to a directory that can be written"));
+        let fail = |why: String| {
+            Error::new(
+                Kind::Store,
+                format!("store {name}: {why}; set OKKI_SYNC_STORE to a directory that can be written"),
+            )
+        };
         std::fs::create_dir_all(&path).map_err(|error| fail(error.to_string()))?;
         let path = path.canonicalize().map_err(|error| fail(error.to_string()))?;
-        let objects =
-            object_store::local::LocalFileSystem::new_with_prefix(&path).map_err(|error| fail(error.to_string()))?;
+        let objects = object_store::local::LocalFileSystem::new_with_prefix(&path)
+            .map_err(|error| fail(error.to_string()))?;
         Ok(Self { objects: Arc::new(objects), directory: Some(path), name })
     }
 
@@ -56,7 +65,10 @@ impl Store {
     }
 
     fn error(&self, path: &str, error: &object_store::Error) -> Error {
-        Error::new(Kind::Store, format!("store {}: {path}: {}", self.name, crate::http::excerpt(&error.to_string(), &[])))
+        Error::new(
+            Kind::Store,
+            format!("store {}: {path}: {}", self.name, crate::http::excerpt(&error.to_string(), &[])),
+        )
     }
 
     /// Reads an object; none if there is none.
@@ -74,26 +86,41 @@ impl Store {
     /// Writes an object, whatever was there.
     pub async fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<()> {
         let bytes: Bytes = bytes.into();
-        self.objects.put(&Path::from(path), bytes.into()).await.map(drop).map_err(|error| self.error(path, &error))
+        self.objects
+            .put(&Path::from(path), bytes.into())
+            .await
+            .map(drop)
+            .map_err(|error| self.error(path, &error))
     }
 
     /// Saves on top of the version that was read (none: where nothing was), and gives back the new version.
     /// An error of [`Kind::StateConflict`] says that somebody else saved meanwhile; nothing is overwritten then.
-    pub async fn save_if_unchanged(&self, path: &str, bytes: Bytes, read: Option<&Version>) -> Result<Version> {
+    pub async fn save_if_unchanged(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        read: Option<&Version>,
+    ) -> Result<Version> {
         let put = match &self.directory {
             None => self.conditional_put(path, bytes, read).await,
             Some(directory) => {
-                let _lock = lock_for_save(&directory.join(format!("{path}.save")))
-                    .map_err(|error| Error::new(Kind::Store, format!("store {}: {path}: {error}", self.name)))?;
+                let _lock = lock_for_save(&directory.join(format!("{path}.save"))).map_err(|error| {
+                    Error::new(Kind::Store, format!("store {}: {path}: {error}", self.name))
+                })?;
                 self.compare_and_put(path, bytes, read).await
             }
         };
         match put {
             Ok(version) => Ok(version),
-            Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }) => Err(Error::new(
-                Kind::StateConflict,
-                format!("store {}: {path} was saved by another run meanwhile; that run is the truth, run again", self.name),
-            )),
+            Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }) => {
+                Err(Error::new(
+                    Kind::StateConflict,
+                    format!(
+                        "store {}: {path} was saved by another run meanwhile; that run is the truth, run again",
+                        self.name
+                    ),
+                ))
+            }
             Err(error) => Err(self.error(path, &error)),
         }
     }
@@ -126,7 +153,10 @@ impl Store {
             Err(error) => return Err(error),
         };
         if now.as_ref() != read {
-            return Err(object_store::Error::Precondition { path: path.to_owned(), source: "changed meanwhile".into() });
+            return Err(object_store::Error::Precondition {
+                path: path.to_owned(),
+                source: "changed meanwhile".into(),
+            });
         }
         self.objects.put(&location, bytes.into()).await?;
         self.objects.head(&location).await.map(|meta| Version(meta.e_tag))
@@ -136,13 +166,18 @@ impl Store {
     pub fn lock_run(&self, connection: &str) -> Result<RunLock> {
         let Some(directory) = &self.directory else { return Ok(RunLock(None)) };
         let path = directory.join("state").join(format!("{connection}.lock"));
-        let fail = |error: std::io::Error| Error::new(Kind::Store, format!("store {}: {}: {error}", self.name, path.display()));
+        let fail = |error: std::io::Error| {
+            Error::new(Kind::Store, format!("store {}: {}: {error}", self.name, path.display()))
+        };
         let file = open_lock(&path).map_err(fail)?;
         match file.try_lock() {
             Ok(()) => Ok(RunLock(Some(file))),
             Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
                 Kind::Busy,
-                format!("another run of connection \"{connection}\" is going on (it holds {}); wait for it to end", path.display()),
+                format!(
+                    "another run of connection \"{connection}\" is going on (it holds {}); wait for it to end",
+                    path.display()
+                ),
             )),
             Err(std::fs::TryLockError::Error(error)) => Err(fail(error)),
         }
@@ -182,7 +217,10 @@ impl Address {
     /// Reads an address; a relative `file://./dir` is taken from the working directory.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
-            Error::new(Kind::BadPipeline, format!("OKKI_SYNC_STORE={text}: {why}; write file:///dir, s3://bucket/prefix or memory:"))
+            Error::new(
+                Kind::BadPipeline,
+                format!("OKKI_SYNC_STORE={text}: {why}; write file:///dir, s3://bucket/prefix or memory:"),
+            )
         };
         if text == "memory:" || text == "memory://" {
             return Ok(Self::Memory);
@@ -192,7 +230,11 @@ impl Address {
                 return Err(wrong("names no directory"));
             }
             let decoded = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
-            return Ok(Self::Directory(if path.starts_with('/') { decoded.unwrap_or_else(|| path.into()) } else { path.into() }));
+            return Ok(Self::Directory(if path.starts_with('/') {
+                decoded.unwrap_or_else(|| path.into())
+            } else {
+                path.into()
+            }));
         }
         let Some(rest) = text.strip_prefix("s3://") else { return Err(wrong("is no address of a store")) };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -210,10 +252,13 @@ mod tests {
 
     async fn a_stale_save_is_refused(store: Store) {
         let first = store.save_if_unchanged("state/x", Bytes::from_static(b"one"), None).await.unwrap();
-        let conflict = store.save_if_unchanged("state/x", Bytes::from_static(b"two"), None).await.unwrap_err();
+        let conflict =
+            store.save_if_unchanged("state/x", Bytes::from_static(b"two"), None).await.unwrap_err();
         assert_eq!(conflict.kind, Kind::StateConflict);
-        let second = store.save_if_unchanged("state/x", Bytes::from_static(b"three"), Some(&first)).await.unwrap();
-        let conflict = store.save_if_unchanged("state/x", Bytes::from_static(b"four"), Some(&first)).await.unwrap_err();
+        let second =
+            store.save_if_unchanged("state/x", Bytes::from_static(b"three"), Some(&first)).await.unwrap();
+        let conflict =
+            store.save_if_unchanged("state/x", Bytes::from_static(b"four"), Some(&first)).await.unwrap_err();
         assert_eq!(conflict.kind, Kind::StateConflict);
         let (bytes, version) = store.load("state/x").await.unwrap().unwrap();
         assert_eq!((bytes.as_ref(), version), (&b"three"[..], second));

@@ -176,7 +176,13 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn sync(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &Watch, tally: &mut Tally) -> Result<()> {
+async fn sync(
+    edges: &Edges<'_>,
+    request: &Request,
+    budget: &Budget,
+    watch: &Watch,
+    tally: &mut Tally,
+) -> Result<()> {
     let _lock = edges.store.lock_run(edges.connection)?;
     let mut book = Book::open(edges).await?;
     book.refuse_if_blocked(edges)?;
@@ -185,7 +191,13 @@ async fn sync(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &Wat
     write(edges, budget, watch, &catalogue, &plan, &mut book, tally).await
 }
 
-async fn plan_only(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &Watch, tally: &mut Tally) -> Result<()> {
+async fn plan_only(
+    edges: &Edges<'_>,
+    request: &Request,
+    budget: &Budget,
+    watch: &Watch,
+    tally: &mut Tally,
+) -> Result<()> {
     let book = Book::open(edges).await?;
     let catalogue = read(edges, budget, watch, tally).await?;
     let plan = decide(edges, request, &catalogue, &book.state, watch, tally);
@@ -307,7 +319,8 @@ async fn write_batches(
     let mut batches = 0;
     for change in plan.pending() {
         let fingerprint = (change.action != Action::Delete).then_some(change.fingerprint);
-        let full = builder.push(change.id.clone(), fingerprint, |out| render(edges.rows, &renderer, change, out));
+        let full =
+            builder.push(change.id.clone(), fingerprint, |out| render(edges.rows, &renderer, change, out));
         if let Some(batch) = full {
             send(edges, budget, watch, batch, plan, book, tally).await?;
             batches += 1;
@@ -340,7 +353,10 @@ async fn send(
     tally: &mut Tally,
 ) -> Result<()> {
     if budget.is_over() {
-        return Err(Error::new(Kind::Interrupted, "the run's time is over or it was asked to stop; what remains is for the next run"));
+        return Err(Error::new(
+            Kind::Interrupted,
+            "the run's time is over or it was asked to stop; what remains is for the next run",
+        ));
     }
     let mut written = Written::default();
     let sent = edges.target.write(budget, batch, &mut written).await;
@@ -380,7 +396,10 @@ impl Book {
         match wait.filter(|wait| !wait.is_zero()) {
             // A time that is more than an hour away is a clock that was set back.
             Some(wait) if wait <= crate::retry::RETRY_AFTER_CAP => {
-                let message = format!("target asked for no calls until {} s from now (an earlier run was throttled)", wait.as_secs() + 1);
+                let message = format!(
+                    "target asked for no calls until {} s from now (an earlier run was throttled)",
+                    wait.as_secs() + 1
+                );
                 Err(Error::new(Kind::Throttled(crate::error::Side::Target), message).resume_after(wait))
             }
             _ => Ok(()),
@@ -428,7 +447,13 @@ impl Book {
 }
 
 /// Compares what the source says with what the target holds.
-fn compare(edges: &Edges<'_>, catalogue: &Catalogue, plan: &Plan, mut theirs: HashMap<String, Value>, tally: &mut Tally) {
+fn compare(
+    edges: &Edges<'_>,
+    catalogue: &Catalogue,
+    plan: &Plan,
+    mut theirs: HashMap<String, Value>,
+    tally: &mut Tally,
+) {
     let renderer = Renderer::new(edges.rows, catalogue);
     let mut row = Vec::new();
     for change in &plan.changes {
@@ -446,7 +471,13 @@ fn compare(edges: &Edges<'_>, catalogue: &Catalogue, plan: &Plan, mut theirs: Ha
     // Quarantined rows exist at the source: the target's row of that id is neither extra nor comparable.
     for held in &catalogue.held {
         if theirs.remove(held.as_str()).is_some() {
-            tally.lines.push(Line { depth: 0, mark: '!', name: String::new(), id: held.to_string(), why: "in the quarantine, cannot be compared" });
+            tally.lines.push(Line {
+                depth: 0,
+                mark: '!',
+                name: String::new(),
+                id: held.to_string(),
+                why: "in the quarantine, cannot be compared",
+            });
         }
     }
     // With on_delete = "ignore" rows that the source no longer has stay at the target on purpose.
@@ -454,7 +485,13 @@ fn compare(edges: &Edges<'_>, catalogue: &Catalogue, plan: &Plan, mut theirs: Ha
         let mut extra: Vec<String> = theirs.into_keys().collect();
         extra.sort_unstable_by(|a, b| crate::model::id_order(a, b));
         tally.plan.delete = extra.len() as u64;
-        tally.lines.extend(extra.into_iter().map(|id| Line { depth: 0, mark: '-', name: String::new(), id, why: "extra at the target" }));
+        tally.lines.extend(extra.into_iter().map(|id| Line {
+            depth: 0,
+            mark: '-',
+            name: String::new(),
+            id,
+            why: "extra at the target",
+        }));
     }
     tally.differences = tally.plan.create + tally.plan.update + tally.plan.delete;
 }
@@ -466,7 +503,9 @@ fn report(edges: &Edges<'_>, mode: Mode, tally: &Tally, error: Option<&Error>) -
     source.requests += more_requests;
     source.retries += more_retries;
     source.throttled += more_throttled;
-    let refused = tally.rejected.iter().filter(|rejected| rejected.kind == crate::model::RowKind::Record).count() as u64;
+    let refused =
+        tally.rejected.iter().filter(|rejected| rejected.kind == crate::model::RowKind::Record).count()
+            as u64;
     let planned = tally.plan.create + tally.plan.update + tally.plan.delete;
     let remaining = match mode {
         Mode::Sync => planned.saturating_sub(tally.written + tally.deleted + refused),
@@ -500,7 +539,9 @@ fn report(edges: &Edges<'_>, mode: Mode, tally: &Tally, error: Option<&Error>) -
         quarantined,
         // A run that paused before it had a plan has at least one thing to do: the run itself.
         remaining: if status == Status::Paused { remaining.max(1) } else { remaining },
-        resume_after_seconds: error.and_then(|error| error.resume_after).map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+        resume_after_seconds: error
+            .and_then(|error| error.resume_after)
+            .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         error: error.map(Error::line),
     }
 }
@@ -520,7 +561,8 @@ async fn keep_records(edges: &Edges<'_>, outcome: &mut Outcome) {
 async fn store_records(edges: &Edges<'_>, outcome: &Outcome) -> Result<()> {
     let (connection, run_id) = (edges.connection, &outcome.report.run_id);
     if !outcome.rejected.is_empty() {
-        let lines: Vec<String> = outcome.rejected.iter().filter_map(|r| serde_json::to_string(r).ok()).collect();
+        let lines: Vec<String> =
+            outcome.rejected.iter().filter_map(|r| serde_json::to_string(r).ok()).collect();
         edges.store.put(&format!("quarantine/{connection}/{run_id}.jsonl"), lines.join("\n") + "\n").await?;
     }
     let report = serde_json::to_vec_pretty(&outcome.report).unwrap_or_default();

@@ -88,19 +88,70 @@ pub struct Mistake {
 
 /// Fields of a product group that OKKI documents, and those that we add from the tree (`layer`, `path`).
 pub const GROUP_FIELDS: &[&str] = &[
-    "id", "parent_id", "layer", "path", "prefix", "name", "name_info", "name_info.info_label",
-    "name_info.info_value", "client_id", "user_id", "create_user", "create_time", "update_time", "description",
-    "order_rank", "relate_id", "system_flag", "is_sys", "rank",
+    "id",
+    "parent_id",
+    "layer",
+    "path",
+    "prefix",
+    "name",
+    "name_info",
+    "name_info.info_label",
+    "name_info.info_value",
+    "client_id",
+    "user_id",
+    "create_user",
+    "create_time",
+    "update_time",
+    "description",
+    "order_rank",
+    "relate_id",
+    "system_flag",
+    "is_sys",
+    "rank",
 ];
 
 /// Fields of a product that OKKI documents.
 pub const PRODUCT_FIELDS: &[&str] = &[
-    "product_id", "product_no", "name", "cn_name", "group_id", "group_name", "cost", "cost_currency",
-    "cost_with_tax", "cost_unit", "fob", "fob.price_currency", "fob.price_min", "fob.price_max",
-    "fob.price_unit", "enable_flag", "disable_flag", "model", "unit", "image", "images", "category_ids",
-    "info_json", "product_type", "description", "product_remark", "hs_code", "sku_id", "client_id", "user_id",
-    "create_user", "create_time", "update_time", "update_user", "quantity_per_package", "package_unit",
-    "package_volume", "package_gross_weight", "minimum_order_quantity", "tax_refund_rate",
+    "product_id",
+    "product_no",
+    "name",
+    "cn_name",
+    "group_id",
+    "group_name",
+    "cost",
+    "cost_currency",
+    "cost_with_tax",
+    "cost_unit",
+    "fob",
+    "fob.price_currency",
+    "fob.price_min",
+    "fob.price_max",
+    "fob.price_unit",
+    "enable_flag",
+    "disable_flag",
+    "model",
+    "unit",
+    "image",
+    "images",
+    "category_ids",
+    "info_json",
+    "product_type",
+    "description",
+    "product_remark",
+    "hs_code",
+    "sku_id",
+    "client_id",
+    "user_id",
+    "create_user",
+    "create_time",
+    "update_time",
+    "update_user",
+    "quantity_per_package",
+    "package_unit",
+    "package_volume",
+    "package_gross_weight",
+    "minimum_order_quantity",
+    "tax_refund_rate",
 ];
 
 /// The names of the document's sample, and what OKKI calls the same.
@@ -213,7 +264,8 @@ struct Compiler<'a> {
 impl RowMap {
     /// Compiles `[record]`. `id_field` and `number_field` are the source metadata's `id` and `number`.
     pub fn compile(spec: &RecordSpec, id_field: &str, number_field: &str) -> Result<Self, Vec<Mistake>> {
-        let shape = spec.shape.unwrap_or(if spec.fields.is_some() { Shape::Groups } else { Shape::GroupsWithItems });
+        let shape =
+            spec.shape.unwrap_or(if spec.fields.is_some() { Shape::Groups } else { Shape::GroupsWithItems });
         let per_product = shape == Shape::Products;
         let id = canonical_group_key(id_field);
         let number = canonical_group_key(number_field);
@@ -319,7 +371,13 @@ impl Compiler<'_> {
         );
     }
 
-    fn fields(&mut self, specs: &IndexMap<String, FieldSpec>, path: &str, product: bool, nested: bool) -> Vec<Field> {
+    fn fields(
+        &mut self,
+        specs: &IndexMap<String, FieldSpec>,
+        path: &str,
+        product: bool,
+        nested: bool,
+    ) -> Vec<Field> {
         let mut fields = Vec::new();
         for (key, spec) in specs {
             let path = format!("{path}.{key}");
@@ -358,7 +416,11 @@ impl Compiler<'_> {
             return None;
         }
         if each != "products" {
-            self.mistake(&format!("{path}.each"), &format!("\"{each}\" is not a list of a product group"), "write each = \"products\"");
+            self.mistake(
+                &format!("{path}.each"),
+                &format!("\"{each}\" is not a list of a product group"),
+                "write each = \"products\"",
+            );
             return None;
         }
         if table.kind.is_some() || table.default.is_some() {
@@ -380,7 +442,8 @@ impl Compiler<'_> {
         let at = format!("{path}.from");
         let source = if product { self.product_source(name, &at)? } else { self.group_source(name, &at)? };
         let plain = name.strip_prefix(GROUP_PREFIX).unwrap_or(name);
-        let is_id = ID_FIELDS.contains(&canonical_product_key(canonical_group_key(plain))) || matches!(source, Source::GroupId);
+        let is_id = ID_FIELDS.contains(&canonical_product_key(canonical_group_key(plain)))
+            || matches!(source, Source::GroupId);
         let kind = table.kind.or(is_id.then_some(As::String));
         let default = match &table.default {
             None | Some(serde_json::Value::Null) => "null".to_owned(),
@@ -463,16 +526,19 @@ fn shape_fields(shape: Shape, id: &str, number: &str) -> IndexMap<String, FieldS
     let field = |from: &str, kind| {
         FieldSpec::Table(FieldTable { from: Some(from.to_owned()), kind, ..FieldTable::default() })
     };
-    let named = |list: Vec<(&str, FieldSpec)>| list.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<IndexMap<_, _>>();
+    let named = |list: Vec<(&str, FieldSpec)>| {
+        list.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<IndexMap<_, _>>()
+    };
     let item = vec![
         ("id", field("product_id", Some(As::String))),
         ("name", field("name", Some(As::String))),
         ("cost", field("cost", Some(As::Number))),
     ];
     match shape {
-        Shape::Groups => {
-            named(vec![("productGroupId", field(id, Some(As::String))), ("productName", field(number, Some(As::String)))])
-        }
+        Shape::Groups => named(vec![
+            ("productGroupId", field(id, Some(As::String))),
+            ("productName", field(number, Some(As::String))),
+        ]),
         Shape::GroupsWithItems => named(vec![
             ("id", field(id, Some(As::String))),
             ("name", field(number, Some(As::String))),
@@ -598,14 +664,21 @@ impl<'a> Renderer<'a> {
         match source {
             Source::GroupId => write_text(&of.id, kind, out),
             Source::GroupParent => {
-                let parent = of.parent.and_then(|at| self.catalogue.groups.get(at)).map_or("0", |p| p.id.as_str());
+                let parent =
+                    of.parent.and_then(|at| self.catalogue.groups.get(at)).map_or("0", |p| p.id.as_str());
                 write_text(parent, kind, out)
             }
             Source::GroupLayer => write_value(&of.layer.to_string(), kind, out),
             Source::GroupPath => write_text(&of.path, kind, out),
-            Source::ProductId => write_text(self.catalogue.product_cells.cell(row, PRODUCT_ID_COLUMN), kind, out),
-            Source::GroupCell(column) => write_or(self.catalogue.group_cells.cell(group, *column), default, kind, out),
-            Source::ProductCell(column) => write_or(self.catalogue.product_cells.cell(row, *column), default, kind, out),
+            Source::ProductId => {
+                write_text(self.catalogue.product_cells.cell(row, PRODUCT_ID_COLUMN), kind, out)
+            }
+            Source::GroupCell(column) => {
+                write_or(self.catalogue.group_cells.cell(group, *column), default, kind, out)
+            }
+            Source::ProductCell(column) => {
+                write_or(self.catalogue.product_cells.cell(row, *column), default, kind, out)
+            }
         }
     }
 }

@@ -1,1 +1,24 @@
-fn main(){}
+//! `okki-sync`, the command line: see `okki-sync --help`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use okki_sync::cli::{self, Args};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    okki_sync::logging::init_terminal(args.verbose);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // Nobody may be listening; the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "error: the async runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(cli::dispatch(args));
+    // A run that was left behind by a second Ctrl-C must not hold up the exit.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}

@@ -42,7 +42,9 @@ impl Env {
         let mut variables = match &self.fixed {
             Some(variables) => variables.clone(),
             None => std::env::vars_os()
-                .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+                .map(|(name, value)| {
+                    (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+                })
                 .collect(),
         };
         variables.insert(name.to_owned(), value.to_owned());

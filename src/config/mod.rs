@@ -84,11 +84,6 @@ pub fn schema() -> Value {
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Pipeline).to_value());
 
-/// The example at the root of the repository: what `--sandbox` runs.
-pub fn default_sandbox_pipeline() -> &'static str {
-    include_str!("../../pipeline.toml")
-}
-
 /// Whether this can name a connection. The name becomes part of paths in the store, so no dots or slashes.
 pub fn is_connection_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

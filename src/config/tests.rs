@@ -91,7 +91,7 @@ fn wrong_types() {
     pipeline.toml:2 record: is a string, not a table; write a table
     pipeline.toml:3 target: is a list, not a table; write a table
     "#);
-    assert_snapshot!(qeasy("[record.fields]\na = { from = \"x\", default = nan }\nb = { from = \"x\", default = 2026-01-01 }\n[source]\nmax_requests_per_second = inf"), @r#"
+    assert_snapshot!(qeasy("[record.fields]\na = { from = \"name\", default = nan }\nb = { from = \"name\", default = 2026-01-01 }\n[source]\nmax_requests_per_second = inf"), @r#"
     pipeline.toml:2 record.fields.a.default: is not a finite number; write a number with an end
     pipeline.toml:3 record.fields.b.default: is a date, which JSON does not have; put it in quotes
     pipeline.toml:5 source.max_requests_per_second: is not a finite number; write a number with an end
@@ -145,8 +145,9 @@ fn record() {
     assert_snapshot!(qeasy("[record.fields]\na = 5\nb = { from = \"x\", as = \"strin\" }\nc = { form = \"x\" }\nd = { as = \"number\" }\n"), @r#"
     pipeline.toml:2 record.fields.a: is a number, not a string or a table; write a string or a table
     pipeline.toml:3 record.fields.b.as: "strin" is not one of "string", "number", "integer", "boolean"; did you mean "string"?
+    pipeline.toml:3 record.fields.b.from: "x" is not a field of a product group; did you mean "rank"? Write "raw.x" if OKKI really sends it
     pipeline.toml:4 record.fields.c.form: unknown key form; did you mean from?
-    pipeline.toml:5 record.fields.d: needs either from or each; write one of them
+    pipeline.toml:5 record.fields.d: has neither from nor each; add from = "<source field>"
     "#);
     assert_snapshot!(qeasy("[source]\nproducts = \"none\""), @r#"pipeline.toml:2 source.products: is "none", but the record uses products; write "incremental" or "full", or choose record.shape = "groups""#);
 }
@@ -228,7 +229,7 @@ fn the_smallest_pipeline_has_the_defaults() {
 
 #[test]
 fn the_example_says_what_the_defaults_say() {
-    let example = parse(default_sandbox_pipeline(), "pipeline.toml", &none()).unwrap();
+    let example = parse(include_str!("../../pipeline.toml"), "pipeline.toml", &none()).unwrap();
     assert_eq!(example.pipeline.connection, "demo");
     assert_eq!(example.products(), Products::Incremental);
     let defaults = parse(QEASY, "pipeline.toml", &none()).unwrap().pipeline;
@@ -364,7 +365,8 @@ fn every_key_has_a_description() {
 #[test]
 fn any_value_at_any_key_is_taken_or_a_mistake_of_its_own() {
     let full =
-        serde_json::to_value(parse(default_sandbox_pipeline(), "p.toml", &none()).unwrap().pipeline).unwrap();
+        serde_json::to_value(parse(include_str!("../../pipeline.toml"), "p.toml", &none()).unwrap().pipeline)
+            .unwrap();
     let values = [
         json!(null),
         json!(true),

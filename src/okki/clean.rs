@@ -39,7 +39,9 @@ pub fn tree(source: &[SourceGroup], id_check: bool) -> Tree {
         match parent_of(group, &by_id) {
             Parent::Root => roots.push(at),
             Parent::Is(parent) => children.entry(parent).or_default().push(at),
-            Parent::Missing(parent) => reject(&mut out.rejected, group, format!("parent {parent} of group {id} does not exist")),
+            Parent::Missing(parent) => {
+                reject(&mut out.rejected, group, format!("parent {parent} of group {id} does not exist"))
+            }
         }
     }
 
@@ -61,7 +63,8 @@ pub fn tree(source: &[SourceGroup], id_check: bool) -> Tree {
             *mark = true;
         }
         let index = out.groups.len() - 1;
-        stack.extend(children.get(id.as_str()).into_iter().flatten().rev().map(|&child| (child, Some(index))));
+        stack
+            .extend(children.get(id.as_str()).into_iter().flatten().rev().map(|&child| (child, Some(index))));
     }
     reject_unplaced(source, &by_id, &placed, &mut out.rejected);
     out
@@ -83,7 +86,11 @@ fn parent_of<'a>(group: &'a SourceGroup, by_id: &HashMap<&'a str, usize>) -> Par
     }
 }
 
-fn unique<'a>(source: &'a [SourceGroup], id_check: bool, rejected: &mut Vec<Rejected>) -> HashMap<&'a str, usize> {
+fn unique<'a>(
+    source: &'a [SourceGroup],
+    id_check: bool,
+    rejected: &mut Vec<Rejected>,
+) -> HashMap<&'a str, usize> {
     let mut by_id = HashMap::new();
     let order: Box<dyn Iterator<Item = usize>> =
         if id_check { Box::new(0..source.len()) } else { Box::new((0..source.len()).rev()) };
@@ -129,7 +136,8 @@ fn reject_unplaced(
 fn in_cycle(source: &[SourceGroup], by_id: &HashMap<&str, usize>, start: usize) -> bool {
     let mut at = start;
     for _ in 0..source.len() {
-        let parent = source.get(at).and_then(|group| group.parent.as_deref()).and_then(|parent| by_id.get(parent));
+        let parent =
+            source.get(at).and_then(|group| group.parent.as_deref()).and_then(|parent| by_id.get(parent));
         match parent {
             Some(&next) if next == start => return true,
             Some(&next) => at = next,
@@ -149,7 +157,12 @@ mod tests {
 
     fn group(id: &str, name: &str, parent: &str) -> SourceGroup {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        SourceGroup { id: some(id), name: some(name), parent: some(parent), raw: format!("{{\"id\":\"{id}\"}}") }
+        SourceGroup {
+            id: some(id),
+            name: some(name),
+            parent: some(parent),
+            raw: format!("{{\"id\":\"{id}\"}}"),
+        }
     }
 
     fn ids(tree: &Tree) -> Vec<&str> {
@@ -158,7 +171,15 @@ mod tests {
 
     #[test]
     fn a_tree_is_built_parents_first_with_layers_and_paths() {
-        let tree = tree(&[group("3", "路灯", "2"), group("1", "LED", "0"), group("2", "户外", "1"), group("4", "五金", "")], true);
+        let tree = tree(
+            &[
+                group("3", "路灯", "2"),
+                group("1", "LED", "0"),
+                group("2", "户外", "1"),
+                group("4", "五金", ""),
+            ],
+            true,
+        );
         assert_eq!(ids(&tree), ["1", "2", "3", "4"]);
         let (_, deepest) = tree.groups.iter().find(|(_, group)| group.id == "3").unwrap_or(&tree.groups[0]);
         assert_eq!((deepest.layer, deepest.path.as_str()), (3, "LED/户外/路灯"));

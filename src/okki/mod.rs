@@ -106,7 +106,11 @@ impl Okki {
             let read = self.read_once(budget, map, watch).await?;
             let Some(doubt) = read.doubt else { return Ok(read.catalogue) };
             if last == Some(read.signature) {
-                tracing::warn!(total = read.total, distinct = read.distinct, "two reads agree: the difference is the source's own");
+                tracing::warn!(
+                    total = read.total,
+                    distinct = read.distinct,
+                    "two reads agree: the difference is the source's own"
+                );
                 return Ok(read.catalogue);
             }
             last = Some(read.signature);
@@ -116,7 +120,9 @@ impl Okki {
         }
         Err(Error::new(
             Kind::InconsistentSource,
-            format!("source: {MAX_READS} reads in a row did not agree (the last: {doubts}); nothing was written; run again when the catalogue is not being edited"),
+            format!(
+                "source: {MAX_READS} reads in a row did not agree (the last: {doubts}); nothing was written; run again when the catalogue is not being edited"
+            ),
         ))
     }
 
@@ -208,7 +214,8 @@ fn join(base: &Url, path: &str) -> Result<Url> {
 }
 
 fn read_file(url: &Url) -> Result<Answer> {
-    let unreadable = |why: String| Error::new(Kind::Unavailable(Side::Source), format!("source file {url}: {why}"));
+    let unreadable =
+        |why: String| Error::new(Kind::Unavailable(Side::Source), format!("source file {url}: {why}"));
     let path = url.to_file_path().map_err(|()| unreadable("is not a local path".to_owned()))?;
     let body = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     Ok(Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body: body.into() })
@@ -256,7 +263,12 @@ impl<'a> Reading<'a> {
                     if let (Some(id), Some(products)) = (&row.id, row.products) {
                         embedded.push((RecordId::from(id.as_str()), products));
                     }
-                    source.push(SourceGroup { id: row.id, name: row.name, parent: row.parent, raw: raw.get().to_owned() });
+                    source.push(SourceGroup {
+                        id: row.id,
+                        name: row.name,
+                        parent: row.parent,
+                        raw: raw.get().to_owned(),
+                    });
                     cells.push(row.cells);
                 }
                 Err(why) => rejected.push(Rejected::new(RowKind::Group, None, why, raw.get())),
@@ -272,9 +284,13 @@ impl<'a> Reading<'a> {
             let _ = group_cells.push(row.iter().map(|cell| cell.as_deref().unwrap_or("")));
             groups.push(group);
         }
-        let group_of = groups.iter().zip(0..).map(|(group, at)| (group.id.clone(), at)).collect::<HashMap<_, _>>();
-        let quarantined_groups =
-            rejected.iter().filter_map(|r| r.id.as_deref().map(RecordId::from)).filter(|id| !group_of.contains_key(id)).collect();
+        let group_of =
+            groups.iter().zip(0..).map(|(group, at)| (group.id.clone(), at)).collect::<HashMap<_, _>>();
+        let quarantined_groups = rejected
+            .iter()
+            .filter_map(|r| r.id.as_deref().map(RecordId::from))
+            .filter(|id| !group_of.contains_key(id))
+            .collect();
         Self {
             products: RowReader {
                 columns: &map.product_columns,
@@ -323,7 +339,10 @@ impl<'a> Reading<'a> {
     fn take_embedded(&mut self) -> Result<()> {
         for (group, list) in std::mem::take(&mut self.embedded) {
             let rows: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| {
-                Error::new(Kind::BadAnswer(Side::Source), format!("source: products of group {group} are not a list"))
+                Error::new(
+                    Kind::BadAnswer(Side::Source),
+                    format!("source: products of group {group} are not a list"),
+                )
             })?;
             for raw in rows {
                 self.take_product(raw, Some(&group))?;
@@ -344,7 +363,12 @@ impl<'a> Reading<'a> {
         };
         let Some(id) = row.id.clone() else {
             self.without_id += 1;
-            self.rejected.push(Rejected::new(RowKind::Product, None, "product_id is missing or blank", raw.get()));
+            self.rejected.push(Rejected::new(
+                RowKind::Product,
+                None,
+                "product_id is missing or blank",
+                raw.get(),
+            ));
             return Ok(());
         };
         let place = u32::try_from(self.product_group.len()).unwrap_or(GONE);
@@ -363,7 +387,8 @@ impl<'a> Reading<'a> {
         self.seen.insert(CompactString::from(id.as_str()), place);
         let of = if row.deleted { self.count_deleted() } else { self.group_for(&row, &id, group, raw) };
         self.product_group.push(of);
-        let cells = std::iter::once(id.as_str()).chain(row.cells.iter().skip(1).map(|cell| cell.as_deref().unwrap_or("")));
+        let cells = std::iter::once(id.as_str())
+            .chain(row.cells.iter().skip(1).map(|cell| cell.as_deref().unwrap_or("")));
         // Rows that go nowhere keep their place in the table, but not their bytes.
         let pushed = if of == GONE { self.product_cells.push([]) } else { self.product_cells.push(cells) };
         pushed.map_err(|full| Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}")))
@@ -375,7 +400,13 @@ impl<'a> Reading<'a> {
     }
 
     /// The index of a product's group, or `GONE` with the product rejected.
-    fn group_for(&mut self, row: &wire::Row<'_>, id: &str, embedded_in: Option<&RecordId>, raw: &RawValue) -> u32 {
+    fn group_for(
+        &mut self,
+        row: &wire::Row<'_>,
+        id: &str,
+        embedded_in: Option<&RecordId>,
+        raw: &RawValue,
+    ) -> u32 {
         let group = embedded_in.map(RecordId::as_str).or(row.parent.as_deref());
         let reason = match (row.name.as_ref(), group) {
             (None, _) => format!("name of product {id} is missing or blank"),
@@ -396,7 +427,9 @@ impl<'a> Reading<'a> {
     fn finish(self) -> Result<Attempt> {
         let distinct = self.seen.len() as u64 + self.without_id;
         let doubt = match (self.total, self.total_moved) {
-            (_, Some((before, after))) => Some(format!("the total moved from {before} to {after} while reading")),
+            (_, Some((before, after))) => {
+                Some(format!("the total moved from {before} to {after} while reading"))
+            }
             (Some(total), None) if total != distinct => {
                 Some(format!("the total says {total} products, the pages held {distinct} different ones"))
             }

@@ -23,7 +23,11 @@ fn problem(happened: Happened, kind: Kind, message: impl Into<String>) -> Proble
 
 /// Not JSON, or not this API's JSON. A proxy's error page looks like this, so another attempt may end otherwise.
 fn not_okki(body: &[u8], what: &str) -> Problem {
-    problem(Happened::ServerError, Kind::BadAnswer(Side::Source), format!("source answered {what}: {}", said(body)))
+    problem(
+        Happened::ServerError,
+        Kind::BadAnswer(Side::Source),
+        format!("source answered {what}: {}", said(body)),
+    )
 }
 
 /// Reads the token's answer.
@@ -40,7 +44,8 @@ pub fn token(answer: &Answer, now_ms: u64) -> Result<Token, Problem> {
     if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
         return Err(problem);
     }
-    let reply: Reply = serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something else than a token"))?;
+    let reply: Reply =
+        serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something else than a token"))?;
     match reply.access_token {
         Some(value) => {
             Ok(Token { value, expires_in: reply.expires_in.map_or(TOKEN_LIFETIME, Duration::from_secs) })
@@ -66,7 +71,11 @@ fn refused_credentials(body: &[u8]) -> Problem {
         "check OKKI_CLIENT_ID and OKKI_CLIENT_SECRET"
     };
     let happened = if error == "server_error" { Happened::ServerError } else { Happened::Refused };
-    problem(happened, Kind::CredentialsRefused(Side::Source), format!("source refused the credentials: {error} {said}; {mend}"))
+    problem(
+        happened,
+        Kind::CredentialsRefused(Side::Source),
+        format!("source refused the credentials: {error} {said}; {mend}"),
+    )
 }
 
 /// An integer that may come as a string.
@@ -118,7 +127,8 @@ pub fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, Problem> {
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "broken JSON"));
     }
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "something that is not its JSON"))?;
+    let envelope: Envelope<'_> =
+        serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "something that is not its JSON"))?;
     if let Some(rows) = envelope.product_groups {
         return Ok(rows);
     }
@@ -170,7 +180,8 @@ pub fn page(data: &RawValue) -> Result<Page<'_>, Problem> {
     }
     let bad = || not_okki(b"", "a product page without list and count (or totalItem)");
     let body: Body<'_> = serde_json::from_str(data.get()).map_err(|_| bad())?;
-    let total = body.total_item.or(body.count).as_ref().and_then(Int::value).and_then(|n| u64::try_from(n).ok());
+    let total =
+        body.total_item.or(body.count).as_ref().and_then(Int::value).and_then(|n| u64::try_from(n).ok());
     match (total, body.list) {
         (Some(total), Some(rows)) => Ok(Page { total, rows }),
         (Some(0), None) => Ok(Page { total: 0, rows: Vec::new() }),
@@ -228,7 +239,8 @@ impl<'m> RowReader<'m> {
     /// Reads one row; an error says why it is none.
     pub fn read<'a>(&self, raw: &'a RawValue) -> Result<Row<'a>, String> {
         let mut json = serde_json::Deserializer::from_str(raw.get());
-        self.deserialize(&mut json).map_err(|error| format!("is not a JSON object with readable fields ({error})"))
+        self.deserialize(&mut json)
+            .map_err(|error| format!("is not a JSON object with readable fields ({error})"))
     }
 }
 

@@ -28,6 +28,9 @@ use crate::clock::Clock;
 use catalogue::Catalogue;
 use faults::{Endpoint, Fault, json};
 
+/// The pipeline that a sandbox run uses where no other is named.
+pub const PIPELINE: &str = include_str!("pipeline.toml");
+
 /// Which of the contradictory documented readings Qeasy's failures follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CodeReading {

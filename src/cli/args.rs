@@ -1,0 +1,231 @@
+//! The command line's words: commands, options and what `--help` says of them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::sandbox::Options;
+
+const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 bad usage, pipeline or credentials · \
+                          3 done in part (rows quarantined, differences found, or work left for the next run)";
+
+/// Syncs OKKI CRM (小满) product groups to Qeasy (轻易云) and other HTTP targets.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "okki-sync", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Args {
+    /// Log more, on stderr (progress is then shown as plain lines)
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Fetch, transform, plan, write in batches, remember
+    Sync(SyncArgs),
+    /// Show what a sync would change and why; writes nothing
+    Plan(PlanArgs),
+    /// Read the target back and compare it with the source; writes nothing
+    Verify(VerifyArgs),
+    /// Serve a local OKKI and a local Qeasy on loopback until Ctrl-C
+    Sandbox(SandboxArgs),
+    /// Report every mistake in pipeline, credentials and store at once
+    Check(CheckArgs),
+    /// Print the JSON Schema of the pipeline file
+    Schema,
+    /// Show it all against the sandbox: sync, people's changes, plan, sync, verify
+    Demo,
+}
+
+/// Options of `sync`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SyncArgs {
+    /// Let this run delete more than the guard allows
+    #[arg(long)]
+    pub allow_mass_delete: bool,
+    /// What every run takes. It comes last: its help heading would claim whatever follows.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of `plan`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PlanArgs {
+    /// Let this run plan more deletions than the guard allows
+    #[arg(long)]
+    pub allow_mass_delete: bool,
+    /// Show every changed line, however many there are
+    #[arg(long)]
+    pub all: bool,
+    /// What every run takes. It comes last: its help heading would claim whatever follows.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct VerifyArgs {
+    /// Show every line that differs, however many there are
+    #[arg(long)]
+    pub all: bool,
+    /// What every run takes. It comes last: its help heading would claim whatever follows.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options that `sync`, `plan` and `verify` share.
+#[derive(Debug, Clone, clap::Args)]
+#[command(mut_args(needs_sandbox))]
+pub struct RunArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: Option<String>,
+    /// Put the run report on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Ignore the incremental cursor and read everything
+    #[arg(long)]
+    pub full: bool,
+    /// Stop in good order after this time, for example 15m; the next run goes on from there
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub deadline: Option<Duration>,
+    /// Use a sandbox in this process as source and target; needs no pipeline and no credentials
+    #[arg(long)]
+    pub sandbox: bool,
+    /// What the sandbox's OKKI holds.
+    #[command(flatten, next_help_heading = "Sandbox")]
+    pub catalogue: Catalogue,
+}
+
+/// Makes the catalogue's options an error without `--sandbox`, where they would silently do nothing.
+fn needs_sandbox(arg: clap::Arg) -> clap::Arg {
+    let of_catalogue = ["groups", "products", "seed", "dirty"].contains(&arg.get_id().as_str());
+    if of_catalogue { arg.requires("sandbox") } else { arg }
+}
+
+/// What the sandbox's OKKI holds.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Catalogue {
+    /// Number of product groups
+    #[arg(long, value_name = "N")]
+    pub groups: Option<usize>,
+    /// Number of products
+    #[arg(long, value_name = "N")]
+    pub products: Option<usize>,
+    /// Seed of the catalogue: the same seed gives the same names and prices
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Mix in rows as a neglected CRM has them: no id, repeated ids, wrong types
+    #[arg(long)]
+    pub dirty: bool,
+}
+
+impl Catalogue {
+    /// The sandbox's options: its own defaults, except for what was asked.
+    pub fn options(&self) -> Options {
+        let mut options = Options { dirty: self.dirty, ..Options::default() };
+        if let Some(groups) = self.groups {
+            options.groups = groups;
+        }
+        if let Some(products) = self.products {
+            options.products = products;
+        }
+        if let Some(seed) = self.seed {
+            options.seed = seed;
+        }
+        options
+    }
+}
+
+/// Options of `sandbox`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SandboxArgs {
+    /// Port of the local OKKI on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub okki_port: u16,
+    /// Port of the local target on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub target_port: u16,
+    /// What the local OKKI holds.
+    #[command(flatten)]
+    pub catalogue: Catalogue,
+    /// The local Qeasy refuses ids that it has already, as a scheme with idCheck on does
+    #[arg(long)]
+    pub id_check: bool,
+    /// Time that each answer takes, for example 80ms
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub latency: Option<Duration>,
+    /// Write the KEY=VALUE lines to this file too, once the sandbox answers
+    #[arg(long, value_name = "PATH")]
+    pub env_file: Option<PathBuf>,
+}
+
+impl SandboxArgs {
+    /// The sandbox's options: its own defaults, except for what was asked.
+    pub fn options(&self) -> Options {
+        let mut options = self.catalogue.options();
+        options.id_check = self.id_check;
+        if let Some(latency) = self.latency {
+            options.latency = latency;
+        }
+        options
+    }
+}
+
+/// Options of `check`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    fn refused(words: &[&str]) -> Option<ErrorKind> {
+        Args::try_parse_from(words).err().map(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_takes_its_options() {
+        let words = ["okki-sync", "sync", "--sandbox", "--json", "--full", "--allow-mass-delete"];
+        let more = ["--deadline", "15m", "--groups", "7", "--dirty", "-v"];
+        let args = Args::try_parse_from(words.iter().chain(&more)).unwrap();
+        assert!(args.verbose);
+        let Command::Sync(sync) = args.command else { unreachable!() };
+        assert!(sync.allow_mass_delete && sync.run.sandbox && sync.run.json && sync.run.full);
+        assert_eq!(sync.run.deadline, Some(Duration::from_secs(900)));
+        let (options, usual) = (sync.run.catalogue.options(), Options::default());
+        assert_eq!((options.groups, options.products, options.dirty), (7, usual.products, true));
+    }
+
+    #[test]
+    fn bad_usage_is_refused() {
+        assert_eq!(
+            refused(&["okki-sync", "sync", "--groups", "7"]),
+            Some(ErrorKind::MissingRequiredArgument)
+        );
+        assert_eq!(refused(&["okki-sync", "verify", "--dirty"]), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(
+            refused(&["okki-sync", "verify", "--allow-mass-delete"]),
+            Some(ErrorKind::UnknownArgument)
+        );
+        assert_eq!(refused(&["okki-sync", "sync", "--deadline", "soon"]), Some(ErrorKind::ValueValidation));
+        assert_eq!(refused(&["okki-sync", "sandbox", "--groups", "7"]), None);
+    }
+}
