@@ -199,7 +199,7 @@ impl Plan {
                 && last_group != Some(group)
             {
                 last_group = Some(group);
-                lines.extend(catalogue.groups.get(group).map(|of| heading(of)));
+                lines.extend(catalogue.groups.get(group).map(heading));
             }
             lines.push(line(change, catalogue));
         }

@@ -159,7 +159,7 @@ fn row(line: &str) -> Option<(RecordId, Fingerprint)> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     fn sample() -> State {

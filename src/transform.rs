@@ -342,6 +342,30 @@ impl RowMap {
         serde_json::from_str(self.id_field.trim_end_matches(':')).unwrap_or_default()
     }
 
+    /// Why a product does not fit its fields, found while its raw row is still at hand. `cell` gives its raw
+    /// cells by column.
+    pub fn product_misfit<'a>(&self, id: &str, cell: impl Fn(usize) -> &'a str) -> Option<String> {
+        let mut out = Vec::new();
+        self.product_fields().find_map(|field| {
+            let Value::From { source, kind, name, .. } = &field.value else { return None };
+            out.clear();
+            let fits = match source {
+                Source::ProductId => write_text(id, *kind, &mut out),
+                Source::ProductCell(column) => write_or(cell(*column), "", *kind, &mut out),
+                _ => Ok(()),
+            };
+            fits.err().map(|why| format!("field {name} of product {id}: {why}"))
+        })
+    }
+
+    fn product_fields(&self) -> impl Iterator<Item = &Field> {
+        let inner = self.fields.iter().filter_map(|field| match &field.value {
+            Value::Each(inner) => Some(inner),
+            Value::From { .. } => None,
+        });
+        self.fields.iter().filter(|_| self.per_product).chain(inner.flatten())
+    }
+
     /// Writes the tombstone of a row: its id, and `"deleted": true`.
     pub fn write_tombstone(&self, id: &str, out: &mut Vec<u8>) {
         out.push(b'{');
@@ -757,4 +781,62 @@ fn integer_part(text: &str) -> Option<&str> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let plain = !whole.contains(['e', 'E']) && fraction.bytes().all(|b| b == b'0');
     plain.then_some(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn write(raw: &str, kind: As) -> Result<String, String> {
+        let mut out = Vec::new();
+        write_value(raw, Some(kind), &mut out).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn numbers_keep_the_digits_that_the_source_sent() {
+        for raw in ["2999.10", "0.035", "1840.000", "9007199254740993", "-1", "1e3"] {
+            assert_eq!(write(raw, As::Number).unwrap(), raw);
+            assert_eq!(write(&format!("\"{raw}\""), As::Number).unwrap(), raw, "from a string");
+            assert_eq!(write(raw, As::String).unwrap(), format!("\"{raw}\""));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_value() {
+        #[rustfmt::skip]
+        let table = [
+            ("\"abc\"", As::Number, "\"abc\" is not a number"),
+            ("\"1,000\"", As::Number, "\"1,000\" is not a number"),
+            ("\"NaN\"", As::Number, "\"NaN\" is not a number"),
+            ("\"\"", As::Number, "\"\" is not a number"),
+            ("{}", As::Number, "\"{}\" is not a number"),
+            ("12.5", As::Integer, "\"12.5\" is not an integer"),
+            ("2", As::Boolean, "\"2\" is not true or false"),
+        ];
+        for (raw, kind, expected) in table {
+            assert_eq!(write(raw, kind).unwrap_err(), expected);
+        }
+        assert_eq!(write("12.00", As::Integer).unwrap(), "12");
+        assert_eq!(write("\"1\"", As::Boolean).unwrap(), "true");
+    }
+
+    #[test]
+    fn an_unknown_source_field_names_the_nearest_one_and_a_map_without_an_id_is_refused() {
+        let spec = |toml: &str| toml::from_str::<RecordSpec>(toml).unwrap();
+        let unknown = spec(
+            "fields = { id = \"id\", n = \"nmae\", items = { each = \"products\", fields = { c = \"costs\" } } }",
+        );
+        let mistakes = RowMap::compile(&unknown, "id", "name").unwrap_err();
+        let told: Vec<_> = mistakes.iter().map(|m| format!("{}: {}; {}", m.path, m.what, m.mend)).collect();
+        assert_eq!(
+            told,
+            [
+                "record.fields.n.from: \"nmae\" is not a field of a product group; did you mean \"name\"? Write \"raw.nmae\" if OKKI really sends it",
+                "record.fields.items.fields.c.from: \"costs\" is not a field of a product; did you mean \"cost\"? Write \"raw.costs\" if OKKI really sends it",
+            ]
+        );
+        let mistakes = RowMap::compile(&spec("fields = { n = \"name\" }"), "id", "name").unwrap_err();
+        assert!(mistakes.first().unwrap().what.contains("no field takes the row's id"));
+    }
 }

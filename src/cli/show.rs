@@ -105,7 +105,7 @@ pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -217,9 +217,13 @@ fn guides(lines: &[&Line]) -> Vec<String> {
 pub(crate) fn summary(outcome: &Outcome, paint: Paint) -> String {
     let report = &outcome.report;
     let mut text = headline(report, paint);
-    field(&mut text, paint, "source", &source(report));
-    field(&mut text, paint, if report.mode == Mode::Verify { "result" } else { "plan" }, &plan(report));
-    if report.mode == Mode::Sync || report.target.requests > 0 {
+    // A run that never called anybody has only its error to tell.
+    let began = report.source.requests > 0 || report.status != Status::Failed;
+    if began {
+        field(&mut text, paint, "source", &source(report));
+        field(&mut text, paint, if report.mode == Mode::Verify { "result" } else { "plan" }, &plan(report));
+    }
+    if began && (report.mode == Mode::Sync || report.target.requests > 0) {
         field(&mut text, paint, "target", &target(report));
     }
     if report.quarantined > 0 {

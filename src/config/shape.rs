@@ -228,7 +228,9 @@ impl<'s> Walker<'s> {
         }
         match schema.get("format").and_then(Value::as_str) {
             Some("uri") => {
-                if let Some((what, mend)) = url_mistake(text) {
+                // A file may stand for the source: its groups bring their products along.
+                let is_source_file = self.keys.join(".") == "source.base_url" && text.starts_with("file:///");
+                if let Some((what, mend)) = url_mistake(text).filter(|_| !is_source_file) {
                     self.add(what, mend);
                 }
             }

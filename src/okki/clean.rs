@@ -181,8 +181,8 @@ mod tests {
             true,
         );
         assert_eq!(ids(&tree), ["1", "2", "3", "4"]);
-        let (_, deepest) = tree.groups.iter().find(|(_, group)| group.id == "3").unwrap_or(&tree.groups[0]);
-        assert_eq!((deepest.layer, deepest.path.as_str()), (3, "LED/户外/路灯"));
+        let deepest = tree.groups.iter().map(|(_, group)| group).find(|group| group.id == "3");
+        assert_eq!(deepest.map(|group| (group.layer, group.path.as_str())), Some((3, "LED/户外/路灯")));
         assert!(tree.rejected.is_empty());
     }
 

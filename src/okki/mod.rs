@@ -223,6 +223,7 @@ fn read_file(url: &Url) -> Result<Answer> {
 
 /// Collects one read.
 struct Reading<'a> {
+    map: &'a RowMap,
     products: RowReader<'a>,
     id_check: bool,
     groups: Vec<crate::model::Group>,
@@ -235,7 +236,6 @@ struct Reading<'a> {
     seen: HashMap<CompactString, u32>,
     rejected: Vec<Rejected>,
     held_products: Vec<RecordId>,
-    per_product: bool,
     deleted: u64,
     rows_seen: u64,
     without_id: u64,
@@ -292,6 +292,7 @@ impl<'a> Reading<'a> {
             .filter(|id| !group_of.contains_key(id))
             .collect();
         Self {
+            map,
             products: RowReader {
                 columns: &map.product_columns,
                 id: "product_id",
@@ -309,7 +310,6 @@ impl<'a> Reading<'a> {
             seen: HashMap::new(),
             rejected,
             held_products: Vec::new(),
-            per_product: map.per_product(),
             deleted: 0,
             rows_seen: 0,
             without_id: 0,
@@ -385,13 +385,28 @@ impl<'a> Reading<'a> {
             self.signature = self.signature.wrapping_add(xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
         }
         self.seen.insert(CompactString::from(id.as_str()), place);
-        let of = if row.deleted { self.count_deleted() } else { self.group_for(&row, &id, group, raw) };
+        let of = match self.misfit(&row, &id) {
+            _ if row.deleted => self.count_deleted(),
+            Some(reason) => self.quarantine_product(&id, reason, raw),
+            None => self.group_for(&row, &id, group, raw),
+        };
         self.product_group.push(of);
         let cells = std::iter::once(id.as_str())
             .chain(row.cells.iter().skip(1).map(|cell| cell.as_deref().unwrap_or("")));
         // Rows that go nowhere keep their place in the table, but not their bytes.
         let pushed = if of == GONE { self.product_cells.push([]) } else { self.product_cells.push(cells) };
         pushed.map_err(|full| Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}")))
+    }
+
+    fn misfit(&self, row: &wire::Row<'_>, id: &str) -> Option<String> {
+        self.map
+            .product_misfit(id, |column| row.cells.get(column).and_then(|cell| cell.as_deref()).unwrap_or(""))
+    }
+
+    fn quarantine_product(&mut self, id: &str, reason: String, raw: &RawValue) -> u32 {
+        self.held_products.push(RecordId::from(id));
+        self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_owned()), reason, raw.get()));
+        GONE
     }
 
     fn count_deleted(&mut self) -> u32 {
@@ -419,9 +434,7 @@ impl<'a> Reading<'a> {
                 None => format!("group {group} of product {id} is unknown"),
             },
         };
-        self.held_products.push(RecordId::from(id));
-        self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_owned()), reason, raw.get()));
-        GONE
+        self.quarantine_product(id, reason, raw)
     }
 
     fn finish(self) -> Result<Attempt> {
@@ -449,7 +462,7 @@ impl<'a> Reading<'a> {
                 id_order(id(a), id(b))
             });
         }
-        let held = if self.per_product { self.held_products } else { self.quarantined_groups };
+        let held = if self.map.per_product() { self.held_products } else { self.quarantined_groups };
         let catalogue = Catalogue {
             groups: self.groups,
             group_cells: self.group_cells,
