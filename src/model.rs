@@ -143,6 +143,8 @@ pub struct Catalogue {
     pub held: Vec<RecordId>,
     /// Products that the source marks as deleted (`enable_flag` 0).
     pub deleted_products: u64,
+    /// Time spent on parsing and cleaning.
+    pub cleaned_in: std::time::Duration,
 }
 
 impl Catalogue {

@@ -6,11 +6,25 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Catalogue, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, State};
-use crate::sync::Line;
 use crate::transform::{Misfit, Renderer, RowMap};
 
 /// Deleting this many rows or fewer is never refused: small catalogues change by large ratios.
 pub const GUARD_MIN_DELETES: u64 = 10;
+
+/// One line of the plan or of a verification, for people; groups are in tree order, products under their group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Depth in the tree, 0 = top.
+    pub depth: usize,
+    /// Plan: `+` create, `*` update, `-` delete, `=` unchanged. Verify: `=` same, `+` missing at the target, `-` extra, `*` differs, `!` could not be read.
+    pub mark: char,
+    /// Name for people; empty if it is not known (a row that only the target has).
+    pub name: String,
+    /// The row's id.
+    pub id: String,
+    /// Why, in a few words.
+    pub why: &'static str,
+}
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -138,3 +138,38 @@ pub struct Report {
     /// What stopped the run, in one line.
     pub error: Option<String>,
 }
+
+/// What a run tells while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Products are being read: so many of so many so far. Groups are read by then.
+    Reading {
+        /// Products read so far.
+        read: u64,
+        /// The total that the source gives.
+        total: u64,
+    },
+    /// The pages did not agree; reading again, for the n-th time.
+    ReadingAgain {
+        /// Which attempt starts, from 2.
+        attempt: u32,
+        /// Why the last one does not count.
+        why: String,
+    },
+    /// The plan stands.
+    Planned(PlanCounts),
+    /// So many of the planned rows are acknowledged.
+    Writing {
+        /// Acknowledged so far.
+        acknowledged: u64,
+        /// Planned.
+        planned: u64,
+    },
+    /// The target's limit, a lockout or a backoff makes us wait.
+    Waiting(std::time::Duration),
+    /// Rows of the target read back so far (verify).
+    ReadingBack(u64),
+}
+
+/// Receives the progress of a run.
+pub type Watch = dyn Fn(Progress) + Send + Sync;

@@ -12,8 +12,10 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Catalogue, Rejected};
 use crate::okki::Okki;
+pub use crate::plan::Line;
 use crate::plan::{self, Action, Change, Guard, OnDelete, Origin, Plan};
 use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
+pub use crate::report::{Progress, Watch};
 use crate::state::State;
 use crate::store::{Store, Version};
 use crate::target::batch::{Batch, Builder};
@@ -34,56 +36,6 @@ pub struct Request {
     pub allow_mass_delete: bool,
     /// When the run must be over.
     pub deadline: Option<tokio::time::Instant>,
-}
-
-/// What a run tells while it goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// Products are being read: so many of so many so far. Groups are read by then.
-    Reading {
-        /// Products read so far.
-        read: u64,
-        /// The total that the source gives.
-        total: u64,
-    },
-    /// The pages did not agree; reading again, for the n-th time.
-    ReadingAgain {
-        /// Which attempt starts, from 2.
-        attempt: u32,
-        /// Why the last one does not count.
-        why: String,
-    },
-    /// The plan stands.
-    Planned(crate::report::PlanCounts),
-    /// So many of the planned rows are acknowledged.
-    Writing {
-        /// Acknowledged so far.
-        acknowledged: u64,
-        /// Planned.
-        planned: u64,
-    },
-    /// The target's limit, a lockout or a backoff makes us wait.
-    Waiting(std::time::Duration),
-    /// Rows of the target read back so far (verify).
-    ReadingBack(u64),
-}
-
-/// Receives the progress of a run.
-pub type Watch = dyn Fn(Progress) + Send + Sync;
-
-/// One line of the plan or of a verification, for people; groups are in tree order, products under their group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// Depth in the tree, 0 = top.
-    pub depth: usize,
-    /// Plan: `+` create, `*` update, `-` delete, `=` unchanged. Verify: `=` same, `+` missing at the target, `-` extra, `*` differs, `!` could not be read.
-    pub mark: char,
-    /// Name for people; empty if it is not known (a row that only the target has).
-    pub name: String,
-    /// The row's id.
-    pub id: String,
-    /// Why, in a few words.
-    pub why: &'static str,
 }
 
 /// How a run ended, with what people want to see.
@@ -236,7 +188,14 @@ async fn read(edges: &Edges<'_>, budget: &Budget, watch: &Watch, tally: &mut Tal
         duration_ms = millis(started.elapsed()),
         "fetched"
     );
-    tracing::info!(step = "cleaned", quarantined = catalogue.rejected.len(), "cleaned");
+    tracing::info!(
+        step = "cleaned",
+        groups = tally.source.groups,
+        products = tally.source.products,
+        quarantined = catalogue.rejected.len(),
+        duration_ms = millis(catalogue.cleaned_in),
+        "cleaned"
+    );
     Ok(catalogue)
 }
 

@@ -1,3 +1,5 @@
+//! Every mistake a pipeline file can hold, with its message.
+
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;

@@ -8,11 +8,13 @@ mod clean;
 mod wire;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use compact_str::CompactString;
 use futures::StreamExt as _;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::client::{Auth, Budget, Client, Pace, exposed};
@@ -21,7 +23,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::http::{Answer, Request, Wire};
 use crate::model::{Catalogue, RecordId, Rejected, RowKind, Table, id_order};
 use crate::pace::PerSecond;
-use crate::sync::{Progress, Watch};
+use crate::report::{Progress, Watch};
 use crate::transform::RowMap;
 use clean::SourceGroup;
 use wire::RowReader;
@@ -243,6 +245,7 @@ struct Reading<'a> {
     total: Option<u64>,
     total_moved: Option<(u64, u64)>,
     embedded: Vec<(RecordId, &'a RawValue)>,
+    cleaned_in: Duration,
 }
 
 /// A row that was replaced, or that never became a product.
@@ -250,6 +253,7 @@ const GONE: u32 = u32::MAX;
 
 impl<'a> Reading<'a> {
     fn new(settings: &'a Settings, map: &'a RowMap, rows: &[&'a RawValue]) -> Self {
+        let started = Instant::now();
         let id = crate::transform::canonical_group_key(&settings.id);
         let name = crate::transform::canonical_group_key(&settings.number);
         let reader = RowReader { columns: &map.group_columns, id, name, parent: "parent_id", product: false };
@@ -317,11 +321,13 @@ impl<'a> Reading<'a> {
             total: None,
             total_moved: None,
             embedded,
+            cleaned_in: started.elapsed(),
         }
     }
 
     /// Takes a page; gives back (total, rows on this page).
     fn take_page(&mut self, answer: &Answer) -> Result<(u64, u64)> {
+        let started = Instant::now();
         let data = wire::data(answer, 0).map_err(as_error)?;
         let page = wire::page(data).map_err(as_error)?;
         match self.total {
@@ -332,6 +338,7 @@ impl<'a> Reading<'a> {
         for raw in page.rows {
             self.take_product(raw, None)?;
         }
+        self.cleaned_in += started.elapsed();
         Ok((page.total, rows))
     }
 
@@ -471,6 +478,7 @@ impl<'a> Reading<'a> {
             rejected: self.rejected,
             held,
             deleted_products: self.deleted,
+            cleaned_in: self.cleaned_in,
         };
         Ok(Attempt { catalogue, total, distinct, signature: (self.signature, total.unwrap_or(0)), doubt })
     }
