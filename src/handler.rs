@@ -139,9 +139,11 @@ async fn answer(app: &App, command: Command, deadline_ms: u64) -> Result<Report,
     }
 }
 
-/// The runtime gives the deadline as wall-clock milliseconds.
+/// The runtime gives the deadline as wall-clock milliseconds. One that has passed before the run begins is no
+/// deadline: cargo-lambda's emulator always sends 600000, ten minutes after the start of 1970.
 fn deadline(deadline_ms: u64) -> Option<Instant> {
-    (deadline_ms > 0).then(|| Instant::now() + crate::clock::Clock::system().until_ms(deadline_ms))
+    let left = crate::clock::Clock::system().until_ms(deadline_ms);
+    (!left.is_zero()).then(|| Instant::now() + left)
 }
 
 fn log(outcome: &Outcome) {
@@ -174,6 +176,15 @@ mod tests {
         assert!(of(include_str!("../events/full.json")).full);
         assert!(of(include_str!("../events/allow-mass-delete.json")).allow_mass_delete);
         assert_eq!(of(include_str!("../events/connection.json")).connection.as_deref(), Some("acme"));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_in_the_past_is_an_emulator_s_and_none_of_ours() {
+        let now_ms = crate::clock::Clock::system().now_ms();
+        assert_eq!(deadline(0), None);
+        assert_eq!(deadline(600_000), None);
+        let left = deadline(now_ms + 60_000).unwrap().saturating_duration_since(Instant::now());
+        assert!((50..=60).contains(&left.as_secs()), "{left:?}");
     }
 
     #[test]

@@ -423,6 +423,19 @@ impl Sandbox {
                 }
                 Err(error) => return Some(json(StatusCode::BAD_REQUEST, format!("{:?}", error.to_string()))),
             },
+            // Answers the new credentials: they open nothing but this sandbox.
+            (&Method::POST, "rotate") => {
+                self.rotate_credentials(Side::Okki);
+                let fresh = self.rotate_credentials(Side::Target);
+                Ok(serde_json::json!({
+                    "okki_client_id": fresh.okki_client_id,
+                    "okki_client_secret": fresh.okki_client_secret,
+                    "qeasy_app_key": fresh.qeasy_app_key,
+                    "qeasy_app_secret": fresh.qeasy_app_secret,
+                    "target_token": fresh.target_token,
+                })
+                .to_string())
+            }
             (&Method::POST, "change") => {
                 self.change_as_people_do();
                 Ok("{}".to_owned())
