@@ -190,7 +190,8 @@ impl Client {
             attempt += 1;
             let token = self.token(budget).await?;
             let request = build(token.as_ref().map(|(value, _)| value));
-            let problem = match self.once(budget, what, request, &judge, attempt > 1).await? {
+            let sent = token.as_ref().map(|(value, _)| value);
+            let problem = match self.once(budget, what, request, sent, &judge, attempt > 1).await? {
                 Ok(done) => {
                     self.went_well().await;
                     return Ok(done);
@@ -255,6 +256,7 @@ impl Client {
         budget: &Budget,
         what: &str,
         request: Request,
+        token: Option<&SecretString>,
         judge: &impl Fn(&Answer, u64) -> Result<T, Problem>,
         repeat: bool,
     ) -> Result<Result<T, Problem>> {
@@ -266,7 +268,12 @@ impl Client {
         let host = request.url.host_str().unwrap_or("?").to_owned();
         let answer = budget.unless_stopped(self.wire.send(request, budget.left())).await?;
         Ok(match answer {
-            Ok(answer) => judge(&answer, self.clock.now_ms()).map_err(|problem| self.redact(problem)),
+            Ok(answer) => {
+                let now_ms = self.clock.now_ms();
+                judge(&answer, now_ms).map_err(|problem| self.redact(problem, answer, token, judge, now_ms))
+            }
+            // The deadline cut the call short: the run's time is over, and nothing is wrong with the other side.
+            Err(_) if budget.left().is_zero() => return Err(interrupted("the run's time is over")),
             Err(lost) => Err(Problem {
                 happened: if lost.may_pass { Happened::Lost } else { Happened::Refused },
                 kind: Kind::Unavailable(self.side),
@@ -275,8 +282,25 @@ impl Client {
         })
     }
 
-    fn redact(&self, mut problem: Problem) -> Problem {
-        let secrets: Vec<&SecretString> = self.secrets.iter().collect();
+    /// The same problem in words without our credentials and the token, should the server have echoed them. The
+    /// answer is judged again without them, because messages are cut short and half a secret is one too many.
+    fn redact<T>(
+        &self,
+        mut problem: Problem,
+        mut answer: Answer,
+        token: Option<&SecretString>,
+        judge: &impl Fn(&Answer, u64) -> Result<T, Problem>,
+        now_ms: u64,
+    ) -> Problem {
+        let secrets: Vec<&SecretString> = self.secrets.iter().chain(token).collect();
+        let text = String::from_utf8_lossy(&answer.body);
+        let clean = crate::http::without(&text, &secrets);
+        if clean != text {
+            answer.body = clean.into();
+            if let Err(clean) = judge(&answer, now_ms) {
+                problem.message = clean.message;
+            }
+        }
         problem.message = crate::http::excerpt(&problem.message, &secrets);
         problem
     }
@@ -333,7 +357,7 @@ impl Client {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let problem = match self.once(budget, "token", request.clone(), &read, attempt > 1).await? {
+            let problem = match self.once(budget, "token", request.clone(), None, &read, attempt > 1).await? {
                 Ok(token) => return Ok(token),
                 Err(problem) => problem,
             };

@@ -205,15 +205,17 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 /// Longest piece of a server's text in an error, in characters.
 const EXCERPT_CHARS: usize = 160;
 
+/// A text without these secrets; the longest goes first, since one may be a part of another.
+pub fn without(text: &str, secrets: &[&SecretString]) -> String {
+    let mut secrets: Vec<&str> =
+        secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 4).collect();
+    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+}
+
 /// A server's text for an error message: one line, cut short, and without any of our secrets that it may echo.
 pub fn excerpt(text: &str, secrets: &[&SecretString]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets {
-        let secret = secret.expose_secret();
-        if secret.len() >= 4 {
-            text = text.replace(secret, "…");
-        }
-    }
+    let text = without(text, secrets);
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = line.chars().filter(|c| !c.is_control()).take(EXCERPT_CHARS).collect();
     if cut.len() < line.len() {

@@ -1,6 +1,6 @@
 //! Pacing: calls per second towards the source, calls per minute towards the target.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -103,11 +103,23 @@ impl PerMinute {
         self.calls_ms.iter().copied().collect()
     }
 
-    /// Adds calls that another run made (kept in the state).
+    /// Adds calls that another run made (kept in the state). Those that are our own count once; of several calls in
+    /// one millisecond each counts.
     pub fn remember(&mut self, calls_ms: impl IntoIterator<Item = u64>) {
-        let mut all: Vec<u64> = self.calls_ms.iter().copied().chain(calls_ms).collect();
+        let mut ours: HashMap<u64, usize> = HashMap::new();
+        for at in &self.calls_ms {
+            *ours.entry(*at).or_default() += 1;
+        }
+        let is_new = |at: &u64| match ours.get_mut(at) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                false
+            }
+            _ => true,
+        };
+        let new: Vec<u64> = calls_ms.into_iter().filter(is_new).collect();
+        let mut all: Vec<u64> = self.calls_ms.iter().copied().chain(new).collect();
         all.sort_unstable();
-        all.dedup();
         self.calls_ms = all.into();
     }
 

@@ -1,4 +1,13 @@
-//! Integration tests: at the wire, in process and over real sockets.
+//! Whole runs in one process: the program on one side, the sandbox (or a router of the test's own) on the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod cleaning;
 mod documents;
+mod envelopes;
+mod faults;
+mod golden;
+mod harness;
+mod large;
+mod plan;
+mod runs;
+mod secrets;

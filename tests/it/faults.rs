@@ -1,0 +1,391 @@
+//! What goes wrong on the wire, one fault at a time: a run ends with everything delivered, or says what is missing.
+
+use std::time::Duration;
+
+use okki_sync::error::{Kind, Side};
+use okki_sync::report::Status;
+use okki_sync::sandbox::CodeReading::{A, B, C};
+use okki_sync::sandbox::Options;
+use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync::sync::{Outcome, Progress};
+use tokio::time::Instant;
+
+use crate::harness::{World, expected, http, qeasy, request};
+
+const ALWAYS: u32 = 1_000_000;
+const SHAPE: &str = "groups-with-items";
+
+/// The size that the peers were measured with: 20 pages, and with 25 rows a batch 8 batches.
+fn world(change: impl FnOnce(&mut Options)) -> World {
+    let mut options = Options { groups: 200, products: 2000, ..Options::default() };
+    change(&mut options);
+    World::new(options, qeasy(SHAPE, "max_rows_per_batch = 25"))
+}
+
+fn http_world() -> World {
+    let options = Options { groups: 200, products: 2000, ..Options::default() };
+    World::new(options, http(SHAPE, "max_rows_per_batch = 25"))
+}
+
+fn assert_calm(world: &World) {
+    let stats = world.sandbox.stats();
+    assert_eq!(stats.lockouts, 0);
+    assert!(stats.max_target_calls_per_minute <= 60, "{}", stats.max_target_calls_per_minute);
+}
+
+/// A fault that passes: the run succeeds with every row at the target.
+async fn survives(world: World, at: Endpoint, fault: Fault, times: u32, after: u32) -> (World, Outcome) {
+    let name = format!("{fault:?}");
+    world.fault(at, fault, times, after);
+    let outcome = world.sync().await;
+    assert_eq!(outcome.report.status, Status::Succeeded, "{name}: {:?}", outcome.report);
+    assert_eq!((outcome.report.plan.create, outcome.report.target.written), (200, 200), "{name}");
+    world.assert_complete();
+    assert_calm(&world);
+    assert_eq!(world.sync_well().await.report.target.requests, 0, "{name}");
+    (world, outcome)
+}
+
+/// A fault that stays: the run fails in so many words, and the run after the mend delivers everything.
+async fn fails(world: World, at: Endpoint, fault: Fault, words: &[&str]) -> Outcome {
+    let name = format!("{fault:?}");
+    world.fault(at, fault, ALWAYS, 0);
+    let outcome = world.sync().await;
+    let error = outcome.error.clone().unwrap_or_else(|| panic!("{name}: no error, {:?}", outcome.report));
+    assert_eq!(outcome.report.status, Status::Failed, "{name}: {error}");
+    assert_eq!(outcome.report.error, Some(error.line()));
+    for word in words {
+        assert!(error.line().contains(word), "{name}: \"{word}\" is not in: {}", error.line());
+    }
+    world.sandbox.heal();
+    world.wind(3600).await;
+    let after = world.sync_well().await;
+    assert_eq!(after.report.target.written + outcome.report.target.written, 200);
+    world.assert_complete();
+    assert_calm(&world);
+    outcome
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttling_source_is_waited_for_as_long_as_it_says() {
+    let started = Instant::now();
+    let fault = Fault::Throttle { retry_after_seconds: Some(30) };
+    let (_, outcome) = survives(world(|_| ()), Endpoint::OkkiProducts, fault, 1, 5).await;
+    assert!(started.elapsed() >= Duration::from_secs(30));
+    assert_eq!((outcome.report.source.throttled, outcome.report.source.retries), (1, 1));
+    let fault = Fault::Throttle { retry_after_seconds: None };
+    survives(world(|_| ()), Endpoint::OkkiGroups, fault, 2, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_wants_an_hour_of_silence_pauses_the_run() {
+    let world = world(|_| ());
+    let fault = Fault::Throttle { retry_after_seconds: Some(3600) };
+    world.fault(Endpoint::OkkiProducts, fault, 1, 5);
+    let outcome = world.sync().await;
+    assert_eq!(
+        (outcome.report.status, outcome.error.unwrap().kind),
+        (Status::Paused, Kind::Throttled(Side::Source))
+    );
+    assert_eq!(outcome.report.resume_after_seconds, Some(3600));
+    assert!(outcome.report.remaining > 0);
+    assert_eq!(world.target_calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_the_source_that_pass_cost_no_row() {
+    for at in [Endpoint::OkkiGroups, Endpoint::OkkiProducts, Endpoint::OkkiToken] {
+        for fault in [
+            Fault::Status(500),
+            Fault::Status(502),
+            Fault::LostBefore,
+            Fault::LostAfter,
+            Fault::NotJson,
+            Fault::Truncated,
+            Fault::Slow(Duration::from_secs(90)),
+        ] {
+            let after = if at == Endpoint::OkkiProducts { 5 } else { 0 };
+            survives(world(|_| ()), at, fault, 1, after).await;
+        }
+    }
+    survives(world(|_| ()), Endpoint::OkkiProducts, Fault::BodyCode(500, "繁忙".to_owned()), 1, 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_the_target_that_pass_cost_no_row() {
+    let passing = || {
+        [
+            Fault::Status(500),
+            Fault::Status(503),
+            Fault::LostBefore,
+            Fault::LostAfter,
+            Fault::NotJson,
+            Fault::Truncated,
+            Fault::Slow(Duration::from_secs(90)),
+            Fault::Throttle { retry_after_seconds: Some(7) },
+        ]
+    };
+    for fault in passing() {
+        let (_, outcome) = survives(world(|_| ()), Endpoint::QeasyStore, fault, 1, 3).await;
+        assert_eq!(outcome.report.target.retries, 1);
+    }
+    for fault in passing() {
+        survives(http_world(), Endpoint::HttpTarget, fault, 1, 3).await;
+    }
+    for fault in passing() {
+        survives(world(|_| ()), Endpoint::QeasyToken, fault, 1, 0).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_lost_after_the_effect_repeats_one_batch_and_no_more() {
+    let (world, _) = survives(world(|_| ()), Endpoint::QeasyStore, Fault::LostAfter, 1, 3).await;
+    assert_eq!(world.sandbox.stats().rows_written, 225);
+    assert_eq!(world.rows().len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_token_that_expires_in_the_middle_is_replaced() {
+    for expires_in in [true, false] {
+        let world = world(|options| {
+            options.token_lifetime = Duration::from_secs(2);
+            options.expires_in = expires_in;
+        });
+        world.sync_well().await;
+        world.assert_complete();
+        assert!(world.calls(Endpoint::OkkiToken) > 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_token_that_is_revoked_or_expires_is_replaced_in_every_reading_of_the_codes() {
+    for codes in [A, B, C] {
+        let world = world(|options| options.codes = codes);
+        let sandbox = world.sandbox.clone();
+        let outcome = world
+            .run(&request(okki_sync::report::Mode::Sync), move |progress| {
+                if matches!(progress, Progress::Writing { acknowledged: 75, .. }) {
+                    sandbox.revoke_tokens();
+                }
+            })
+            .await;
+        assert_eq!(outcome.report.status, Status::Succeeded, "{codes:?}: {:?}", outcome.report);
+        world.assert_complete();
+        assert_eq!(world.calls(Endpoint::QeasyToken), 2);
+        assert_eq!(world.sandbox.stats().rows_written, 200);
+        world.wind(7200).await;
+        world.sandbox.change_as_people_do();
+        world.sync_well().await;
+        world.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_shift_are_read_until_the_catalogue_is_consistent() {
+    for (times, after) in [(1, 0), (1, 7), (2, 3), (3, 10)] {
+        let world = world(|_| ());
+        world.fault(Endpoint::OkkiProducts, Fault::ShiftPages, times, after);
+        let outcome = world.sync_well().await;
+        world.assert_complete();
+        assert!(world.calls(Endpoint::OkkiGroups) > 1, "a read that saw a shift does not count");
+        assert_eq!(outcome.report.source.products as usize, world.catalogue().products.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_never_stand_still_end_the_run_before_anything_is_written() {
+    let world = world(|_| ());
+    world.fault(Endpoint::OkkiProducts, Fault::ShiftPages, ALWAYS, 0);
+    let outcome = world.sync().await;
+    assert_eq!(outcome.error.unwrap().kind, Kind::InconsistentSource);
+    assert_eq!((outcome.report.status, world.target_calls()), (Status::Failed, 0));
+    world.sandbox.heal();
+    world.sync_well().await;
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_the_target_leaves_out_of_a_batch_are_quarantined_and_delivered_later() {
+    for codes in [A, B, C] {
+        for query_shape in 1..=4 {
+            let world = world(|options| {
+                options.codes = codes;
+                options.query_shape = query_shape;
+            });
+            let catalogue = world.catalogue();
+            let ids: Vec<String> =
+                [3, 4, 60, 199].iter().map(|at| catalogue.groups[*at].id.clone()).collect();
+            world.fault(Endpoint::QeasyStore, Fault::PartlyFailed(ids.clone()), ALWAYS, 0);
+            let outcome = world.sync().await;
+            let report = &outcome.report;
+            assert_eq!(report.status, Status::Partial, "{codes:?} {query_shape}: {report:?}");
+            assert_eq!((report.target.written, report.quarantined, report.remaining), (196, 4, 0));
+            let mut refused: Vec<&str> =
+                outcome.rejected.iter().filter_map(|row| row.id.as_deref()).collect();
+            refused.sort_unstable();
+            let mut wanted: Vec<&str> = ids.iter().map(String::as_str).collect();
+            wanted.sort_unstable();
+            assert_eq!(refused, wanted);
+            let rows = expected(&catalogue, &world.text);
+            for row in &outcome.rejected {
+                assert!(row.reason.contains("failed"), "{}", row.reason);
+                assert_eq!(row.raw.get(), rows[row.id.as_deref().unwrap()]);
+            }
+            assert_eq!(world.quarantine(&outcome).await.len(), 4);
+            assert_eq!(world.rows().len(), 196);
+
+            world.sandbox.heal();
+            world.wind(60).await;
+            let later = world.sync_well().await;
+            assert_eq!((later.report.plan.create, later.report.plan.unchanged), (4, 196));
+            world.assert_complete();
+            assert_calm(&world);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_check_that_excludes_changed_rows_is_reported_and_not_believed() {
+    let world = world(|_| ());
+    world.sync_well().await;
+    world.sandbox.set_options(|options| options.id_check = true);
+    world.sandbox.edit(|catalogue| catalogue.groups[9].name.push('!'));
+    let outcome = world.sync().await;
+    assert_eq!(
+        (outcome.report.status, outcome.report.target.written),
+        (Status::Partial, 0),
+        "{:?}",
+        outcome.report
+    );
+    assert_eq!(outcome.rejected.len(), 1);
+    world.sandbox.set_options(|options| options.id_check = false);
+    assert_eq!(world.sync_well().await.report.target.written, 1);
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_false_under_http_200_is_no_success() {
+    let refusal = || Fault::BodyCode(49_999, "方案已停用".to_owned());
+    survives(world(|_| ()), Endpoint::QeasyStore, refusal(), 1, 2).await;
+    survives(http_world(), Endpoint::HttpTarget, refusal(), 1, 2).await;
+    survives(world(|_| ()), Endpoint::QeasyStore, Fault::BodyCode(50_001, "系统错误".to_owned()), 1, 2).await;
+    for (world, at) in [(world(|_| ()), Endpoint::QeasyStore), (http_world(), Endpoint::HttpTarget)] {
+        let outcome = fails(world, at, refusal(), &["方案已停用", "TargetBadAnswer"]).await;
+        assert_eq!(outcome.report.target.written, 0);
+        assert!(outcome.report.remaining > 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lockout_pauses_runs_until_it_is_over() {
+    for codes in [A, B, C] {
+        let world = world(|options| options.codes = codes);
+        world.fault(Endpoint::QeasyStore, Fault::Lockout, 1, 3);
+        let outcome = world.sync().await;
+        let report = outcome.report;
+        assert_eq!(report.status, Status::Paused, "{codes:?}: {report:?}");
+        assert_eq!(outcome.error.unwrap().kind, Kind::Throttled(Side::Target));
+        assert_eq!(
+            (report.target.written, report.remaining, report.resume_after_seconds),
+            (75, 125, Some(300))
+        );
+
+        let calls = world.target_calls();
+        world.wind(200).await;
+        let early = world.sync().await;
+        assert_eq!(
+            (early.report.status, world.target_calls()),
+            (Status::Paused, calls),
+            "no call before its time"
+        );
+        let resume = early.report.resume_after_seconds.unwrap();
+        assert!((80..=100).contains(&resume), "{resume}");
+
+        world.wind(resume).await;
+        let last = world.sync_well().await;
+        assert_eq!((last.report.target.written, last.report.plan.unchanged), (125, 75));
+        world.assert_complete();
+        assert_calm(&world);
+        assert_eq!(world.sandbox.stats().rows_written, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_never_json_ends_the_run() {
+    let source = ["source", "not its JSON", "系统维护中"];
+    fails(world(|_| ()), Endpoint::OkkiGroups, Fault::NotJson, &source).await;
+    fails(world(|_| ()), Endpoint::OkkiProducts, Fault::NotJson, &source).await;
+    fails(world(|_| ()), Endpoint::QeasyStore, Fault::NotJson, &["target", "not JSON", "系统维护中"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_always_breaks_off_ends_the_run() {
+    fails(world(|_| ()), Endpoint::OkkiProducts, Fault::Truncated, &["SourceUnavailable", "broke off"]).await;
+    fails(world(|_| ()), Endpoint::QeasyStore, Fault::Truncated, &["TargetUnavailable", "broke off"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_end_is_not_read_to_its_end() {
+    let giant = || Fault::Giant(65 << 20);
+    let outcome =
+        fails(world(|_| ()), Endpoint::OkkiGroups, giant(), &["source", "larger than 64 MiB"]).await;
+    assert_eq!(outcome.report.source.retries, 0, "it would be as large again");
+    fails(world(|_| ()), Endpoint::QeasyStore, giant(), &["target", "larger than 64 MiB"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_is_named_and_not_followed() {
+    let away = || Fault::Redirect("https://evil.example/collect".to_owned());
+    fails(world(|_| ()), Endpoint::OkkiGroups, away(), &["source", "302", "redirect"]).await;
+    fails(world(|_| ()), Endpoint::QeasyStore, away(), &["target", "302", "redirect"]).await;
+    fails(http_world(), Endpoint::HttpTarget, away(), &["target", "302", "redirect"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_target_that_always_answers_html_is_not_believed() {
+    let options = || Options { groups: 200, products: 2000, ..Options::default() };
+    for target in ["max_rows_per_batch = 25", "max_rows_per_batch = 25\nsuccess = { \"/code\" = 0 }"] {
+        let world = World::new(options(), http(SHAPE, target));
+        let outcome = fails(world, Endpoint::HttpTarget, Fault::NotJson, &["target", "not JSON"]).await;
+        assert_eq!(outcome.report.target.written, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_batches_of_many_products_never_pass_the_limit_of_calls() {
+    for codes in [A, B, C] {
+        let options = Options { groups: 50, products: 1500, codes, ..Options::default() };
+        let world = World::new(options, qeasy("products", "max_rows_per_batch = 5"));
+        let outcome = world.sync_well().await;
+        assert_eq!((outcome.report.target.batches, outcome.report.target.written), (300, 1500));
+        world.sandbox.edit(|catalogue| {
+            for product in &mut catalogue.products {
+                product.name.push('!');
+            }
+        });
+        // A new program right after the first one: it knows the calls of the last minute from the store.
+        world.sync_well().await;
+        world.assert_complete();
+        assert_calm(&world);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_lower_than_ours_pauses_and_loses_nothing() {
+    let options = Options { groups: 50, products: 500, calls_per_minute: 30, ..Options::default() };
+    let world = World::new(options, qeasy("products", "max_rows_per_batch = 10"));
+    let mut written = 0;
+    for _ in 0..10 {
+        let outcome = world.sync().await;
+        written += outcome.report.target.written;
+        match outcome.report.status {
+            Status::Paused => world.wind(outcome.report.resume_after_seconds.unwrap()).await,
+            status => {
+                assert_eq!(status, Status::Succeeded, "{:?}", outcome.report);
+                break;
+            }
+        }
+    }
+    assert_eq!(written, 500);
+    world.assert_complete();
+}

@@ -1,0 +1,186 @@
+//! Credentials and tokens stay where they belong.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use okki_sync::report::Mode;
+use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync::sandbox::{Options, Sandbox};
+use okki_sync::sync::Outcome;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::harness::{World, answer, env, http, qeasy, request, small};
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Lines {
+    /// Every line that this program logs, down to the last detail. (The sandbox is no part of it.)
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let filter = tracing_subscriber::EnvFilter::new("trace,okki_sync::sandbox=off");
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(self.clone())
+            .with_ansi(false)
+            .with_env_filter(filter)
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// What must not show: the credentials, and every token that travelled.
+fn secrets(world: &World) -> Vec<String> {
+    let known = Sandbox::credentials();
+    let mut secrets =
+        vec![known.okki_client_secret, known.qeasy_app_key, known.qeasy_app_secret, known.target_token];
+    for seen in world.source.seen().into_iter().chain(world.target.seen()) {
+        let bearer = seen.authorization.map(|value| value.strip_prefix("Bearer ").unwrap().to_owned());
+        let in_query = seen.uri.split_once("access_token=").map(|(_, token)| token.to_owned());
+        secrets.extend(bearer);
+        secrets.extend(in_query);
+    }
+    secrets.sort_unstable();
+    secrets.dedup();
+    secrets
+}
+
+async fn assert_silent(world: &World, outcomes: &[Outcome], lines: &Lines) {
+    let mut told = vec![("log", lines.text())];
+    for outcome in outcomes {
+        told.push(("report", serde_json::to_string(&outcome.report).unwrap()));
+        told.push(("outcome", format!("{outcome:?}")));
+        let rejected: Vec<String> =
+            outcome.rejected.iter().map(|row| serde_json::to_string(row).unwrap()).collect();
+        told.push(("rejected", rejected.join("\n")));
+        for path in [
+            format!("reports/it/{}.json", outcome.report.run_id),
+            format!("quarantine/it/{}.jsonl", outcome.report.run_id),
+        ] {
+            told.push(("store", world.stored(&path).await.unwrap_or_default()));
+        }
+    }
+    told.push(("state", world.state().await.unwrap_or_default()));
+    for secret in secrets(world) {
+        assert!(secret.len() >= 8, "{secret} is too short to look for");
+        for (place, text) in &told {
+            // Half of a secret is one too many; the sandbox's own begin with its name, so look at their ends as well.
+            let at = text.find(&secret).or_else(|| text.find(&secret[secret.len() - 7..]));
+            assert!(at.is_none(), "{place} shows a secret: {}", &text[at.unwrap().saturating_sub(200)..]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_secret_shows_after_runs_with_many_faults() {
+    let known = Sandbox::credentials();
+    // Each side echoes what it was sent, also where messages are cut short.
+    let okki = |code| {
+        let (id, secret, long) = (&known.okki_client_id, &known.okki_client_secret, "x".repeat(105));
+        Fault::BodyCode(code, format!("bad {id} {secret} {long} {secret}"))
+    };
+    let echo = |code| {
+        let (key, secret, token) = (&known.qeasy_app_key, &known.qeasy_app_secret, &known.target_token);
+        let long = "x".repeat(70);
+        Fault::BodyCode(code, format!("bad {key} {secret} {token} {long} {secret} {token} {key}"))
+    };
+    for text in [
+        qeasy("groups-with-items", "max_rows_per_batch = 5"),
+        qeasy("groups-with-items", "max_rows_per_batch = 5\ntoken_in = \"query\""),
+        http("groups-with-items", "max_rows_per_batch = 5"),
+    ] {
+        let lines = Lines::default();
+        let _guard = lines.listen();
+        let world = World::new(Options { dirty: true, ..small() }, text);
+        let mut outcomes = Vec::new();
+        let (store, token) = (Endpoint::QeasyStore, Endpoint::QeasyToken);
+        for (at, fault, times) in [
+            (Endpoint::OkkiToken, okki(500), 1),
+            (Endpoint::OkkiToken, okki(400), 9),
+            (Endpoint::OkkiToken, Fault::NotJson, 9),
+            (Endpoint::OkkiGroups, okki(404), 1),
+            (Endpoint::OkkiGroups, okki(401), 9),
+            (Endpoint::OkkiProducts, okki(500), 9),
+            (Endpoint::OkkiProducts, Fault::LostAfter, 9),
+            (Endpoint::OkkiProducts, Fault::AccessDenied, 9),
+            (token, echo(40_101), 9),
+            (token, echo(50_001), 9),
+            (token, Fault::LostBefore, 9),
+            (store, echo(40_102), 9),
+            (store, echo(40_401), 1),
+            (store, echo(50_001), 9),
+            (store, Fault::Truncated, 9),
+            (store, Fault::Redirect("https://evil.example/".to_owned()), 1),
+            (store, echo(40_001), 1000),
+            (store, echo(1), 3),
+            (store, echo(42_901), 1),
+            (Endpoint::HttpTarget, echo(401), 1),
+            (Endpoint::HttpTarget, echo(7), 1000),
+            (Endpoint::HttpTarget, Fault::Status(500), 9),
+            (Endpoint::HttpTarget, Fault::Lockout, 1),
+        ] {
+            world.fault(at, fault, times, 0);
+            outcomes.push(world.sync().await);
+            world.sandbox.heal();
+            world.wind(3600).await;
+        }
+        outcomes.push(world.sync().await);
+        outcomes.push(world.verify().await);
+        let failed = outcomes.iter().filter(|outcome| outcome.error.is_some()).count();
+        assert!(failed >= 7, "the faults hardly struck: {failed}");
+        assert!(!lines.text().is_empty());
+        assert_silent(&world, &outcomes, &lines).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_echoes_our_token_is_not_quoted() {
+    let lines = Lines::default();
+    let _guard = lines.listen();
+    let source = axum::Router::new().fallback(|request: axum::extract::Request| async move {
+        if request.uri().path().ends_with("access_token") {
+            return answer(r#"{"access_token":"echoed-token-0123456789","expires_in":28800}"#);
+        }
+        let sent = request.headers()["authorization"].to_str().unwrap().to_owned();
+        answer(format!(r#"{{"code":404,"message":"no route for {sent}"}}"#))
+    });
+    let world = World::fed_by(source, qeasy("groups", ""));
+    let outcome = world.sync().await;
+    assert!(outcome.error.as_ref().unwrap().message.contains("no route for"));
+    assert_silent(&world, &[outcome], &lines).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_are_not_quoted() {
+    let lines = Lines::default();
+    let _guard = lines.listen();
+    for name in ["OKKI_CLIENT_SECRET", "QEASY_APP_SECRET", "OKKI_CLIENT_ID", "QEASY_APP_KEY"] {
+        let world = World::new(small(), qeasy("groups", "")).again(env().with(name, "wrong-but-secret-0815"));
+        let outcome = world.run(&request(Mode::Sync), |_| {}).await;
+        assert_eq!(outcome.error.as_ref().unwrap().kind.exit_code(), 2);
+        let told = format!("{outcome:?}{}", lines.text());
+        assert!(!told.contains("wrong-but-secret-0815"), "{told}");
+        assert_silent(&world, &[outcome], &lines).await;
+    }
+}
