@@ -211,6 +211,34 @@ impl Client {
         }
     }
 
+    /// The same for calls whose answer is only a verdict, the words of which may end in the quarantine: it is judged
+    /// without our credentials and the token. (Answers that hold rows are judged as they came.)
+    pub async fn call_for_verdict<T>(
+        &self,
+        budget: &Budget,
+        what: &str,
+        build: impl Fn(Option<&SecretString>) -> Request,
+        judge: impl Fn(&Answer, u64) -> Result<T, Problem>,
+    ) -> Result<T> {
+        let sent = std::sync::Mutex::new(None);
+        let sent = || sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let build = |token: Option<&SecretString>| {
+            *sent() = token.cloned();
+            build(token)
+        };
+        let judge = |answer: &Answer, now_ms: u64| {
+            let token = sent().clone();
+            judge(&self.without_secrets(answer, token.as_ref()), now_ms)
+        };
+        self.call(budget, what, build, judge).await
+    }
+
+    fn without_secrets(&self, answer: &Answer, token: Option<&SecretString>) -> Answer {
+        let secrets: Vec<&SecretString> = self.secrets.iter().chain(token).collect();
+        let body = crate::http::without(&String::from_utf8_lossy(&answer.body), &secrets);
+        Answer { body: body.into(), ..answer.clone() }
+    }
+
     /// Some(wait) = send again after it; None = with a new token.
     async fn judge_problem(
         &self,

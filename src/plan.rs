@@ -134,7 +134,7 @@ impl Plan {
     fn compare(&mut self, state: &State, id: RecordId, origin: Origin, row: &[u8]) {
         let fingerprint = Fingerprint::of(row);
         let (action, count) = match state.rows.get(&id) {
-            None => (Action::Create, &mut self.counts.create),
+            None | Some(&Fingerprint::UNKNOWN) => (Action::Create, &mut self.counts.create),
             Some(known) if *known == fingerprint => (Action::Keep, &mut self.counts.unchanged),
             Some(_) => (Action::Update, &mut self.counts.update),
         };

@@ -17,6 +17,11 @@ const FORMAT_NAME: &str = "okki-sync state";
 pub struct Fingerprint(pub u128);
 
 impl Fingerprint {
+    /// Of a row that is about to be sent for the first time: whether the target holds it is not known until it is
+    /// acknowledged. Noted before the sending, so that a row whose run was killed, and which the source then
+    /// removes, is still deleted at the target.
+    pub const UNKNOWN: Self = Self(0);
+
     /// The fingerprint of a row's bytes.
     pub fn of(row: &[u8]) -> Self {
         Self(xxhash_rust::xxh3::xxh3_128(row))
@@ -26,7 +31,7 @@ impl Fingerprint {
 /// What the target has acknowledged, and what the next run must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// Acknowledged rows.
+    /// Acknowledged rows, and with [`Fingerprint::UNKNOWN`] those that may have been sent.
     pub rows: HashMap<RecordId, Fingerprint>,
     /// Calls to the target in the last minute, wall-clock milliseconds.
     pub target_calls_ms: Vec<u64>,

@@ -1,6 +1,7 @@
 //! The story of a run: load → read → transform → plan → write → save.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ pub use crate::plan::Line;
 use crate::plan::{self, Action, Change, Guard, OnDelete, Origin, Plan};
 use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
 pub use crate::report::{Progress, Watch};
-use crate::state::State;
+use crate::state::{Fingerprint, State};
 use crate::store::{Store, Version};
 use crate::target::batch::{Batch, Builder};
 use crate::target::{Target, Written};
@@ -244,6 +245,7 @@ async fn write(
 ) -> Result<()> {
     let started = Instant::now();
     edges.target.remember_calls(&book.state.target_calls_ms).await;
+    book.announce(edges, plan).await?;
     let writing = write_batches(edges, budget, watch, catalogue, plan, book, tally).await;
     if let Err(error) = &writing
         && let (Kind::Throttled(_), Some(wait)) = (error.kind, error.resume_after)
@@ -363,6 +365,17 @@ impl Book {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Notes the rows that are new to the target before the first of them is sent.
+    async fn announce(&mut self, edges: &Edges<'_>, plan: &Plan) -> Result<()> {
+        for change in plan.pending().filter(|change| change.action == Action::Create) {
+            if let Entry::Vacant(row) = self.state.rows.entry(change.id.clone()) {
+                row.insert(Fingerprint::UNKNOWN);
+                self.dirty = true;
+            }
+        }
+        if self.dirty { self.save(edges).await } else { Ok(()) }
     }
 
     fn acknowledge(&mut self, written: Written, tally: &mut Tally) {

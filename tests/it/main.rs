@@ -9,5 +9,6 @@ mod golden;
 mod harness;
 mod large;
 mod plan;
+mod program;
 mod runs;
 mod secrets;

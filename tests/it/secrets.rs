@@ -100,10 +100,13 @@ async fn no_secret_shows_after_runs_with_many_faults() {
         let (id, secret, long) = (&known.okki_client_id, &known.okki_client_secret, "x".repeat(105));
         Fault::BodyCode(code, format!("bad {id} {secret} {long} {secret}"))
     };
-    let echo = |code| {
-        let (key, secret, token) = (&known.qeasy_app_key, &known.qeasy_app_secret, &known.target_token);
-        let long = "x".repeat(70);
-        Fault::BodyCode(code, format!("bad {key} {secret} {token} {long} {secret} {token} {key}"))
+    let qeasy_echo = |code| {
+        let (key, secret, long) = (&known.qeasy_app_key, &known.qeasy_app_secret, "x".repeat(100));
+        Fault::BodyCode(code, format!("bad {key} {secret} {long} {secret} {key}"))
+    };
+    let http_echo = |code| {
+        let (token, long) = (&known.target_token, "x".repeat(120));
+        Fault::BodyCode(code, format!("bad {token} {long} {token}"))
     };
     for text in [
         qeasy("groups-with-items", "max_rows_per_batch = 5"),
@@ -124,23 +127,29 @@ async fn no_secret_shows_after_runs_with_many_faults() {
             (Endpoint::OkkiProducts, okki(500), 9),
             (Endpoint::OkkiProducts, Fault::LostAfter, 9),
             (Endpoint::OkkiProducts, Fault::AccessDenied, 9),
-            (token, echo(40_101), 9),
-            (token, echo(50_001), 9),
+            (token, qeasy_echo(40_101), 9),
+            (token, qeasy_echo(50_001), 9),
             (token, Fault::LostBefore, 9),
-            (store, echo(40_102), 9),
-            (store, echo(40_401), 1),
-            (store, echo(50_001), 9),
+            (store, qeasy_echo(40_102), 9),
+            (store, qeasy_echo(40_401), 1),
+            (store, qeasy_echo(50_001), 9),
             (store, Fault::Truncated, 9),
             (store, Fault::Redirect("https://evil.example/".to_owned()), 1),
-            (store, echo(40_001), 1000),
-            (store, echo(1), 3),
-            (store, echo(42_901), 1),
-            (Endpoint::HttpTarget, echo(401), 1),
-            (Endpoint::HttpTarget, echo(7), 1000),
+            (store, qeasy_echo(40_001), 1000),
+            (store, qeasy_echo(1), 3),
+            (store, qeasy_echo(42_901), 1),
+            (Endpoint::HttpTarget, http_echo(401), 1),
+            (Endpoint::HttpTarget, http_echo(7), 1000),
             (Endpoint::HttpTarget, Fault::Status(500), 9),
             (Endpoint::HttpTarget, Fault::Lockout, 1),
         ] {
             world.fault(at, fault, times, 0);
+            // Something to write for every run, so that the target's faults strike, too.
+            world.sandbox.edit(|catalogue| {
+                for group in catalogue.groups.iter_mut().filter(|group| !group.name.trim().is_empty()) {
+                    group.name.push('!');
+                }
+            });
             outcomes.push(world.sync().await);
             world.sandbox.heal();
             world.wind(3600).await;
@@ -148,7 +157,9 @@ async fn no_secret_shows_after_runs_with_many_faults() {
         outcomes.push(world.sync().await);
         outcomes.push(world.verify().await);
         let failed = outcomes.iter().filter(|outcome| outcome.error.is_some()).count();
-        assert!(failed >= 7, "the faults hardly struck: {failed}");
+        assert!(failed >= 9, "the faults hardly struck: {failed}");
+        let refused = |outcome: &Outcome| outcome.rejected.iter().any(|row| row.reason.contains("bad …"));
+        assert!(outcomes.iter().any(refused), "no refusal reached the quarantine");
         assert!(!lines.text().is_empty());
         assert_silent(&world, &outcomes, &lines).await;
     }

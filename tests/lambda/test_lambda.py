@@ -5,8 +5,9 @@ import json
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
-from conftest import ROOT, SECRET, VENV
+from conftest import ROOT, SECRET, VENV, wait_for
 
 
 def event(name):
@@ -91,6 +92,23 @@ def test_a_state_that_is_damaged_is_refused_and_left_as_it_is(world):
     assert answer["errorType"] == "BadState"
     assert world.get("state/main.state") == damaged
     world.put("state/main.state", good)
+
+
+def test_a_state_that_somebody_else_saved_meanwhile_is_not_overwritten(world):
+    good = world.get("state/main.state")
+    world.control("change")
+    world.control("faults", {"at": "okki_groups", "kind": {"slow": 2}})
+    before = world.stats()["calls"]["okki_groups"]
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(world.invoke, event("sync.json"))
+        wait_for("the run", lambda: world.stats()["calls"]["okki_groups"] > before)
+        world.put("state/main.state", "somebody else's")
+        _, answer = running.result()
+    assert answer["errorType"] == "StateConflict"
+    assert world.get("state/main.state") == "somebody else's"
+    world.put("state/main.state", good)
+    _, report = world.invoke(event("sync.json"))
+    assert report["status"] == "succeeded"
 
 
 def test_a_rotated_secret_takes_effect_without_a_restart_and_without_a_failed_run(world):

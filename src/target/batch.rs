@@ -1,0 +1,174 @@
+//! Batches: rows cut by count and by bytes, each row written once, straight into the request's body.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::model::RecordId;
+use crate::state::Fingerprint;
+
+/// How rows are wrapped into a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrap {
+    /// `[…]`
+    Array,
+    /// `{"groups":[…]}`
+    Groups,
+    /// `{"content":[…]}`
+    Content,
+}
+
+impl Wrap {
+    fn open(self) -> &'static [u8] {
+        match self {
+            Self::Array => b"[",
+            Self::Groups => b"{\"groups\":[",
+            Self::Content => b"{\"content\":[",
+        }
+    }
+
+    fn close(self) -> &'static [u8] {
+        match self {
+            Self::Array => b"]",
+            Self::Groups | Self::Content => b"]}",
+        }
+    }
+}
+
+/// A row in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The row's id.
+    pub id: RecordId,
+    /// What the state will know of it once it is acknowledged; none for a tombstone.
+    pub fingerprint: Option<Fingerprint>,
+    /// Where it stands in the body.
+    pub at: Range<usize>,
+}
+
+/// A body that is ready to be sent, and what is in it.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The body.
+    pub body: Bytes,
+    /// Its rows.
+    pub entries: Vec<Entry>,
+    wrap: Wrap,
+}
+
+impl Batch {
+    /// The bytes of one of its rows.
+    pub fn row(&self, entry: &Entry) -> &[u8] {
+        self.body.get(entry.at.clone()).unwrap_or(&[])
+    }
+
+    /// Two halves of a batch of two rows or more; none for a single row.
+    pub fn halves(&self) -> Option<(Self, Self)> {
+        let middle = self.entries.len() / 2;
+        if middle == 0 {
+            return None;
+        }
+        let (left, right) = self.entries.split_at(middle);
+        Some((self.part(left), self.part(right)))
+    }
+
+    fn part(&self, entries: &[Entry]) -> Self {
+        let mut builder = Builder::new(self.wrap, usize::MAX, usize::MAX);
+        for entry in entries {
+            let row = self.row(entry);
+            // Unlimited, so nothing is ever cut off here.
+            let _ = builder.push(entry.id.clone(), entry.fingerprint, |out| out.extend_from_slice(row));
+        }
+        builder.finish().unwrap_or_else(|| Self { body: Bytes::new(), entries: Vec::new(), wrap: self.wrap })
+    }
+}
+
+/// Cuts rows into batches.
+#[derive(Debug)]
+pub struct Builder {
+    wrap: Wrap,
+    max_rows: usize,
+    max_bytes: usize,
+    body: BytesMut,
+    entries: Vec<Entry>,
+    row: Vec<u8>,
+}
+
+impl Builder {
+    /// Batches of at most `max_rows` rows and `max_bytes` bytes (a single larger row still goes, alone).
+    pub fn new(wrap: Wrap, max_rows: usize, max_bytes: usize) -> Self {
+        Self { wrap, max_rows, max_bytes, body: BytesMut::new(), entries: Vec::new(), row: Vec::new() }
+    }
+
+    /// Adds a row; gives back the batch that became full because of it.
+    pub fn push(
+        &mut self,
+        id: RecordId,
+        fingerprint: Option<Fingerprint>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Batch> {
+        self.row.clear();
+        write(&mut self.row);
+        let with_row = self.body.len() + 1 + self.row.len() + self.wrap.close().len();
+        let full =
+            !self.entries.is_empty() && (self.entries.len() >= self.max_rows || with_row > self.max_bytes);
+        let ready = if full { self.finish() } else { None };
+        let before: &[u8] = if self.entries.is_empty() { self.wrap.open() } else { b"," };
+        self.body.extend_from_slice(before);
+        let start = self.body.len();
+        self.body.extend_from_slice(&self.row);
+        self.entries.push(Entry { id, fingerprint, at: start..self.body.len() });
+        ready
+    }
+
+    /// The last batch, if there is one.
+    pub fn finish(&mut self) -> Option<Batch> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        self.body.extend_from_slice(self.wrap.close());
+        Some(Batch {
+            body: self.body.split().freeze(),
+            entries: std::mem::take(&mut self.entries),
+            wrap: self.wrap,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn cut(rows: &[&str], max_rows: usize, max_bytes: usize) -> Vec<String> {
+        let mut builder = Builder::new(Wrap::Content, max_rows, max_bytes);
+        let mut batches = Vec::new();
+        for row in rows {
+            batches.extend(
+                builder.push(RecordId::from(*row), None, |out| out.extend_from_slice(row.as_bytes())),
+            );
+        }
+        batches.extend(builder.finish());
+        batches.iter().map(|batch| String::from_utf8(batch.body.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn batches_are_cut_by_rows_and_by_bytes_and_lose_no_row() {
+        assert_eq!(cut(&["1", "2", "3"], 2, 1000), [r#"{"content":[1,2]}"#, r#"{"content":[3]}"#]);
+        assert_eq!(cut(&["11", "22", "33"], 9, 19), [r#"{"content":[11,22]}"#, r#"{"content":[33]}"#]);
+        assert_eq!(cut(&["1111111111", "2"], 9, 5), [r#"{"content":[1111111111]}"#, r#"{"content":[2]}"#]);
+        assert!(cut(&[], 9, 9).is_empty());
+    }
+
+    #[test]
+    fn halves_hold_the_same_rows() {
+        let mut builder = Builder::new(Wrap::Array, 9, 1000);
+        for row in ["1", "2", "3"] {
+            builder.push(row.into(), None, |out| out.extend_from_slice(row.as_bytes()));
+        }
+        let (left, right) = builder.finish().unwrap().halves().unwrap();
+        assert_eq!((left.body.as_ref(), right.body.as_ref()), (&b"[1]"[..], &b"[2,3]"[..]));
+        assert!(left.halves().is_none());
+        assert_eq!(right.row(&right.entries[1]), b"3");
+    }
+}
