@@ -309,26 +309,19 @@ impl App {
             };
             return Err(Error::new(Kind::MissingCredentials, format!("{first}{more}")));
         }
-        let okki = Okki::new(
-            source_settings(&config, &credentials),
-            self.wire(self.wires.source.as_ref())?,
-            self.clock,
-        )?;
+        let source = source_settings(&config, &credentials);
+        let source_wire = wire(self.wires.source.as_ref(), &source.base_url)?;
+        let okki = Okki::new(source, source_wire, self.clock)?;
+        let target = target_settings(&config, &credentials)?;
+        let target_wire = wire(self.wires.target.as_ref(), target.address())?;
         let target = Target::new(
-            target_settings(&config, &credentials)?,
+            target,
             config.rows.id_name(),
             config.pipeline.target.requests_per_minute,
-            self.wire(self.wires.target.as_ref())?,
+            target_wire,
             self.clock,
         )?;
         Ok(Ready { config, text, okki, target, credentials, read_at: Instant::now() })
-    }
-
-    fn wire(&self, given: Option<&Wire>) -> Result<Wire> {
-        match given {
-            Some(wire) => Ok(wire.clone()),
-            None => Wire::network().map_err(|lost| Error::new(Kind::BadPipeline, lost.message)),
-        }
     }
 
     /// The outcome of a run that never began.
@@ -349,6 +342,13 @@ impl App {
             error: Some(error.line()),
         };
         Outcome { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
+    }
+}
+
+fn wire(given: Option<&Wire>, to: &url::Url) -> Result<Wire> {
+    match given {
+        Some(wire) => Ok(wire.clone()),
+        None => Wire::network(to).map_err(|lost| Error::new(Kind::BadPipeline, lost.message)),
     }
 }
 

@@ -104,10 +104,13 @@ impl Lost {
 }
 
 impl Wire {
-    /// A client for the network: rustls, no redirects (a redirect could carry a token elsewhere).
-    pub fn network() -> Result<Self, Lost> {
+    /// A client for the network: rustls, no redirects (a redirect could carry a token elsewhere). The system's
+    /// proxy is used, but not on the way to this machine: it could not reach it.
+    pub fn network(to: &Url) -> Result<Self, Lost> {
         install_crypto();
-        reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        let builder = if is_loopback(to) { builder.no_proxy() } else { builder };
+        builder
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
@@ -237,6 +240,12 @@ pub fn is_loopback(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_holds_another_is_taken_out_whole() {
+        let (id, secret) = (SecretString::from("client"), SecretString::from("client-s3cr3t"));
+        assert_eq!(without("client client-s3cr3t", &[&id, &secret]), "… …");
+    }
 
     #[test]
     fn an_excerpt_is_short_on_one_line_and_without_secrets() {

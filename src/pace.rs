@@ -150,6 +150,15 @@ mod tests {
     }
 
     #[test]
+    fn remembered_calls_of_one_millisecond_count_each_and_our_own_count_once() {
+        let mut pace = PerMinute::new(9, [5, 5]);
+        pace.remember([5, 5, 5, 7]);
+        assert_eq!(pace.calls_ms(), [5, 5, 5, 7]);
+        pace.remember([5, 5, 5, 7]);
+        assert_eq!(pace.calls_ms(), [5, 5, 5, 7]);
+    }
+
+    #[test]
     fn calls_of_an_earlier_run_count() {
         let mut pace = PerMinute::new(2, [1_000, 31_000]);
         assert_eq!(pace.wait(41_000), Duration::from_secs(20));

@@ -70,6 +70,16 @@ pub enum Settings {
     },
 }
 
+impl Settings {
+    /// Where the calls go.
+    pub fn address(&self) -> &Url {
+        match self {
+            Self::Qeasy { base_url, .. } => base_url,
+            Self::Http { url, .. } => url,
+        }
+    }
+}
+
 /// What became of the rows of a batch.
 #[derive(Debug, Default)]
 pub struct Written {

@@ -97,6 +97,15 @@ async fn a_run_puts_its_report_on_stdout_and_a_repeat_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_of_the_system_is_not_asked_for_this_machine() {
+    let desk = desk(small()).await;
+    let mut command = desk.command(&["sync", "--json"]);
+    command.env("http_proxy", "http://127.0.0.1:1").env("ALL_PROXY", "http://127.0.0.1:1");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_terminal_lines_are_plain_and_the_exit_code_tells_how_it_ended() {
     let desk = desk(Options { dirty: true, ..small() }).await;
     let output = desk.run(&["sync"]).await;
@@ -182,7 +191,8 @@ async fn after_kill_9_at_any_moment_the_next_run_ends_right() {
         child.kill().unwrap();
         end(child).await;
     }
-    let last = report(&desk.run(&["sync", "--json"]).await);
+    // Where no run came to its end, the removals of 25 rounds have added up to more than the guard lets through.
+    let last = report(&desk.run(&["sync", "--json", "--allow-mass-delete"]).await);
     assert_eq!(last["status"], "succeeded", "{last}");
     let verified = desk.run(&["verify", "--json"]).await;
     assert_eq!(verified.status.code(), Some(0), "{}", report(&verified));
