@@ -1,79 +1,13 @@
-//! Source rows → target rows, by a field map that is compiled once when the pipeline is loaded.
+//! Compiles `[record]` into a field map, and finds every mistake in it.
 
 use indexmap::IndexMap;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use crate::model::{Catalogue, PRODUCT_ID_COLUMN};
-
-/// `[record]`: what one row at the target looks like.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RecordSpec {
-    /// What one row is and, without `fields`, which fields it has. Default: `groups-with-items`; with own fields: one row per group.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shape: Option<Shape>,
-    /// Own fields: target field = source field, or a table. They replace the shape's fields.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fields: Option<IndexMap<String, FieldSpec>>,
-}
-
-/// The three built-in shapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Shape {
-    /// `{"productGroupId": "123", "productName": "电子产品"}`, one row per group.
-    Groups,
-    /// `{"id": "123", "name": "电子产品", "items": [{"id": "001", "name": "手机", "cost": 2999}]}`, one row per group.
-    GroupsWithItems,
-    /// `{"id": "001", "name": "手机", "cost": 2999, "groupId": "123", "groupName": "电子产品"}`, one row per product.
-    Products,
-}
-
-/// Where a target field comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum FieldSpec {
-    /// The source field's name, for example `name` or `fob.price_min`. `{{name}}` means the same.
-    Name(String),
-    /// The source field with a type and a default, or a list of products.
-    Table(FieldTable),
-}
-
-/// A target field in full: either `from` (with `as`, `default`) or `each` (with `fields`).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FieldTable {
-    /// The source field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// The type at the target; without it the value goes as the source sent it.
-    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<As>,
-    /// What stands for a value that is missing or null; without it, null.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default: Option<serde_json::Value>,
-    /// A list with one entry per product of the group: `products`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub each: Option<String>,
-    /// The fields of such an entry.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fields: Option<IndexMap<String, FieldSpec>>,
-}
-
-/// The type of a target field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum As {
-    /// A JSON string.
-    String,
-    /// A JSON number with the digits that the source sent.
-    Number,
-    /// A JSON number without a fraction.
-    Integer,
-    /// `true` or `false`; 1 and 0 are accepted.
-    Boolean,
-}
+use super::fields::{
+    GROUP_FIELDS, GROUP_PREFIX, ID_FIELDS, PRODUCT_FIELDS, RAW_PREFIX, canonical_group_key,
+    canonical_product_key, known, nearest,
+};
+use super::spec::{As, FieldSpec, FieldTable, RecordSpec, Shape};
+use super::value::{write_json_string, write_or, write_text, write_value};
 
 /// A mistake in `[record]`: where, what, and the mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,100 +18,6 @@ pub struct Mistake {
     pub what: String,
     /// What to do.
     pub mend: String,
-}
-
-/// Fields of a product group that OKKI documents, and those that we add from the tree (`layer`, `path`).
-pub const GROUP_FIELDS: &[&str] = &[
-    "id",
-    "parent_id",
-    "layer",
-    "path",
-    "prefix",
-    "name",
-    "name_info",
-    "name_info.info_label",
-    "name_info.info_value",
-    "client_id",
-    "user_id",
-    "create_user",
-    "create_time",
-    "update_time",
-    "description",
-    "order_rank",
-    "relate_id",
-    "system_flag",
-    "is_sys",
-    "rank",
-];
-
-/// Fields of a product that OKKI documents.
-pub const PRODUCT_FIELDS: &[&str] = &[
-    "product_id",
-    "product_no",
-    "name",
-    "cn_name",
-    "group_id",
-    "group_name",
-    "cost",
-    "cost_currency",
-    "cost_with_tax",
-    "cost_unit",
-    "fob",
-    "fob.price_currency",
-    "fob.price_min",
-    "fob.price_max",
-    "fob.price_unit",
-    "enable_flag",
-    "disable_flag",
-    "model",
-    "unit",
-    "image",
-    "images",
-    "category_ids",
-    "info_json",
-    "product_type",
-    "description",
-    "product_remark",
-    "hs_code",
-    "sku_id",
-    "client_id",
-    "user_id",
-    "create_user",
-    "create_time",
-    "update_time",
-    "update_user",
-    "quantity_per_package",
-    "package_unit",
-    "package_volume",
-    "package_gross_weight",
-    "minimum_order_quantity",
-    "tax_refund_rate",
-];
-
-/// The names of the document's sample, and what OKKI calls the same.
-const GROUP_ALIASES: &[(&str, &str)] = &[("groupId", "id"), ("groupName", "name")];
-const PRODUCT_ALIASES: &[(&str, &str)] =
-    &[("productId", "product_id"), ("productName", "name"), ("price", "cost")];
-
-/// Prefix for a source field that OKKI sends but does not document.
-const RAW_PREFIX: &str = "raw.";
-/// Prefix for a field of the product's group, in a product's row.
-const GROUP_PREFIX: &str = "group.";
-/// Ids are strings at the target unless the pipeline says otherwise.
-const ID_FIELDS: &[&str] = &["id", "parent_id", "group_id", "product_id"];
-
-fn canonical<'a>(name: &'a str, aliases: &[(&'a str, &'a str)]) -> &'a str {
-    aliases.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, real)| real)
-}
-
-/// The name that OKKI gives to a key of a group row.
-pub fn canonical_group_key(key: &str) -> &str {
-    canonical(key, GROUP_ALIASES)
-}
-
-/// The name that OKKI gives to a key of a product row.
-pub fn canonical_product_key(key: &str) -> &str {
-    canonical(key, PRODUCT_ALIASES)
 }
 
 /// The source fields that a pipeline names, each with its column.
@@ -216,7 +56,7 @@ impl Columns {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Source {
+pub(super) enum Source {
     GroupId,
     GroupParent,
     GroupLayer,
@@ -227,23 +67,23 @@ enum Source {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Value {
+pub(super) enum Value {
     From { source: Source, kind: Option<As>, default: String, name: String },
     Each(Vec<Field>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Field {
+pub(super) struct Field {
     /// `"name":`, ready to be written.
-    key: String,
-    value: Value,
+    pub(super) key: String,
+    pub(super) value: Value,
 }
 
 /// The compiled field map: knows which source fields to keep and how to write a row from them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowMap {
     per_product: bool,
-    fields: Vec<Field>,
+    pub(super) fields: Vec<Field>,
     id_field: String,
     /// Columns to keep of each group.
     pub group_columns: Columns,
@@ -532,20 +372,6 @@ impl Compiler<'_> {
     }
 }
 
-/// A name is known if it is listed, or lies inside `info_json`, whose content is the user's own.
-fn known(name: &str, fields: &[&str]) -> bool {
-    fields.contains(&name) || (name.starts_with("info_json.") && fields.contains(&"info_json"))
-}
-
-/// The candidate that is nearest in spelling.
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
-}
-
 fn shape_fields(shape: Shape, id: &str, number: &str) -> IndexMap<String, FieldSpec> {
     let field = |from: &str, kind| {
         FieldSpec::Table(FieldTable { from: Some(from.to_owned()), kind, ..FieldTable::default() })
@@ -584,242 +410,10 @@ fn shape_fields(shape: Shape, id: &str, number: &str) -> IndexMap<String, FieldS
     }
 }
 
-/// A value that does not fit its field: the product (or, for a field of the group, the row) is rejected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misfit {
-    /// Whether it is the product at this row of the table, rather than the group.
-    pub product: Option<u32>,
-    /// Why.
-    pub reason: String,
-}
-
-/// Writes rows of one catalogue.
-#[derive(Debug, Clone, Copy)]
-pub struct Renderer<'a> {
-    map: &'a RowMap,
-    catalogue: &'a Catalogue,
-}
-
-impl<'a> Renderer<'a> {
-    /// A renderer for this catalogue.
-    pub fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
-        Self { map, catalogue }
-    }
-
-    /// Writes the row of a group. Products that do not fit are left out and given back; a field of the group
-    /// that does not fit rejects the whole row.
-    pub fn group(&self, group: usize, out: &mut Vec<u8>) -> Result<Vec<Misfit>, Misfit> {
-        let mut misfits = Vec::new();
-        self.write(&self.map.fields, group, None, out, &mut misfits)
-            .map_err(|reason| Misfit { product: None, reason })?;
-        Ok(misfits)
-    }
-
-    /// Writes the row of a product.
-    pub fn product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
-        self.write(&self.map.fields, group, Some(product), out, &mut Vec::new())
-            .map_err(|reason| Misfit { product: Some(product), reason })
-    }
-
-    fn write(
-        &self,
-        fields: &[Field],
-        group: usize,
-        product: Option<u32>,
-        out: &mut Vec<u8>,
-        misfits: &mut Vec<Misfit>,
-    ) -> Result<(), String> {
-        out.push(b'{');
-        for (n, field) in fields.iter().enumerate() {
-            if n > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(field.key.as_bytes());
-            match &field.value {
-                Value::Each(inner) => self.write_items(inner, group, out, misfits)?,
-                Value::From { source, kind, default, name } => {
-                    self.write_field(source, *kind, default, group, product, out)
-                        .map_err(|why| format!("field {name}: {why}"))?;
-                }
-            }
-        }
-        out.push(b'}');
-        Ok(())
-    }
-
-    fn write_items(
-        &self,
-        fields: &[Field],
-        group: usize,
-        out: &mut Vec<u8>,
-        misfits: &mut Vec<Misfit>,
-    ) -> Result<(), String> {
-        out.push(b'[');
-        let products = self.catalogue.products_of.get(group).map_or(&[][..], Vec::as_slice);
-        let mut first = true;
-        for &product in products {
-            let before = out.len();
-            if !first {
-                out.push(b',');
-            }
-            match self.write(fields, group, Some(product), out, misfits) {
-                Ok(()) => first = false,
-                Err(reason) => {
-                    out.truncate(before);
-                    misfits.push(Misfit { product: Some(product), reason });
-                }
-            }
-        }
-        out.push(b']');
-        Ok(())
-    }
-
-    fn write_field(
-        &self,
-        source: &Source,
-        kind: Option<As>,
-        default: &str,
-        group: usize,
-        product: Option<u32>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), String> {
-        let Some(of) = self.catalogue.groups.get(group) else { return Err("its group is gone".to_owned()) };
-        let row = product.unwrap_or(0) as usize;
-        match source {
-            Source::GroupId => write_text(&of.id, kind, out),
-            Source::GroupParent => {
-                let parent =
-                    of.parent.and_then(|at| self.catalogue.groups.get(at)).map_or("0", |p| p.id.as_str());
-                write_text(parent, kind, out)
-            }
-            Source::GroupLayer => write_value(&of.layer.to_string(), kind, out),
-            Source::GroupPath => write_text(&of.path, kind, out),
-            Source::ProductId => {
-                write_text(self.catalogue.product_cells.cell(row, PRODUCT_ID_COLUMN), kind, out)
-            }
-            Source::GroupCell(column) => {
-                write_or(self.catalogue.group_cells.cell(group, *column), default, kind, out)
-            }
-            Source::ProductCell(column) => {
-                write_or(self.catalogue.product_cells.cell(row, *column), default, kind, out)
-            }
-        }
-    }
-}
-
-fn write_or(raw: &str, default: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
-    if raw.is_empty() || raw == "null" {
-        out.extend_from_slice(default.as_bytes());
-        return Ok(());
-    }
-    write_value(raw, kind, out)
-}
-
-fn write_json_string(text: &str, out: &mut Vec<u8>) {
-    // Writing a string into memory cannot fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-fn write_text(text: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
-    match kind {
-        None | Some(As::String) => {
-            write_json_string(text, out);
-            Ok(())
-        }
-        Some(As::Number | As::Integer | As::Boolean) => write_unquoted(text, kind, out),
-    }
-}
-
-/// Writes a raw JSON value as the wanted type, digit for digit.
-fn write_value(raw: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
-    let Some(wanted) = kind else {
-        out.extend_from_slice(raw.as_bytes());
-        return Ok(());
-    };
-    match (wanted, raw.as_bytes().first()) {
-        (As::String, Some(b'"')) => out.extend_from_slice(raw.as_bytes()),
-        // Numbers, booleans, and whole objects or lists become text as they stand.
-        (As::String, _) => write_json_string(raw, out),
-        (_, Some(b'"')) => {
-            let text: String = serde_json::from_str(raw).map_err(|_| "is not valid text".to_owned())?;
-            return write_unquoted(text.trim(), kind, out);
-        }
-        _ => return write_unquoted(raw, kind, out),
-    }
-    Ok(())
-}
-
-fn write_unquoted(text: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
-    let refuse = |what: &str| Err(format!("{} is not {what}", crate::model::short(text)));
-    match kind {
-        Some(As::Integer) => match integer_part(text) {
-            Some(digits) => out.extend_from_slice(digits.as_bytes()),
-            None => return refuse("an integer"),
-        },
-        Some(As::Boolean) => match text {
-            "true" | "1" => out.extend_from_slice(b"true"),
-            "false" | "0" => out.extend_from_slice(b"false"),
-            _ => return refuse("true or false"),
-        },
-        _ if is_json_number(text) => out.extend_from_slice(text.as_bytes()),
-        _ => return refuse("a number"),
-    }
-    Ok(())
-}
-
-/// Whether a text is a JSON number as it stands (so that it can be copied with all its digits).
-fn is_json_number(text: &str) -> bool {
-    matches!(text.as_bytes().first(), Some(b'-' | b'0'..=b'9'))
-        && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
-}
-
-/// `"12"` and `"12.00"` are 12; `"12.5"` and `"1e3"` are no integers that we would put into the source's mouth.
-fn integer_part(text: &str) -> Option<&str> {
-    if !is_json_number(text) {
-        return None;
-    }
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let plain = !whole.contains(['e', 'E']) && fraction.bytes().all(|b| b == b'0');
-    plain.then_some(whole)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn write(raw: &str, kind: As) -> Result<String, String> {
-        let mut out = Vec::new();
-        write_value(raw, Some(kind), &mut out).map(|()| String::from_utf8(out).unwrap())
-    }
-
-    #[test]
-    fn numbers_keep_the_digits_that_the_source_sent() {
-        for raw in ["2999.10", "0.035", "1840.000", "9007199254740993", "-1", "1e3"] {
-            assert_eq!(write(raw, As::Number).unwrap(), raw);
-            assert_eq!(write(&format!("\"{raw}\""), As::Number).unwrap(), raw, "from a string");
-            assert_eq!(write(raw, As::String).unwrap(), format!("\"{raw}\""));
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_with_the_value() {
-        #[rustfmt::skip]
-        let table = [
-            ("\"abc\"", As::Number, "\"abc\" is not a number"),
-            ("\"1,000\"", As::Number, "\"1,000\" is not a number"),
-            ("\"NaN\"", As::Number, "\"NaN\" is not a number"),
-            ("\"\"", As::Number, "\"\" is not a number"),
-            ("{}", As::Number, "\"{}\" is not a number"),
-            ("12.5", As::Integer, "\"12.5\" is not an integer"),
-            ("2", As::Boolean, "\"2\" is not true or false"),
-        ];
-        for (raw, kind, expected) in table {
-            assert_eq!(write(raw, kind).unwrap_err(), expected);
-        }
-        assert_eq!(write("12.00", As::Integer).unwrap(), "12");
-        assert_eq!(write("\"1\"", As::Boolean).unwrap(), "true");
-    }
 
     #[test]
     fn an_unknown_source_field_names_the_nearest_one_and_a_map_without_an_id_is_refused() {

@@ -1,0 +1,129 @@
+//! Writes the rows of a catalogue by a compiled field map.
+
+use super::compile::{Field, RowMap, Source, Value};
+use super::spec::As;
+use super::value::{write_or, write_text, write_value};
+use crate::model::{Catalogue, PRODUCT_ID_COLUMN};
+
+/// A value that does not fit its field: the product (or, for a field of the group, the row) is rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Whether it is the product at this row of the table, rather than the group.
+    pub product: Option<u32>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Writes rows of one catalogue.
+#[derive(Debug, Clone, Copy)]
+pub struct Renderer<'a> {
+    map: &'a RowMap,
+    catalogue: &'a Catalogue,
+}
+
+impl<'a> Renderer<'a> {
+    /// A renderer for this catalogue.
+    pub fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
+        Self { map, catalogue }
+    }
+
+    /// Writes the row of a group. Products that do not fit are left out and given back; a field of the group
+    /// that does not fit rejects the whole row.
+    pub fn group(&self, group: usize, out: &mut Vec<u8>) -> Result<Vec<Misfit>, Misfit> {
+        let mut misfits = Vec::new();
+        self.write(&self.map.fields, group, None, out, &mut misfits)
+            .map_err(|reason| Misfit { product: None, reason })?;
+        Ok(misfits)
+    }
+
+    /// Writes the row of a product.
+    pub fn product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
+        self.write(&self.map.fields, group, Some(product), out, &mut Vec::new())
+            .map_err(|reason| Misfit { product: Some(product), reason })
+    }
+
+    fn write(
+        &self,
+        fields: &[Field],
+        group: usize,
+        product: Option<u32>,
+        out: &mut Vec<u8>,
+        misfits: &mut Vec<Misfit>,
+    ) -> Result<(), String> {
+        out.push(b'{');
+        for (n, field) in fields.iter().enumerate() {
+            if n > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(field.key.as_bytes());
+            match &field.value {
+                Value::Each(inner) => self.write_items(inner, group, out, misfits)?,
+                Value::From { source, kind, default, name } => {
+                    self.write_field(source, *kind, default, group, product, out)
+                        .map_err(|why| format!("field {name}: {why}"))?;
+                }
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn write_items(
+        &self,
+        fields: &[Field],
+        group: usize,
+        out: &mut Vec<u8>,
+        misfits: &mut Vec<Misfit>,
+    ) -> Result<(), String> {
+        out.push(b'[');
+        let products = self.catalogue.products_of.get(group).map_or(&[][..], Vec::as_slice);
+        let mut first = true;
+        for &product in products {
+            let before = out.len();
+            if !first {
+                out.push(b',');
+            }
+            match self.write(fields, group, Some(product), out, misfits) {
+                Ok(()) => first = false,
+                Err(reason) => {
+                    out.truncate(before);
+                    misfits.push(Misfit { product: Some(product), reason });
+                }
+            }
+        }
+        out.push(b']');
+        Ok(())
+    }
+
+    fn write_field(
+        &self,
+        source: &Source,
+        kind: Option<As>,
+        default: &str,
+        group: usize,
+        product: Option<u32>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let Some(of) = self.catalogue.groups.get(group) else { return Err("its group is gone".to_owned()) };
+        let row = product.unwrap_or(0) as usize;
+        match source {
+            Source::GroupId => write_text(&of.id, kind, out),
+            Source::GroupParent => {
+                let parent =
+                    of.parent.and_then(|at| self.catalogue.groups.get(at)).map_or("0", |p| p.id.as_str());
+                write_text(parent, kind, out)
+            }
+            Source::GroupLayer => write_value(&of.layer.to_string(), kind, out),
+            Source::GroupPath => write_text(&of.path, kind, out),
+            Source::ProductId => {
+                write_text(self.catalogue.product_cells.cell(row, PRODUCT_ID_COLUMN), kind, out)
+            }
+            Source::GroupCell(column) => {
+                write_or(self.catalogue.group_cells.cell(group, *column), default, kind, out)
+            }
+            Source::ProductCell(column) => {
+                write_or(self.catalogue.product_cells.cell(row, *column), default, kind, out)
+            }
+        }
+    }
+}
