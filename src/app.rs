@@ -189,8 +189,7 @@ impl App {
                     mistakes.extend(credentials.require(&config.pipeline.target));
                 }
                 if let Some(store) = store
-                    && let Err(error) =
-                        store.load(&format!("state/{}.state", config.pipeline.connection)).await
+                    && let Err(error) = store.load(&crate::state::path(&config.pipeline.connection)).await
                 {
                     mistakes.push(as_mistake("store", &error));
                 }

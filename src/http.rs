@@ -227,6 +227,13 @@ pub fn excerpt(text: &str, secrets: &[&SecretString]) -> String {
     cut
 }
 
+/// The address of a call: a base URL may have a path of its own, which `Url::join` would drop.
+pub fn at(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url
+}
+
 /// Whether a host is this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {

@@ -12,6 +12,11 @@ use crate::model::RecordId;
 pub const FORMAT_VERSION: u32 = 1;
 const FORMAT_NAME: &str = "okki-sync state";
 
+/// Where a connection's state stands in the store.
+pub fn path(connection: &str) -> String {
+    format!("state/{connection}.state")
+}
+
 /// Identifies the content of a row: XXH3, 128 bits, of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u128);

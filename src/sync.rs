@@ -336,12 +336,8 @@ struct Book {
 }
 
 impl Book {
-    fn path(connection: &str) -> String {
-        format!("state/{connection}.state")
-    }
-
     async fn open(edges: &Edges<'_>) -> Result<Self> {
-        let loaded = edges.store.load(&Self::path(edges.connection)).await?;
+        let loaded = edges.store.load(&crate::state::path(edges.connection)).await?;
         let (state, version) = match loaded {
             Some((bytes, version)) => {
                 (State::from_bytes(&bytes, edges.connection, &edges.target.identity())?, Some(version))
@@ -410,7 +406,7 @@ impl Book {
             self.state.target_blocked_until_ms = None;
         }
         let bytes = Bytes::from(self.state.to_text(edges.connection, &edges.target.identity()));
-        let path = Self::path(edges.connection);
+        let path = crate::state::path(edges.connection);
         self.version = Some(edges.store.save_if_unchanged(&path, bytes, self.version.as_ref()).await?);
         self.dirty = false;
         self.saved_at = Instant::now();

@@ -77,7 +77,7 @@ impl Screen {
         Self {
             out: std::io::stdout().is_terminal(),
             err: std::io::stderr().is_terminal() && !dumb,
-            colour: !dumb && set(env, "NO_COLOR").is_none(),
+            colour: !dumb && env.get("NO_COLOR").is_none(),
             verbose,
         }
     }
@@ -94,11 +94,6 @@ impl Screen {
             (false, true) => How::Silent,
         }
     }
-}
-
-/// A variable's value; an empty one counts as unset.
-fn set(env: &Env, key: &str) -> Option<String> {
-    env.get(key).filter(|value| !value.is_empty())
 }
 
 // A reader that went away (`| head`) is no error of ours, and no reason to panic: writes that fail are let go.
@@ -126,7 +121,7 @@ async fn run(
         Err(error) => return cannot_start("signals cannot be received", &error),
     };
     let request = Request { mode, full: args.full, allow_mass_delete, deadline: deadline(args.deadline) };
-    let asked_for = args.pipeline.clone().or_else(|| set(env, "OKKI_SYNC_PIPELINE"));
+    let asked_for = args.pipeline.clone().or_else(|| env.get("OKKI_SYNC_PIPELINE"));
     // Serves until the run is over: dropped, it would end.
     let mut serving = None;
     let (env, pipeline) = if args.sandbox {
@@ -171,7 +166,7 @@ fn sandbox_pipeline() -> PipelineFrom {
 /// The environment that points at the sandbox, whatever the real one says: no call and no credential
 /// of a sandbox run may reach a real system, and no sandbox state a real store unless that was asked for.
 fn sandboxed(env: &Env, serving: &Serving) -> Env {
-    let store = set(env, "OKKI_SYNC_STORE").unwrap_or_else(|| "memory:".to_owned());
+    let store = env.get("OKKI_SYNC_STORE").unwrap_or_else(|| "memory:".to_owned());
     Sandbox::environment(serving)
         .iter()
         .fold(env.clone(), |env, (key, value)| env.with(key, value))
@@ -290,7 +285,7 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
 /// `check`.
 async fn check_setup(env: &Env, pipeline: Option<String>) -> u8 {
     let file =
-        pipeline.or_else(|| set(env, "OKKI_SYNC_PIPELINE")).unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
+        pipeline.or_else(|| env.get("OKKI_SYNC_PIPELINE")).unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
     let mistakes = App::new(env.clone()).check(PipelineFrom::File(file.clone())).await;
     if mistakes.is_empty() {
         print(&format!("ok: pipeline {}\nok: credentials\nok: store\n", show::clean(&file, usize::MAX)));
@@ -410,13 +405,13 @@ mod tests {
             .with("OKKI_BASE_URL", "https://real.example")
             .with("TARGET_BASE_URL", "https://real.example");
         let env = sandboxed(&real, &serving);
-        assert_eq!(set(&env, "OKKI_SYNC_SECRET"), None);
-        assert_eq!(set(&env, "OKKI_SYNC_STORE").as_deref(), Some("memory:"));
+        assert_eq!(env.get("OKKI_SYNC_SECRET"), None);
+        assert_eq!(env.get("OKKI_SYNC_STORE").as_deref(), Some("memory:"));
         for key in ["OKKI_BASE_URL", "TARGET_BASE_URL"] {
-            assert!(set(&env, key).is_some_and(|url| url.starts_with("http://127.0.0.1")), "{key}");
+            assert!(env.get(key).is_some_and(|url| url.starts_with("http://127.0.0.1")), "{key}");
         }
         let kept = sandboxed(&real.with("OKKI_SYNC_STORE", "file:///tmp/x"), &serving);
-        assert_eq!(set(&kept, "OKKI_SYNC_STORE").as_deref(), Some("file:///tmp/x"));
+        assert_eq!(kept.get("OKKI_SYNC_STORE").as_deref(), Some("file:///tmp/x"));
     }
 
     #[test]

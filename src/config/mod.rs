@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
 pub use env::Env;
 pub use pipeline::{
@@ -103,7 +103,7 @@ fn url_mistake(text: &str) -> Option<(String, &'static str)> {
         ("is neither https nor http", "write a URL that starts with https://")
     } else if !url.username().is_empty() || url.password().is_some() {
         ("holds a user name or password", "take it out; credentials come from the environment or the secret")
-    } else if url.scheme() == "http" && !is_loopback(&url) {
+    } else if url.scheme() == "http" && !crate::http::is_loopback(&url) {
         ("is plain http to another machine", "use https://; http:// is for 127.0.0.1, ::1 and localhost")
     } else if url.fragment().is_some() {
         ("has a fragment (#), which is never sent", "take it out")
@@ -111,13 +111,4 @@ fn url_mistake(text: &str) -> Option<(String, &'static str)> {
         return None;
     };
     Some((what.to_owned(), mend))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }

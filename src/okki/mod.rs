@@ -20,7 +20,7 @@ use url::Url;
 use crate::client::{Auth, Budget, Client, Pace, exposed};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
-use crate::http::{Answer, Request, Wire};
+use crate::http::{Answer, Request, Wire, at};
 use crate::model::{Catalogue, RecordId, Rejected, RowKind, Table, id_order};
 use crate::pace::PerSecond;
 use crate::report::{Progress, Watch};
@@ -84,7 +84,7 @@ impl Okki {
             "scope": "product",
         });
         let auth = Auth::Login {
-            request: Request::post(join(&settings.base_url, "/v1/oauth2/access_token")?, login.to_string()),
+            request: Request::post(at(&settings.base_url, "/v1/oauth2/access_token"), login.to_string()),
             read: wire::token,
         };
         let pace = Pace::PerSecond(PerSecond::new(settings.max_requests_per_second));
@@ -147,7 +147,7 @@ impl Okki {
         if self.settings.base_url.scheme() == "file" {
             return read_file(&self.settings.base_url);
         }
-        let url = join(&self.settings.base_url, &self.settings.api)?;
+        let url = at(&self.settings.base_url, &self.settings.api);
         self.client
             .call(
                 budget,
@@ -162,7 +162,7 @@ impl Okki {
     }
 
     async fn page_answer(&self, budget: &Budget, number: u64) -> Result<Answer> {
-        let mut url = join(&self.settings.base_url, "/v1/product/list")?;
+        let mut url = at(&self.settings.base_url, "/v1/product/list");
         url.query_pairs_mut()
             .append_pair("start_index", &number.to_string())
             .append_pair("count", &self.settings.page_size.to_string());
@@ -207,12 +207,6 @@ fn bearer(request: Request, token: Option<&SecretString>) -> Request {
 
 fn as_error(problem: crate::client::Problem) -> Error {
     Error::new(problem.kind, problem.message)
-}
-
-fn join(base: &Url, path: &str) -> Result<Url> {
-    let mut url = base.clone();
-    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
-    Ok(url)
 }
 
 fn read_file(url: &Url) -> Result<Answer> {

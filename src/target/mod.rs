@@ -14,7 +14,7 @@ use url::Url;
 use crate::client::{Auth, Budget, Client, Pace, exposed};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
-use crate::http::{Request, Wire};
+use crate::http::{Request, Wire, at};
 use crate::model::{Rejected, RowKind};
 use crate::pace::PerMinute;
 use batch::{Batch, Entry, Wrap};
@@ -112,7 +112,7 @@ impl Target {
             Settings::Qeasy { base_url, app_key, app_secret, .. } => {
                 let login =
                     serde_json::json!({"app_key": exposed(app_key), "app_secret": exposed(app_secret)});
-                let request = Request::post(path(base_url, "/v2/oauth"), login.to_string());
+                let request = Request::post(at(base_url, "/v2/oauth"), login.to_string());
                 (Auth::Login { request, read: wire::token }, vec![app_key.clone(), app_secret.clone()])
             }
             Settings::Http { token: Some(token), headers, .. } => {
@@ -381,14 +381,8 @@ fn refused(batch: &Batch, entry: &Entry, reason: &str) -> Rejected {
     )
 }
 
-fn path(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
-    url
-}
-
 fn scheme_url(base: &Url, scheme_id: &str, call: &str) -> Url {
-    path(base, &format!("/v2/open-api/business/{scheme_id}/{call}"))
+    at(base, &format!("/v2/open-api/business/{scheme_id}/{call}"))
 }
 
 fn with_token(request: Request, token: Option<&SecretString>, token_in: TokenIn) -> Request {
