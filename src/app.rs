@@ -47,13 +47,15 @@ pub enum PipelineFrom {
     },
 }
 
-/// What goes over which wire; `None` is the network.
+/// What goes over which wire; `None` is the network, and the store that the environment names.
 #[derive(Clone, Default)]
 pub struct Wires {
     /// To OKKI.
     pub source: Option<Wire>,
     /// To the target.
     pub target: Option<Wire>,
+    /// The store.
+    pub store: Option<Store>,
 }
 
 /// The program: environment, store, and per connection a warm source and target.
@@ -207,6 +209,9 @@ impl App {
     pub async fn store(&self) -> Result<&Store> {
         self.store
             .get_or_try_init(async || {
+                if let Some(store) = &self.wires.store {
+                    return Ok(store.clone());
+                }
                 let address = self.env.store().unwrap_or_else(|| DEFAULT_STORE.to_owned());
                 match Address::parse(&address)? {
                     Address::Memory => Ok(Store::memory()),

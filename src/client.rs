@@ -53,6 +53,8 @@ impl Budget {
             }
         };
         tokio::select! {
+            // In this order, so that a simulated run replays exactly.
+            biased;
             done = work => Ok(done),
             () = stopped => Err(interrupted("the run was asked to stop")),
         }

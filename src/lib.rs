@@ -16,6 +16,7 @@ pub mod sync;
 // Core
 pub mod error;
 pub mod model;
+pub mod mutants;
 pub mod plan;
 pub mod report;
 pub mod retry;

@@ -30,11 +30,12 @@ pub struct RunLock(#[expect(dead_code, reason = "held for its drop")] Option<std
 impl Store {
     /// A store in memory; it is gone with the program.
     pub fn memory() -> Self {
-        Self {
-            objects: Arc::new(object_store::memory::InMemory::new()),
-            directory: None,
-            name: "memory:".to_owned(),
-        }
+        Self::of(Arc::new(object_store::memory::InMemory::new()), "memory:")
+    }
+
+    /// A store of any kind that has conditional puts.
+    pub fn of(objects: Arc<dyn ObjectStore>, name: &str) -> Self {
+        Self { objects, directory: None, name: name.to_owned() }
     }
 
     /// A store in a directory, which is created.

@@ -141,6 +141,7 @@ impl World {
         let wires = Wires {
             source: Some(Wire::InProcess(at_source.on(source.unwrap_or_else(|| sandbox.okki())))),
             target: Some(Wire::InProcess(at_target.on(sandbox.target()))),
+            store: None,
         };
         let app = Arc::new(App::with_wires(env, wires, clock));
         Self { sandbox, app, clock, text: text.into(), source: at_source, target: at_target }
