@@ -321,7 +321,10 @@ impl App {
         let target = Target::new(
             target,
             config.rows.id_name(),
-            config.pipeline.target.requests_per_minute,
+            target::Limit {
+                requests_per_minute: config.pipeline.target.requests_per_minute,
+                reserve_ratio: config.pipeline.target.reserve_ratio,
+            },
             target_wire,
             self.clock,
         )?;

@@ -1,34 +1,45 @@
 //! The one send loop: pace, token, send, judge, and the next step that `retry.rs` decides. Both sides use it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::http::{Answer, Request, Wire};
-use crate::pace::{PerMinute, PerSecond};
-use crate::retry::{self, Happened, Next};
+use crate::lease::Lease;
+use crate::pace::{PerMinute, PerSecond, RateLimit};
+use crate::retry::{self, Happened, Next, Situation};
 
 /// A token that has less than this left is replaced before it is used.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
+/// An answer that takes longer asks for a slower pace.
+const SLOW_ANSWER: Duration = Duration::from_secs(10);
 /// Time kept free before the deadline, for saving the state and the report.
 pub const SAVE_RESERVE: Duration = Duration::from_secs(5);
 
-/// The run's budget of time, and the wish that it stop.
-#[derive(Debug, Clone)]
+/// The run's budget of time, the wish that it stop, and the lease under which it calls the target.
+#[derive(Clone)]
 pub struct Budget {
     deadline: Option<Instant>,
     stop: watch::Receiver<bool>,
+    lease: Option<Arc<Lease>>,
 }
 
 impl Budget {
     /// A budget that ends at the deadline, or when `stop` turns true.
     pub fn new(deadline: Option<Instant>, stop: watch::Receiver<bool>) -> Self {
-        Self { deadline, stop }
+        Self { deadline, stop, lease: None }
+    }
+
+    /// The same, with the lease that keeps the calls to the target.
+    pub fn under(&self, lease: &Arc<Lease>) -> Self {
+        Self { lease: Some(Arc::clone(lease)), ..self.clone() }
     }
 
     /// Time left for work; [`SAVE_RESERVE`] is already taken off.
@@ -70,7 +81,12 @@ pub enum Pace {
     /// Calls per second.
     PerSecond(PerSecond),
     /// Calls per minute.
-    PerMinute(Mutex<PerMinute>),
+    PerMinute {
+        /// The calls of the last minute.
+        window: Mutex<PerMinute>,
+        /// Share of the limit that the server announces which is left to others.
+        reserve_ratio: f64,
+    },
 }
 
 /// Where the `Authorization` header comes from.
@@ -114,6 +130,55 @@ pub struct Problem {
     pub message: String,
 }
 
+/// How a call is made.
+pub struct Call<T> {
+    /// Its name in messages.
+    what: &'static str,
+    /// Its answer is only a verdict, the words of which may end in the quarantine: it is judged without our
+    /// credentials and the token. (Answers that hold rows are judged as they came.)
+    words_only: bool,
+    /// What to answer when the answer was lost and it is cheaper to ask what became of the call than to repeat it.
+    when_lost: Option<T>,
+}
+
+impl<T> Call<T> {
+    /// A call that is repeated when its answer is lost.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, words_only: false, when_lost: None }
+    }
+
+    /// The same, its answer judged without our secrets.
+    pub fn for_words(self) -> Self {
+        Self { words_only: true, ..self }
+    }
+
+    /// The same, ending with this value when its answer is lost.
+    pub fn when_lost(self, value: Option<T>) -> Self {
+        Self { when_lost: value, ..self }
+    }
+}
+
+/// How far a call has come.
+struct Attempts {
+    what: &'static str,
+    attempt: u32,
+    refreshed: bool,
+}
+
+/// What the answer must not give away.
+#[derive(Clone, Copy)]
+struct Sent<'a> {
+    token: Option<&'a SecretString>,
+    words_only: bool,
+}
+
+/// What the loop does next.
+enum Go {
+    Again(Duration),
+    WithNewToken,
+    Ask(Duration),
+}
+
 /// Calls made, by what they were.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -143,6 +208,8 @@ pub struct Client {
     secrets: Vec<SecretString>,
     held: Mutex<Option<Held>>,
     generation: AtomicU64,
+    /// Waits of this run, all calls together.
+    waited_ms: AtomicU64,
     /// Calls made.
     pub counters: Counters,
 }
@@ -166,6 +233,7 @@ impl Client {
             secrets,
             held: Mutex::new(None),
             generation: AtomicU64::new(0),
+            waited_ms: AtomicU64::new(0),
             counters: Counters::default(),
         }
     }
@@ -175,104 +243,121 @@ impl Client {
         &self.pace
     }
 
+    /// A run begins: its retry budget is whole.
+    pub fn start_run(&self) {
+        self.waited_ms.store(0, Ordering::Relaxed);
+        self.counters.take();
+    }
+
     /// Sends a request until it succeeds, or until that is pointless or too late.
     ///
-    /// `build` makes the request (with the token, if there is one); `judge` reads the answer. All calls that
-    /// go through here may be repeated: they read, or they write rows that carry their ids.
+    /// `build` makes the request (with the token, if there is one); `judge` reads the answer.
     pub async fn call<T>(
         &self,
         budget: &Budget,
-        what: &str,
+        call: Call<T>,
         build: impl Fn(Option<&SecretString>) -> Request,
         judge: impl Fn(&Answer, u64) -> Result<T, Problem>,
     ) -> Result<T> {
-        let mut refreshed = false;
-        let mut attempt = 0;
+        let Call { what, words_only, mut when_lost } = call;
+        let mut progress = Attempts { what, attempt: 0, refreshed: false };
         loop {
-            attempt += 1;
+            progress.attempt += 1;
             let token = self.token(budget).await?;
             let request = build(token.as_ref().map(|(value, _)| value));
-            let sent = token.as_ref().map(|(value, _)| value);
-            let problem = match self.once(budget, what, request, sent, &judge, attempt > 1).await? {
+            let safe_to_repeat = request.safe_to_repeat;
+            let sent = Sent { token: token.as_ref().map(|(value, _)| value), words_only };
+            let problem = match self.once(budget, &progress, request, sent, &judge).await? {
                 Ok(done) => {
                     self.went_well().await;
                     return Ok(done);
                 }
                 Err(problem) => problem,
             };
-            let wait = self.judge_problem(budget, what, problem, attempt, refreshed).await?;
-            match wait {
-                Some(wait) => budget.unless_stopped(tokio::time::sleep(wait)).await?,
-                None => {
-                    refreshed = true;
+            let next =
+                self.judge_problem(budget, problem, &progress, safe_to_repeat, when_lost.is_some()).await?;
+            match next {
+                Go::Again(wait) => budget.unless_stopped(tokio::time::sleep(wait)).await?,
+                Go::WithNewToken => {
+                    progress.refreshed = true;
                     if let Some((_, generation)) = token {
                         self.forget(generation).await;
+                    }
+                }
+                Go::Ask(wait) => {
+                    budget.unless_stopped(tokio::time::sleep(wait)).await?;
+                    if let Some(lost) = when_lost.take() {
+                        return Ok(lost);
                     }
                 }
             }
         }
     }
 
-    /// The same for calls whose answer is only a verdict, the words of which may end in the quarantine: it is judged
-    /// without our credentials and the token. (Answers that hold rows are judged as they came.)
-    pub async fn call_for_verdict<T>(
-        &self,
-        budget: &Budget,
-        what: &str,
-        build: impl Fn(Option<&SecretString>) -> Request,
-        judge: impl Fn(&Answer, u64) -> Result<T, Problem>,
-    ) -> Result<T> {
-        let sent = std::sync::Mutex::new(None);
-        let sent = || sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let build = |token: Option<&SecretString>| {
-            *sent() = token.cloned();
-            build(token)
-        };
-        let judge = |answer: &Answer, now_ms: u64| {
-            let token = sent().clone();
-            judge(&self.without_secrets(answer, token.as_ref()), now_ms)
-        };
-        self.call(budget, what, build, judge).await
-    }
-
-    fn without_secrets(&self, answer: &Answer, token: Option<&SecretString>) -> Answer {
+    fn without_secrets(&self, answer: &Answer, token: Option<&SecretString>) -> Bytes {
         let secrets: Vec<&SecretString> = self.secrets.iter().chain(token).collect();
-        let body = crate::http::without(&String::from_utf8_lossy(&answer.body), &secrets);
-        Answer { body: body.into(), ..answer.clone() }
+        crate::http::without(&String::from_utf8_lossy(&answer.body), &secrets).into()
     }
 
-    /// Some(wait) = send again after it; None = with a new token.
     async fn judge_problem(
         &self,
         budget: &Budget,
-        what: &str,
         problem: Problem,
-        attempt: u32,
-        refreshed: bool,
-    ) -> Result<Option<Duration>> {
-        if matches!(problem.happened, Happened::Throttled(_) | Happened::LockedOut(_)) {
+        progress: &Attempts,
+        safe_to_repeat: bool,
+        can_read_back: bool,
+    ) -> Result<Go> {
+        let limited = matches!(problem.happened, Happened::Throttled(_) | Happened::LockedOut(_));
+        if limited {
             self.counters.throttled.fetch_add(1, Ordering::Relaxed);
         }
-        // A fixed token cannot be refreshed.
-        let refreshed = refreshed || !matches!(self.auth, Auth::Login { .. });
-        let next = retry::decide(&problem.happened, attempt, refreshed, budget.left(), fastrand::f64());
-        let error = Error::new(problem.kind, format!("{what}: {}", problem.message));
-        match next {
-            Next::Stop => Err(error),
-            Next::Refresh => Ok(None),
+        let waited = Duration::from_millis(self.waited_ms.load(Ordering::Relaxed));
+        let situation = Situation {
+            attempt: progress.attempt,
+            // A fixed token cannot be refreshed.
+            refreshed: progress.refreshed || !matches!(self.auth, Auth::Login { .. }),
+            safe_to_repeat,
+            can_read_back,
+            left: budget.left(),
+            budget: retry::RETRY_BUDGET.saturating_sub(waited),
+            split_calls: 0,
+            jitter: fastrand::f64(),
+        };
+        let what = progress.what;
+        match retry::decide(&problem.happened, situation) {
+            Next::Refresh => Ok(Go::WithNewToken),
+            Next::ReadBack(wait) => {
+                // Asking what became of it stands in for repeating it.
+                self.counters.retries.fetch_add(1, Ordering::Relaxed);
+                Ok(Go::Ask(self.will_wait(what, &problem, wait).await))
+            }
+            Next::Wait(wait) => Ok(Go::Again(self.will_wait(what, &problem, wait).await)),
             Next::Pause(wait) => {
+                let kind = if limited { Kind::Throttled(self.side) } else { Kind::Interrupted };
                 let message =
                     format!("{what}: {}; come back in {} s", problem.message, wait.as_secs().max(1));
-                Err(Error::new(Kind::Throttled(self.side), message).resume_after(wait))
+                Err(Error::new(kind, message).resume_after(wait))
             }
-            Next::Wait(wait) => {
-                tracing::debug!(side = %self.side, call = what, attempt, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), why = %problem.message, "will try again");
-                if let (Pace::PerSecond(pace), Happened::Throttled(_)) = (&self.pace, &problem.happened) {
-                    pace.slow_down(wait).await;
-                }
-                Ok(Some(wait))
+            // Rows are the target's business: it asks for itself.
+            Next::Stop | Next::Split | Next::SkipRow => {
+                Err(Error::new(problem.kind, format!("{what}: {}", problem.message)))
             }
         }
+    }
+
+    async fn will_wait(&self, what: &str, problem: &Problem, wait: Duration) -> Duration {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(side = %self.side, call = what, wait_ms, why = %problem.message, "will try again");
+        self.waited_ms.fetch_add(wait_ms, Ordering::Relaxed);
+        if let Pace::PerSecond(pace) = &self.pace {
+            match problem.happened {
+                // Stops all workers, not only this one.
+                Happened::Throttled(_) => pace.slow_down(wait).await,
+                Happened::ServerError => pace.slow_down(Duration::ZERO).await,
+                _ => {}
+            }
+        }
+        wait
     }
 
     async fn went_well(&self) {
@@ -284,23 +369,29 @@ impl Client {
     async fn once<T>(
         &self,
         budget: &Budget,
-        what: &str,
+        progress: &Attempts,
         request: Request,
-        token: Option<&SecretString>,
+        sent: Sent<'_>,
         judge: &impl Fn(&Answer, u64) -> Result<T, Problem>,
-        repeat: bool,
     ) -> Result<Result<T, Problem>> {
-        budget.unless_stopped(self.slot(budget, what)).await??;
+        let _in_flight = budget.unless_stopped(self.slot(budget, progress.what)).await??;
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        if repeat {
+        if progress.attempt > 1 {
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
         }
         let host = request.url.host_str().unwrap_or("?").to_owned();
+        let started = Instant::now();
         let answer = budget.unless_stopped(self.wire.send(request, budget.left())).await?;
+        self.took(started.elapsed()).await;
         Ok(match answer {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 let now_ms = self.clock.now_ms();
-                judge(&answer, now_ms).map_err(|problem| self.redact(problem, answer, token, judge, now_ms))
+                self.believe(&answer, now_ms).await;
+                if sent.words_only {
+                    answer.body = self.without_secrets(&answer, sent.token);
+                }
+                judge(&answer, now_ms)
+                    .map_err(|problem| self.redact(problem, answer, sent.token, judge, now_ms))
             }
             // The deadline cut the call short: the run's time is over, and nothing is wrong with the other side.
             Err(_) if budget.left().is_zero() => return Err(interrupted("the run's time is over")),
@@ -310,6 +401,20 @@ impl Client {
                 message: format!("{} at {host}: {}", self.side, lost.message),
             }),
         })
+    }
+
+    /// A slow answer is a word too: the other side has enough to do.
+    async fn took(&self, time: Duration) {
+        match &self.pace {
+            Pace::PerSecond(pace) if time >= SLOW_ANSWER => pace.slow_down(Duration::ZERO).await,
+            _ => {}
+        }
+    }
+
+    async fn believe(&self, answer: &Answer, now_ms: u64) {
+        if let Pace::PerMinute { window, reserve_ratio } = &self.pace {
+            window.lock().await.believe(RateLimit::of(&answer.headers, now_ms), *reserve_ratio, now_ms);
+        }
     }
 
     /// The same problem in words without our credentials and the token, should the server have echoed them. The
@@ -323,10 +428,9 @@ impl Client {
         now_ms: u64,
     ) -> Problem {
         let secrets: Vec<&SecretString> = self.secrets.iter().chain(token).collect();
-        let text = String::from_utf8_lossy(&answer.body);
-        let clean = crate::http::without(&text, &secrets);
-        if clean != text {
-            answer.body = clean.into();
+        let clean = self.without_secrets(&answer, token);
+        if clean != answer.body {
+            answer.body = clean;
             if let Err(clean) = judge(&answer, now_ms) {
                 problem.message = clean.message;
             }
@@ -335,27 +439,41 @@ impl Client {
         problem
     }
 
-    async fn slot(&self, budget: &Budget, what: &str) -> Result<()> {
-        let left = budget.left();
-        if left.is_zero() {
+    async fn slot(&self, budget: &Budget, what: &str) -> Result<Option<SemaphorePermit<'_>>> {
+        if budget.left().is_zero() {
             return Err(interrupted("the run's time is over"));
         }
         match &self.pace {
-            Pace::PerSecond(pace) => pace.slot().await,
-            Pace::PerMinute(pace) => {
-                let mut pace = pace.lock().await;
-                let wait = pace.wait(self.clock.now_ms());
-                if wait >= left {
-                    let message = format!(
-                        "{what}: the calls of this minute are used up; come back in {} s",
-                        wait.as_secs() + 1
-                    );
-                    return Err(Error::new(Kind::Throttled(self.side), message).resume_after(wait));
-                }
-                tokio::time::sleep(wait).await;
-                pace.count(self.clock.now_ms());
+            Pace::PerSecond(pace) => Ok(pace.slot().await),
+            Pace::PerMinute { window, .. } => {
+                self.slot_of_the_minute(budget, what, &mut *window.lock().await).await.map(|()| None)
             }
         }
+    }
+
+    async fn slot_of_the_minute(&self, budget: &Budget, what: &str, window: &mut PerMinute) -> Result<()> {
+        loop {
+            let wait = window.wait(self.clock.now_ms());
+            if wait >= budget.left() {
+                let message = format!(
+                    "{what}: the calls of this minute are used up; come back in {} s",
+                    wait.as_secs() + 1
+                );
+                return Err(Error::new(Kind::Throttled(self.side), message).resume_after(wait));
+            }
+            if wait.is_zero() {
+                break;
+            }
+            tokio::time::sleep(wait).await;
+        }
+        if window.reserve(self.clock.now_ms())
+            && let Some(lease) = &budget.lease
+            && let Err(error) = lease.note_calls(window.kept_ms()).await
+        {
+            window.give_back();
+            return Err(error);
+        }
+        window.count(self.clock.now_ms());
         Ok(())
     }
 
@@ -384,15 +502,16 @@ impl Client {
         request: &Request,
         read: fn(&Answer, u64) -> Result<Token, Problem>,
     ) -> Result<Token> {
-        let mut attempt = 0;
+        // A refused login is final: there is nothing to refresh.
+        let mut progress = Attempts { what: "token", attempt: 0, refreshed: true };
+        let sent = Sent { token: None, words_only: false };
         loop {
-            attempt += 1;
-            let problem = match self.once(budget, "token", request.clone(), None, &read, attempt > 1).await? {
+            progress.attempt += 1;
+            let problem = match self.once(budget, &progress, request.clone(), sent, &read).await? {
                 Ok(token) => return Ok(token),
                 Err(problem) => problem,
             };
-            // A refused login is final: there is nothing to refresh.
-            if let Some(wait) = self.judge_problem(budget, "token", problem, attempt, true).await? {
+            if let Go::Again(wait) = self.judge_problem(budget, problem, &progress, true, false).await? {
                 budget.unless_stopped(tokio::time::sleep(wait)).await?;
             }
         }

@@ -1,35 +1,50 @@
-//! One clock for the whole run: wall time that follows tokio's timer, so that a paused test clock moves both.
+//! One clock for the whole run: the system's, or in tests one that follows tokio's timer, so that pausing moves both.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// Wall-clock time derived from tokio's monotonic timer.
+/// Wall-clock time.
 ///
-/// Reading the system clock directly would leave tests with two clocks that disagree: the timer that
-/// they pause and wind on, and the wall that they cannot. `Clock` pins the wall time once and counts on
-/// from there with the timer. It is read again for each run, so drift is bounded by the length of a run.
+/// The program reads the system's clock each time: a frozen Lambda environment stops its monotonic timer and keeps
+/// the wall right. A test that read it would have two clocks that disagree, the timer that it pauses and winds,
+/// and the wall that it cannot: there the wall is pinned once and counts on with the timer.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    started: Instant,
-    wall_at_start_ms: u64,
+pub enum Clock {
+    /// The system's.
+    System,
+    /// Follows tokio's timer.
+    Pinned {
+        /// When it was pinned.
+        at: Instant,
+        /// Milliseconds since 1970-01-01 UTC at that moment.
+        wall_ms: u64,
+    },
 }
 
 impl Clock {
-    /// A clock that starts at the system's time.
+    /// The system's clock.
     pub fn system() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::starting_at_ms(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+        Self::System
     }
 
-    /// A clock that starts at a given time, in milliseconds since 1970-01-01 UTC.
-    pub fn starting_at_ms(wall_at_start_ms: u64) -> Self {
-        Self { started: Instant::now(), wall_at_start_ms }
+    /// A clock that starts at the system's time and follows tokio's timer.
+    pub fn pinned() -> Self {
+        Self::starting_at_ms(Self::System.now_ms())
+    }
+
+    /// A clock that starts at a given time, in milliseconds since 1970-01-01 UTC, and follows tokio's timer.
+    pub fn starting_at_ms(wall_ms: u64) -> Self {
+        Self::Pinned { at: Instant::now(), wall_ms }
     }
 
     /// Now, in milliseconds since 1970-01-01 UTC.
     pub fn now_ms(&self) -> u64 {
-        self.wall_at_start_ms + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+        let (since, wall_ms) = match self {
+            Self::System => (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), 0),
+            Self::Pinned { at, wall_ms } => (at.elapsed(), *wall_ms),
+        };
+        wall_ms.saturating_add(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Now, as a timestamp that prints as RFC 3339 in UTC.

@@ -35,17 +35,26 @@ pub struct Request {
     pub headers: Vec<(String, SecretString)>,
     /// JSON body.
     pub body: Option<Bytes>,
+    /// Whether it may be sent again when it may have had its effect: a read always, a write where its rows carry
+    /// their ids.
+    pub safe_to_repeat: bool,
 }
 
 impl Request {
     /// A GET.
     pub fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, headers: Vec::new(), body: None }
+        Self { method: Method::GET, url, headers: Vec::new(), body: None, safe_to_repeat: true }
     }
 
-    /// A POST of JSON.
+    /// A POST of JSON; it is not repeated unless [`Self::safe_to_repeat`] says so.
     pub fn post(url: Url, body: impl Into<Bytes>) -> Self {
-        Self { method: Method::POST, url, headers: Vec::new(), body: Some(body.into()) }
+        let body = Some(body.into());
+        Self { method: Method::POST, url, headers: Vec::new(), body, safe_to_repeat: false }
+    }
+
+    /// The same, which may be repeated.
+    pub fn safe_to_repeat(self) -> Self {
+        Self { safe_to_repeat: true, ..self }
     }
 
     /// The same with `Authorization: Bearer …`.

@@ -28,6 +28,7 @@ pub mod aws;
 pub mod client;
 pub mod clock;
 pub mod http;
+pub mod lease;
 pub mod metrics;
 pub mod okki;
 pub mod pace;

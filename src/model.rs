@@ -143,6 +143,10 @@ pub struct Catalogue {
     pub held: Vec<RecordId>,
     /// Products that the source marks as deleted (`enable_flag` 0).
     pub deleted_products: u64,
+    /// The source's own time when the read began (`YYYY-MM-DD HH:mm:ss`, as it says it), if products came in more than one page.
+    pub read_began: Option<String>,
+    /// The total of products that the source gave.
+    pub source_total: u64,
     /// Time spent on parsing and cleaning.
     pub cleaned_in: std::time::Duration,
 }

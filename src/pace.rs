@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// Slowest pace after repeated throttling: one call in this time.
@@ -12,12 +12,19 @@ const SLOWEST: Duration = Duration::from_secs(10);
 const RECOVER_AFTER: u32 = 20;
 /// The window of a per-minute limit.
 pub const MINUTE_MS: u64 = 60_000;
+/// Calls are reserved by this share of the limit: fewer writes to the store against fewer calls lost to a crash.
+const RESERVED_SHARE: usize = 8;
+/// A reservation that is not used within this time is made anew.
+const RESERVED_FOR_MS: u64 = 5_000;
 
-/// Spaces calls evenly: at most so many per second; halves on throttling and recovers step by step.
+/// Spaces calls evenly, at most so many per second and so many at a time. Both halve when the other side asks
+/// for less or grows slow, and recover step by step.
 #[derive(Debug)]
 pub struct PerSecond {
     state: Mutex<Spacing>,
+    in_flight: Semaphore,
     configured: Duration,
+    max_in_flight: usize,
 }
 
 #[derive(Debug)]
@@ -25,20 +32,23 @@ struct Spacing {
     interval: Duration,
     next: Instant,
     good: u32,
+    /// Permits that exist now.
+    permits: usize,
 }
 
 impl PerSecond {
-    /// At most `calls_per_second` (more than 0).
-    pub fn new(calls_per_second: f64) -> Self {
+    /// At most `calls_per_second` (more than 0), and `max_in_flight` at a time.
+    pub fn new(calls_per_second: f64, max_in_flight: usize) -> Self {
         let configured = Duration::from_secs_f64(1.0 / calls_per_second.clamp(0.01, 1_000_000.0));
-        Self {
-            state: Mutex::new(Spacing { interval: configured, next: Instant::now(), good: 0 }),
-            configured,
-        }
+        let max_in_flight = max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        let state = Spacing { interval: configured, next: Instant::now(), good: 0, permits: max_in_flight };
+        Self { state: Mutex::new(state), in_flight: Semaphore::new(max_in_flight), configured, max_in_flight }
     }
 
-    /// Waits for the next free slot.
-    pub async fn slot(&self) {
+    /// Waits for the next free slot. The call is in flight until the permit is dropped.
+    pub async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        let permit = self.in_flight.acquire().await.ok();
         let at = {
             let mut state = self.state.lock().await;
             let at = state.next.max(Instant::now());
@@ -46,64 +56,113 @@ impl PerSecond {
             at
         };
         tokio::time::sleep_until(at).await;
+        permit
     }
 
-    /// The other side asked for less: half the pace, and nobody calls before `wait` is over.
+    /// The other side asked for less, or is slow: half the pace, half at a time, and nobody calls before `wait` is over.
     pub async fn slow_down(&self, wait: Duration) {
         let mut state = self.state.lock().await;
         state.interval = (state.interval * 2).min(SLOWEST.max(self.configured));
         state.next = state.next.max(Instant::now() + wait);
         state.good = 0;
+        let surplus = state.permits - (state.permits / 2).max(1);
+        // Those that are taken just now cannot be forgotten: the next step takes them.
+        state.permits -= self.in_flight.forget_permits(surplus);
     }
 
     /// A good answer; enough of them bring the configured pace back.
     pub async fn went_well(&self) {
         let mut state = self.state.lock().await;
         state.good += 1;
-        if state.good >= RECOVER_AFTER && state.interval > self.configured {
-            state.interval = (state.interval * 3 / 4).max(self.configured);
-            state.good = 0;
+        if state.good < RECOVER_AFTER {
+            return;
+        }
+        state.good = 0;
+        state.interval = (state.interval * 3 / 4).max(self.configured);
+        if state.permits < self.max_in_flight {
+            state.permits += 1;
+            self.in_flight.add_permits(1);
         }
     }
 }
 
-/// A sliding window of one minute. It holds wall-clock times, so that it can be kept in the state from run to run.
+/// A sliding window of one minute. It holds wall-clock times, so that it can be kept in the store from run to run.
+///
+/// Calls are reserved a few at a time, and the reservation is kept in the store before the first of them is made:
+/// a run that is killed leaves at most calls that were never made, and never one that nobody counts.
 #[derive(Debug, Clone, Default)]
 pub struct PerMinute {
+    /// As configured.
+    configured: usize,
+    /// What the server's headers leave of it.
     limit: usize,
     calls_ms: VecDeque<u64>,
+    reserved: usize,
+    reserved_until_ms: u64,
+    hold_until_ms: u64,
 }
 
 impl PerMinute {
     /// At most `limit` calls in any minute, `calls_ms` of which were made before (wall-clock, milliseconds).
     pub fn new(limit: u32, calls_ms: impl IntoIterator<Item = u64>) -> Self {
-        Self { limit: limit.max(1) as usize, calls_ms: calls_ms.into_iter().collect() }
+        let limit = limit.max(1) as usize;
+        Self {
+            configured: limit,
+            limit,
+            calls_ms: calls_ms.into_iter().collect(),
+            reserved: 0,
+            reserved_until_ms: 0,
+            hold_until_ms: 0,
+        }
     }
 
     /// How long to wait before the next call; zero if it may go now.
     pub fn wait(&mut self, now_ms: u64) -> Duration {
-        // A call "in the future" is a clock that was set back: keep counting it, but no longer than a minute.
-        while self.calls_ms.front().is_some_and(|&at| at + MINUTE_MS <= now_ms || at > now_ms + MINUTE_MS) {
+        // A call "in the future" is a clock that was set back: count it as made now.
+        for at in self.calls_ms.iter_mut().rev().take_while(|at| **at > now_ms) {
+            *at = now_ms;
+        }
+        while self.calls_ms.front().is_some_and(|&at| at + MINUTE_MS <= now_ms) {
             self.calls_ms.pop_front();
         }
+        self.hold_until_ms = self.hold_until_ms.min(now_ms + MINUTE_MS);
         let over = (self.calls_ms.len() + 1).saturating_sub(self.limit);
-        match over.checked_sub(1).and_then(|n| self.calls_ms.get(n)) {
-            Some(&at) => Duration::from_millis((at + MINUTE_MS).saturating_sub(now_ms)),
-            None => Duration::ZERO,
+        let free_at_ms = match over.checked_sub(1).and_then(|n| self.calls_ms.get(n)) {
+            Some(&at) => at + MINUTE_MS,
+            None => now_ms,
+        };
+        Duration::from_millis(free_at_ms.max(self.hold_until_ms).saturating_sub(now_ms))
+    }
+
+    /// Reserves the next few calls if none are left; true says that [`Self::kept_ms`] must be stored before the next call.
+    pub fn reserve(&mut self, now_ms: u64) -> bool {
+        if self.reserved > 0 && now_ms < self.reserved_until_ms {
+            return false;
         }
+        let free = self.limit.saturating_sub(self.calls_ms.len());
+        self.reserved = free.min(self.limit.div_ceil(RESERVED_SHARE)).max(1);
+        self.reserved_until_ms = now_ms + RESERVED_FOR_MS;
+        true
     }
 
     /// A call is being made.
     pub fn count(&mut self, now_ms: u64) {
+        self.reserved = self.reserved.saturating_sub(1);
         self.calls_ms.push_back(now_ms);
     }
 
-    /// The calls of the last minute, to be kept in the state.
-    pub fn calls_ms(&self) -> Vec<u64> {
-        self.calls_ms.iter().copied().collect()
+    /// The run is over: what was reserved and not used is free again.
+    pub fn give_back(&mut self) {
+        self.reserved = 0;
     }
 
-    /// Adds calls that another run made (kept in the state). Those that are our own count once; of several calls in
+    /// The calls of the last minute and those that are reserved (as late as they may be made), to be kept in the store.
+    pub fn kept_ms(&self) -> Vec<u64> {
+        let reserved = std::iter::repeat_n(self.reserved_until_ms, self.reserved);
+        self.calls_ms.iter().copied().chain(reserved).collect()
+    }
+
+    /// Adds calls that another run made (kept in the store). Those that are our own count once; of several calls in
     /// one millisecond each counts.
     pub fn remember(&mut self, calls_ms: impl IntoIterator<Item = u64>) {
         let mut ours: HashMap<u64, usize> = HashMap::new();
@@ -123,9 +182,55 @@ impl PerMinute {
         self.calls_ms = all.into();
     }
 
-    /// The server's own limit is lower than ours: believe it.
-    pub fn lower_to(&mut self, limit: usize) {
-        self.limit = self.limit.min(limit.max(1));
+    /// Believes the server's own numbers (`X-RateLimit-*`), less a share that is left to others with the same key:
+    /// a limit below ours becomes ours, and when others use the minute up we hold until it is over.
+    pub fn believe(&mut self, said: RateLimit, reserve_ratio: f64, now_ms: u64) {
+        let Some(limit) = said.limit.filter(|limit| *limit > 0) else { return };
+        let reserve = share(limit, reserve_ratio);
+        self.limit = self.configured.min(limit.saturating_sub(reserve).max(1));
+        // Our own calls can use up no more than our share: below the reserve, somebody else is calling.
+        if said.remaining.is_some_and(|remaining| remaining < reserve) {
+            self.hold_until_ms = now_ms + said.reset_in_ms.unwrap_or(MINUTE_MS).min(MINUTE_MS);
+        }
+    }
+}
+
+/// A share of a limit, rounded down.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "limits are thousands of calls"
+)]
+fn share(limit: usize, ratio: f64) -> usize {
+    (limit as f64 * ratio.clamp(0.0, 1.0)).floor() as usize
+}
+
+/// What `X-RateLimit-Limit`, `-Remaining` and `-Reset` say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Calls a minute.
+    pub limit: Option<usize>,
+    /// Calls left.
+    pub remaining: Option<usize>,
+    /// Time until all are free again.
+    pub reset_in_ms: Option<u64>,
+}
+
+/// From this on, `X-RateLimit-Reset` is a time in seconds since 1970; below, seconds from now.
+const EPOCH_SECONDS_FROM: u64 = 1_000_000_000;
+
+impl RateLimit {
+    /// Reads the headers; what is missing or no number is none.
+    pub fn of(headers: &http::HeaderMap, now_ms: u64) -> Self {
+        let number =
+            |name: &str| -> Option<u64> { headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok() };
+        let count = |name: &str| number(name).and_then(|n| usize::try_from(n).ok());
+        let reset_in_ms = number("x-ratelimit-reset").map(|reset| match reset {
+            EPOCH_SECONDS_FROM.. => reset.saturating_mul(1000).saturating_sub(now_ms),
+            seconds => seconds.saturating_mul(1000),
+        });
+        Self { limit: count("x-ratelimit-limit"), remaining: count("x-ratelimit-remaining"), reset_in_ms }
     }
 }
 
@@ -153,9 +258,66 @@ mod tests {
     fn remembered_calls_of_one_millisecond_count_each_and_our_own_count_once() {
         let mut pace = PerMinute::new(9, [5, 5]);
         pace.remember([5, 5, 5, 7]);
-        assert_eq!(pace.calls_ms(), [5, 5, 5, 7]);
+        assert_eq!(pace.kept_ms(), [5, 5, 5, 7]);
         pace.remember([5, 5, 5, 7]);
-        assert_eq!(pace.calls_ms(), [5, 5, 5, 7]);
+        assert_eq!(pace.kept_ms(), [5, 5, 5, 7]);
+    }
+
+    #[test]
+    fn calls_are_reserved_before_they_are_made_and_given_back_at_the_end() {
+        let mut pace = PerMinute::new(24, []);
+        assert!(pace.reserve(1_000));
+        assert_eq!(pace.kept_ms(), [6_000; 3]);
+        pace.count(1_000);
+        assert!(!pace.reserve(2_000));
+        pace.count(2_000);
+        assert_eq!(pace.kept_ms(), [1_000, 2_000, 6_000]);
+        assert!(pace.reserve(6_000), "what is not used in time is reserved anew");
+        assert_eq!(pace.kept_ms(), [1_000, 2_000, 11_000, 11_000, 11_000]);
+        pace.give_back();
+        assert_eq!(pace.kept_ms(), [1_000, 2_000]);
+    }
+
+    #[test]
+    fn calls_of_a_clock_that_was_set_back_count_for_a_minute_and_no_longer() {
+        let mut pace = PerMinute::new(1, [3_600_000]);
+        assert_eq!(pace.wait(1_000), Duration::from_secs(60));
+        assert_eq!(pace.wait(61_000), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_server_s_own_numbers_are_believed_less_a_reserve() {
+        let mut pace = PerMinute::new(50, []);
+        let said = |limit, remaining, reset| RateLimit {
+            limit: Some(limit),
+            remaining: Some(remaining),
+            reset_in_ms: Some(reset),
+        };
+        pace.believe(said(30, 29, 60_000), 0.2, 0);
+        assert_eq!(pace.limit, 24);
+        assert_eq!(pace.wait(0), Duration::ZERO);
+        pace.believe(said(30, 5, 7_000), 0.2, 0);
+        assert_eq!(pace.wait(0), Duration::from_secs(7), "others use the same key");
+        pace.believe(said(5000, 4999, 7_000), 0.2, 0);
+        assert_eq!(pace.limit, 50, "a larger limit does not lift the configured one");
+        pace.believe(said(30, 29, 0), 0.0, 0);
+        assert_eq!(pace.limit, 30);
+    }
+
+    #[test]
+    fn rate_limit_headers_are_read_with_a_reset_in_seconds_or_as_a_time() {
+        let headers = |reset: &str| {
+            [("x-ratelimit-limit", "60"), ("x-ratelimit-remaining", "x"), ("x-ratelimit-reset", reset)]
+                .into_iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), value.parse()))
+                .filter_map(|(name, value)| Some((name, value.ok()?)))
+                .collect::<http::HeaderMap>()
+        };
+        let now_ms = 1_800_000_000_000;
+        let said = RateLimit::of(&headers("12"), now_ms);
+        assert_eq!(said, RateLimit { limit: Some(60), remaining: None, reset_in_ms: Some(12_000) });
+        assert_eq!(RateLimit::of(&headers("1800000030"), now_ms).reset_in_ms, Some(30_000));
+        assert_eq!(RateLimit::of(&headers("soon"), now_ms).reset_in_ms, None);
     }
 
     #[test]
@@ -167,7 +329,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn throttling_halves_the_pace_and_stops_everybody_until_the_wait_is_over() {
-        let pace = PerSecond::new(10.0);
+        let pace = PerSecond::new(10.0, 4);
         let start = Instant::now();
         pace.slot().await;
         pace.slow_down(Duration::from_secs(5)).await;
@@ -183,5 +345,21 @@ mod tests {
         let before = Instant::now();
         pace.slot().await;
         assert_eq!(before.elapsed().as_millis(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_halves_the_number_at_a_time_and_good_answers_bring_it_back() {
+        let pace = PerSecond::new(1_000.0, 4);
+        let free = || pace.in_flight.available_permits();
+        pace.slow_down(Duration::ZERO).await;
+        assert_eq!(free(), 2);
+        for _ in 0..3 {
+            pace.slow_down(Duration::ZERO).await;
+        }
+        assert_eq!(free(), 1);
+        for _ in 0..RECOVER_AFTER * 9 {
+            pace.went_well().await;
+        }
+        assert_eq!(free(), 4);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Catalogue, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
-use crate::state::{Fingerprint, State};
+use crate::state::{Fingerprint, Refusal, State};
 use crate::transform::{Misfit, Renderer, RowMap};
 
 /// Deleting this many rows or fewer is never refused: small catalogues change by large ratios.
@@ -88,8 +88,31 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Counts.
     pub counts: PlanCounts,
-    /// Rows (or items of rows) that do not fit the field map.
+    /// Rows (or items of rows) that do not fit the field map, and those that are held back.
     pub rejected: Vec<Rejected>,
+    /// Rows that the target refused in an earlier run and whose turn has not come.
+    pub held_back: HashSet<RecordId>,
+}
+
+/// What a read found, for the guard.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Whether it found no row at all of the kind that the target holds.
+    pub nothing: bool,
+    /// Number of products, where they are items inside the target's rows.
+    pub items: Option<u64>,
+}
+
+impl Found {
+    /// Of this catalogue.
+    pub fn of(catalogue: &Catalogue, map: &RowMap) -> Self {
+        let products = catalogue.product_count() as u64;
+        let rows = if map.per_product() { products } else { catalogue.groups.len() as u64 };
+        Self {
+            nothing: rows == 0 && catalogue.rejected.is_empty(),
+            items: (map.uses_products() && !map.per_product()).then_some(products),
+        }
+    }
 }
 
 impl Plan {
@@ -133,6 +156,10 @@ impl Plan {
 
     fn compare(&mut self, state: &State, id: RecordId, origin: Origin, row: &[u8]) {
         let fingerprint = Fingerprint::of(row);
+        if let Some(refusal) = state.holds_back(&id, fingerprint) {
+            self.hold_back(id, refusal, state.runs, row);
+            return;
+        }
         let (action, count) = match state.rows.get(&id) {
             None | Some(&Fingerprint::UNKNOWN) => (Action::Create, &mut self.counts.create),
             Some(known) if *known == fingerprint => (Action::Keep, &mut self.counts.unchanged),
@@ -145,6 +172,13 @@ impl Plan {
     fn delete_absent(&mut self, state: &State, kept: &HashSet<RecordId>) {
         let mut gone: Vec<&RecordId> = state.rows.keys().filter(|id| !kept.contains(*id)).collect();
         gone.sort_unstable_by(|a, b| crate::model::id_order(a, b));
+        gone.retain(|id| match state.holds_back(id, Fingerprint::UNKNOWN) {
+            Some(refusal) => {
+                self.hold_back((*id).clone(), refusal, state.runs, b"null");
+                false
+            }
+            None => true,
+        });
         self.counts.delete = gone.len() as u64;
         self.changes.extend(gone.into_iter().map(|id| Change {
             id: id.clone(),
@@ -152,6 +186,18 @@ impl Plan {
             origin: Origin::Gone,
             fingerprint: Fingerprint(0),
         }));
+    }
+
+    fn hold_back(&mut self, id: RecordId, refusal: &Refusal, runs: u64, row: &[u8]) {
+        let reason = format!(
+            "refused by the target {} times, tried again in {} runs or when it changes: {}",
+            refusal.times,
+            refusal.not_before_run.saturating_sub(runs),
+            refusal.said
+        );
+        let row = String::from_utf8_lossy(row);
+        self.rejected.push(Rejected::new(RowKind::Record, Some(id.to_string()), reason, &row));
+        self.held_back.insert(id);
     }
 
     fn reject(&mut self, catalogue: &Catalogue, group: usize, misfits: Vec<Misfit>) {
@@ -174,31 +220,39 @@ impl Plan {
         self.counts.create + self.counts.update + self.counts.delete
     }
 
-    /// Refuses a plan that deletes too much: a source that answers with little is more often broken than emptied.
-    pub fn check(&self, state: &State, source_is_empty: bool, guard: Guard) -> Result<()> {
+    /// Refuses a plan that takes away too much: a source that answers with little is more often broken than emptied.
+    pub fn check(&self, state: &State, found: &Found, guard: Guard) -> Result<()> {
         if guard.lifted {
             return Ok(());
         }
         let known = state.rows.len() as u64;
-        let allow =
-            "if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)";
-        if source_is_empty && known > 0 {
+        let refuse = |what: String| {
             let message = format!(
-                "the source answered no row at all, the target holds {known}; nothing was written; {allow}"
+                "{what}; nothing was written; if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)"
             );
-            return Err(Error::new(Kind::GuardRefused, message));
+            Err(Error::new(Kind::GuardRefused, message))
+        };
+        if found.nothing && known > 0 {
+            return refuse(format!("the source answered no row at all, the target holds {known}"));
+        }
+        let allowed = guard.max_delete_ratio;
+        if let (Some(before), Some(now)) = (state.source_products, found.items) {
+            let lost = before.saturating_sub(now);
+            if (now == 0 && before > 0) || is_too_much(lost, before, allowed) {
+                return refuse(format!(
+                    "the source answered {now} products, the last complete run saw {before} ({:.0} % fewer), guard.max_delete_ratio allows {:.0} %",
+                    ratio(lost, before) * 100.0,
+                    allowed * 100.0
+                ));
+            }
         }
         let deletes = self.counts.delete;
-        // Row counts are far below 2^52, where f64 is exact.
-        #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
-        let ratio = if known == 0 { 0.0 } else { deletes as f64 / known as f64 };
-        if deletes > GUARD_MIN_DELETES && ratio > guard.max_delete_ratio {
-            let message = format!(
-                "the plan deletes {deletes} of {known} rows ({:.0} %), guard.max_delete_ratio allows {:.0} %; nothing was written; {allow}",
-                ratio * 100.0,
-                guard.max_delete_ratio * 100.0
-            );
-            return Err(Error::new(Kind::GuardRefused, message));
+        if is_too_much(deletes, known, allowed) {
+            return refuse(format!(
+                "the plan deletes {deletes} of {known} rows ({:.0} %), guard.max_delete_ratio allows {:.0} %",
+                ratio(deletes, known) * 100.0,
+                allowed * 100.0
+            ));
         }
         Ok(())
     }
@@ -219,6 +273,15 @@ impl Plan {
         }
         lines
     }
+}
+
+fn is_too_much(gone: u64, of: u64, allowed: f64) -> bool {
+    gone > GUARD_MIN_DELETES && ratio(gone, of) > allowed
+}
+
+#[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52, where f64 is exact")]
+fn ratio(part: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { part as f64 / of as f64 }
 }
 
 fn heading(group: &crate::model::Group) -> Line {

@@ -1,6 +1,8 @@
-//! What to do after a call: one pure function from (what happened, attempt, time left) to the next step.
+//! What to do after a call: one pure function from (what happened, the situation) to the next step.
 
 use std::time::Duration;
+
+use crate::mutants::Mutant;
 
 /// Attempts per call, the first included.
 pub const MAX_ATTEMPTS: u32 = 6;
@@ -12,6 +14,10 @@ pub const BACKOFF_CAP: Duration = Duration::from_secs(20);
 pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(3600);
 /// Longest wait inside a run; a longer one ends it, since a Lambda function pays for sleeping.
 pub const PATIENCE: Duration = Duration::from_secs(75);
+/// All waits of a run for one side together: an outage costs minutes, whatever the number of calls.
+pub const RETRY_BUDGET: Duration = Duration::from_secs(300);
+/// Pause after a limit that did not say how long it lasts.
+const PAUSE_WITHOUT_A_WORD: Duration = Duration::from_secs(60);
 
 /// What one attempt came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +34,31 @@ pub enum Happened {
     Unauthorized,
     /// The request itself is refused: the same request will be refused again.
     Refused,
+    /// A batch of so many rows was refused because of a row, or for its size.
+    RowsRefused(usize),
+    /// A batch of so many rows was stored in part; the answer does not say which part.
+    PartlyStored(usize),
+}
+
+/// What the decision depends on, besides what happened.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation {
+    /// Attempts made, this one included: from 1.
+    pub attempt: u32,
+    /// Whether the token has been replaced for this call already (or cannot be).
+    pub refreshed: bool,
+    /// Whether the request may be sent again although it may have had its effect.
+    pub safe_to_repeat: bool,
+    /// Whether it is cheap to ask what became of the request.
+    pub can_read_back: bool,
+    /// The run's time left.
+    pub left: Duration,
+    /// What is left of the run's [`RETRY_BUDGET`].
+    pub budget: Duration,
+    /// Calls left for finding refused rows by halving.
+    pub split_calls: u32,
+    /// Uniform in 0.0..1.0.
+    pub jitter: f64,
 }
 
 /// What to do next.
@@ -37,36 +68,64 @@ pub enum Next {
     Wait(Duration),
     /// Fetch a new token and send it again.
     Refresh,
+    /// Wait that long and ask which rows are stored.
+    ReadBack(Duration),
+    /// Send it again in two halves.
+    Split,
+    /// Quarantine the row and go on.
+    SkipRow,
     /// End the run as paused; come back after that long.
     Pause(Duration),
     /// Give up with the error that happened.
     Stop,
 }
 
-/// Decides. `attempt` counts from 1, `left` is the run's time left, `jitter` is uniform in 0.0..1.0.
-pub fn decide(happened: &Happened, attempt: u32, refreshed: bool, left: Duration, jitter: f64) -> Next {
-    let wait = match happened {
-        Happened::Refused => return Next::Stop,
-        Happened::Unauthorized if refreshed => return Next::Stop,
-        Happened::Unauthorized => return Next::Refresh,
-        Happened::LockedOut(wait) => return Next::Pause((*wait).min(RETRY_AFTER_CAP)),
-        Happened::Throttled(Some(wait)) => (*wait).min(RETRY_AFTER_CAP),
-        Happened::Throttled(None) | Happened::Lost | Happened::ServerError => backoff(attempt, jitter),
-    };
-    let throttled = matches!(happened, Happened::Throttled(_));
-    if attempt >= MAX_ATTEMPTS {
-        return if throttled { Next::Pause(wait.max(Duration::from_secs(60))) } else { Next::Stop };
+/// Decides.
+pub fn decide(happened: &Happened, now: Situation) -> Next {
+    match happened {
+        Happened::Refused => Next::Stop,
+        Happened::Unauthorized if now.refreshed => Next::Stop,
+        Happened::Unauthorized => Next::Refresh,
+        Happened::RowsRefused(rows) => smaller(*rows, now),
+        Happened::PartlyStored(_) if now.can_read_back => Next::ReadBack(Duration::ZERO),
+        Happened::PartlyStored(rows) => smaller(*rows, now),
+        Happened::LockedOut(_) if Mutant::KnockOnALockout.lives() => wait_for(backoff(now), false, now),
+        Happened::LockedOut(wait) => Next::Pause((*wait).min(RETRY_AFTER_CAP)),
+        Happened::Throttled(Some(wait)) => wait_for((*wait).min(RETRY_AFTER_CAP), true, now),
+        Happened::Throttled(None) => wait_for(backoff(now), true, now),
+        Happened::Lost if now.can_read_back => match wait_for(backoff(now), false, now) {
+            Next::Wait(wait) => Next::ReadBack(wait),
+            other => other,
+        },
+        Happened::Lost | Happened::ServerError if !now.safe_to_repeat => Next::Stop,
+        Happened::Lost | Happened::ServerError => wait_for(backoff(now), false, now),
     }
-    if wait > PATIENCE || wait >= left {
-        return if throttled { Next::Pause(wait) } else { Next::Stop };
+}
+
+fn smaller(rows: usize, now: Situation) -> Next {
+    match rows {
+        0 | 1 => Next::SkipRow,
+        _ if now.split_calls < 2 => Next::Stop,
+        _ => Next::Split,
     }
-    Next::Wait(wait)
+}
+
+fn wait_for(wait: Duration, throttled: bool, now: Situation) -> Next {
+    if now.attempt >= MAX_ATTEMPTS || wait > now.budget {
+        return if throttled { Next::Pause(wait.max(PAUSE_WITHOUT_A_WORD)) } else { Next::Stop };
+    }
+    // The run ends before the wait does: whether the other side comes back is for the next run to see.
+    if wait >= now.left {
+        return Next::Pause(wait);
+    }
+    if wait > PATIENCE { Next::Pause(wait) } else { Next::Wait(wait) }
 }
 
 /// Exponential backoff with full jitter (but never less than a tenth, so that repeats do not come in a burst).
-fn backoff(attempt: u32, jitter: f64) -> Duration {
-    let ceiling = BACKOFF_BASE.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(BACKOFF_CAP);
-    ceiling.mul_f64(jitter.clamp(0.1, 1.0))
+fn backoff(now: Situation) -> Duration {
+    let doublings = now.attempt.saturating_sub(1).min(16);
+    let ceiling = BACKOFF_BASE.saturating_mul(1 << doublings).min(BACKOFF_CAP);
+    ceiling.mul_f64(now.jitter.clamp(0.1, 1.0))
 }
 
 /// Reads `Retry-After`: seconds, or an HTTP date.
@@ -88,34 +147,76 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
     const HOUR: Duration = Duration::from_secs(3600);
 
+    const USUAL: Situation = Situation {
+        attempt: 1,
+        refreshed: false,
+        safe_to_repeat: true,
+        can_read_back: false,
+        left: HOUR,
+        budget: RETRY_BUDGET,
+        split_calls: 64,
+        jitter: 1.0,
+    };
+
     #[test]
     fn the_whole_judgement() {
         let s = Duration::from_secs;
         let ms = Duration::from_millis;
-        let last = MAX_ATTEMPTS;
+        let nth = |attempt| Situation { attempt, ..USUAL };
+        let last = nth(MAX_ATTEMPTS);
+        let short = |left| Situation { left, ..USUAL };
+        let spent = Situation { budget: ms(100), ..USUAL };
+        let refreshed = Situation { refreshed: true, ..USUAL };
+        let once_only = Situation { safe_to_repeat: false, ..USUAL };
+        let asks = Situation { can_read_back: true, ..USUAL };
+        let no_splits = Situation { split_calls: 1, ..USUAL };
         #[rustfmt::skip]
-        let table: &[(Happened, u32, bool, Duration, Next)] = &[
-            (Happened::Lost,                       1, false, HOUR,   Next::Wait(ms(250))),
-            (Happened::Lost,                       3, false, HOUR,   Next::Wait(s(1))),
-            (Happened::Lost,                       3, false, ms(900), Next::Stop),
-            (Happened::Lost,                    last, false, HOUR,   Next::Stop),
-            (Happened::ServerError,                2, false, HOUR,   Next::Wait(ms(500))),
-            (Happened::ServerError,             last, false, HOUR,   Next::Stop),
-            (Happened::Throttled(None),            1, false, HOUR,   Next::Wait(ms(250))),
-            (Happened::Throttled(Some(s(3))),      1, false, HOUR,   Next::Wait(s(3))),
-            (Happened::Throttled(Some(s(300))),    1, false, HOUR,   Next::Pause(s(300))),
-            (Happened::Throttled(Some(s(30))),     1, false, s(20),  Next::Pause(s(30))),
-            (Happened::Throttled(Some(s(1))),   last, false, HOUR,   Next::Pause(MINUTE)),
-            (Happened::Throttled(Some(s(86_400 * 365))), 1, false, HOUR, Next::Pause(HOUR)),
-            (Happened::LockedOut(s(300)),          1, false, HOUR,   Next::Pause(s(300))),
-            (Happened::Unauthorized,               1, false, HOUR,   Next::Refresh),
-            (Happened::Unauthorized,               2, true,  HOUR,   Next::Stop),
-            (Happened::Refused,                    1, false, HOUR,   Next::Stop),
+        let table: &[(Happened, Situation, Next)] = &[
+            (Happened::Lost,                             USUAL,        Next::Wait(ms(250))),
+            (Happened::Lost,                             nth(3),       Next::Wait(s(1))),
+            (Happened::Lost,                             asks,         Next::ReadBack(ms(250))),
+            (Happened::Lost,                             once_only,    Next::Stop),
+            (Happened::Lost,                             short(ms(99)), Next::Pause(ms(250))),
+            (Happened::Lost,                             spent,        Next::Stop),
+            (Happened::Lost,                             last,         Next::Stop),
+            (Happened::ServerError,                      nth(2),       Next::Wait(ms(500))),
+            (Happened::ServerError,                      asks,         Next::Wait(ms(250))),
+            (Happened::ServerError,                      once_only,    Next::Stop),
+            (Happened::ServerError,                      short(ms(99)), Next::Pause(ms(250))),
+            (Happened::ServerError,                      spent,        Next::Stop),
+            (Happened::ServerError,                      last,         Next::Stop),
+            (Happened::Throttled(None),                  USUAL,        Next::Wait(ms(250))),
+            (Happened::Throttled(None),                  spent,        Next::Pause(MINUTE)),
+            (Happened::Throttled(Some(s(3))),            USUAL,        Next::Wait(s(3))),
+            (Happened::Throttled(Some(s(3))),            once_only,    Next::Wait(s(3))),
+            (Happened::Throttled(Some(s(76))),           USUAL,        Next::Pause(s(76))),
+            (Happened::Throttled(Some(s(30))),           short(s(20)), Next::Pause(s(30))),
+            (Happened::Throttled(Some(s(1))),            last,         Next::Pause(MINUTE)),
+            (Happened::Throttled(Some(s(86_400 * 365))), USUAL,        Next::Pause(HOUR)),
+            (Happened::LockedOut(s(300)),                USUAL,        Next::Pause(s(300))),
+            (Happened::LockedOut(s(300)),                short(s(9)),  Next::Pause(s(300))),
+            (Happened::Unauthorized,                     USUAL,        Next::Refresh),
+            (Happened::Unauthorized,                     refreshed,    Next::Stop),
+            (Happened::Refused,                          USUAL,        Next::Stop),
+            (Happened::RowsRefused(500),                 USUAL,        Next::Split),
+            (Happened::RowsRefused(500),                 asks,         Next::Split),
+            (Happened::RowsRefused(500),                 no_splits,    Next::Stop),
+            (Happened::RowsRefused(1),                   no_splits,    Next::SkipRow),
+            (Happened::PartlyStored(500),                asks,         Next::ReadBack(Duration::ZERO)),
+            (Happened::PartlyStored(500),                USUAL,        Next::Split),
+            (Happened::PartlyStored(1),                  USUAL,        Next::SkipRow),
         ];
-        for (happened, attempt, refreshed, left, expected) in table {
-            let next = decide(happened, *attempt, *refreshed, *left, 1.0);
-            assert_eq!(next, *expected, "{happened:?}, attempt {attempt}, {left:?} left");
+        for (happened, situation, expected) in table {
+            assert_eq!(decide(happened, *situation), *expected, "{happened:?} in {situation:?}");
         }
+    }
+
+    #[test]
+    fn backoff_is_spread_over_all_of_its_range_and_capped() {
+        let at = |attempt, jitter| backoff(Situation { attempt, jitter, ..USUAL });
+        assert_eq!(at(3, 0.0), Duration::from_millis(100));
+        assert_eq!(at(3, 0.5), Duration::from_millis(500));
+        assert_eq!(at(60, 1.0), BACKOFF_CAP);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The state: what the target has acknowledged, as a fingerprint per row. Pure; `store.rs` saves it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -9,12 +9,19 @@ use crate::error::{Error, Kind, Result};
 use crate::model::RecordId;
 
 /// Written into each state; a higher one is refused, since an older program would forget what it cannot read.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+/// A refused row is tried again at the latest after so many runs.
+pub const LONGEST_DISTANCE_RUNS: u64 = 32;
 const FORMAT_NAME: &str = "okki-sync state";
 
 /// Where a connection's state stands in the store.
 pub fn path(connection: &str) -> String {
     format!("state/{connection}.state")
+}
+
+/// Where the version before it stands.
+pub fn previous_path(connection: &str) -> String {
+    format!("state/{connection}.state.previous")
 }
 
 /// Identifies the content of a row: XXH3, 128 bits, of its bytes.
@@ -38,13 +45,52 @@ impl Fingerprint {
 pub struct State {
     /// Acknowledged rows, and with [`Fingerprint::UNKNOWN`] those that may have been sent.
     pub rows: HashMap<RecordId, Fingerprint>,
-    /// Calls to the target in the last minute, wall-clock milliseconds.
-    pub target_calls_ms: Vec<u64>,
-    /// The target wants no call before this, wall-clock milliseconds.
-    pub target_blocked_until_ms: Option<u64>,
+    /// Rows that the target refused, and when they are tried again.
+    pub refused: BTreeMap<RecordId, Refusal>,
+    /// Runs that came to a plan: what the distance of refused rows is counted in.
+    pub runs: u64,
+    /// Products that the source had when the last run came to its end; the guard compares with it.
+    pub source_products: Option<u64>,
 }
 
-/// First line of the file; the rows follow, one a line: 32 hexadecimal digits, a space, the id as JSON.
+/// A row that the target refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Fingerprint of the content that was refused (32 hexadecimal digits; all zero for a deletion).
+    #[serde(with = "hexadecimal")]
+    pub fingerprint: Fingerprint,
+    /// How often.
+    pub times: u32,
+    /// Not before this run, unless its content changes.
+    pub not_before_run: u64,
+    /// The target's words.
+    pub said: String,
+}
+
+impl State {
+    /// Notes that the target refused a row: it is tried again in the next run, then after 2, 4, 8 … runs.
+    pub fn refuse(&mut self, id: RecordId, fingerprint: Fingerprint, said: String) {
+        // Now it is known that the target does not hold it.
+        if self.rows.get(&id) == Some(&Fingerprint::UNKNOWN) {
+            self.rows.remove(&id);
+        }
+        let before = self.refused.get(&id).filter(|refusal| refusal.fingerprint == fingerprint);
+        let times = before.map_or(1, |refusal| refusal.times.saturating_add(1));
+        let distance = (1_u64 << (times - 1).min(63)).min(LONGEST_DISTANCE_RUNS);
+        let not_before_run = self.runs.saturating_add(distance);
+        self.refused.insert(id, Refusal { fingerprint, times, not_before_run, said });
+    }
+
+    /// The refusal because of which a row of this content is not sent in this run.
+    pub fn holds_back(&self, id: &RecordId, fingerprint: Fingerprint) -> Option<&Refusal> {
+        self.refused
+            .get(id)
+            .filter(|refusal| refusal.fingerprint == fingerprint && self.runs < refusal.not_before_run)
+    }
+}
+
+/// First line of the file; the acknowledged rows follow, one a line: 32 hexadecimal digits, a space, the id as JSON.
+/// Refused rows come last, one a line: `!`, a space, and the refusal as JSON with its `id`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: String,
@@ -52,11 +98,32 @@ struct Header {
     connection: String,
     target: String,
     rows: usize,
+    refused: usize,
+    runs: u64,
+    source_products: Option<u64>,
+    /// Of the header with an empty checksum, and of all lines below it.
     checksum: String,
-    #[serde(default)]
-    target_calls_ms: Vec<u64>,
-    #[serde(default)]
-    target_blocked_until_ms: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RefusedLine {
+    id: RecordId,
+    #[serde(flatten)]
+    refusal: Refusal,
+}
+
+mod hexadecimal {
+    use super::Fingerprint;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(fingerprint: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{:032x}", fingerprint.0))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
+        let text = String::deserialize(from)?;
+        u128::from_str_radix(&text, 16).map(Fingerprint).map_err(serde::de::Error::custom)
+    }
 }
 
 fn checksum(header_without_it: &str, body: &str) -> String {
@@ -68,18 +135,9 @@ fn checksum(header_without_it: &str, body: &str) -> String {
 }
 
 impl Header {
-    /// What the checksum covers of the header: all of it but the checksum itself.
-    fn covered(&self) -> String {
-        format!(
-            "{} {} {} {} {} {:?} {:?}",
-            self.format,
-            self.version,
-            self.connection,
-            self.target,
-            self.rows,
-            self.target_calls_ms,
-            self.target_blocked_until_ms
-        )
+    /// The header's line; without its checksum it is what the checksum covers.
+    fn line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 
@@ -95,29 +153,34 @@ impl State {
             // Writing into a string cannot fail.
             let _ = writeln!(body, "{:032x} {id}", fingerprint.0);
         }
+        for (id, refusal) in &self.refused {
+            let line = RefusedLine { id: id.clone(), refusal: refusal.clone() };
+            let _ = writeln!(body, "! {}", serde_json::to_string(&line).unwrap_or_default());
+        }
         let mut header = Header {
             format: FORMAT_NAME.to_owned(),
             version: FORMAT_VERSION,
             connection: connection.to_owned(),
             target: target.to_owned(),
             rows: self.rows.len(),
+            refused: self.refused.len(),
+            runs: self.runs,
+            source_products: self.source_products,
             checksum: String::new(),
-            target_calls_ms: self.target_calls_ms.clone(),
-            target_blocked_until_ms: self.target_blocked_until_ms,
         };
-        header.checksum = checksum(&header.covered(), &body);
-        let header = serde_json::to_string(&header).unwrap_or_default();
-        format!("{header}\n{body}")
+        header.checksum = checksum(&header.line(), &body);
+        format!("{}\n{body}", header.line())
     }
 
-    /// Reads a state; one that is damaged, newer, or another connection's or target's is refused by name.
+    /// Reads a state; one that is damaged, of another version, or another connection's or target's is refused by name.
     pub fn from_bytes(bytes: &[u8], connection: &str, target: &str) -> Result<Self> {
         let bad = |what: String| {
             Error::new(Kind::BadState, format!("state of connection \"{connection}\": {what}"))
         };
         let damaged = |what: &str| {
             bad(format!(
-                "is damaged ({what}); nothing was written; restore an earlier version, or remove it to send every row again"
+                "is damaged ({what}); nothing was written; put {} in its place, or make it anew with okki-sync state rebuild",
+                previous_path(connection)
             ))
         };
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;
@@ -133,9 +196,15 @@ impl State {
                 "has format version {version}, this program knows up to {FORMAT_VERSION}; use the newer program"
             )));
         }
-        let header: Header =
+        if version < u64::from(FORMAT_VERSION) {
+            return Err(bad(format!(
+                "has format version {version} of an early program, this one knows {FORMAT_VERSION}; make it anew with okki-sync state rebuild"
+            )));
+        }
+        let mut header: Header =
             serde_json::from_value(plain).map_err(|_| damaged("its header lacks a field"))?;
-        if checksum(&header.covered(), body) != header.checksum {
+        let said = std::mem::take(&mut header.checksum);
+        if checksum(&header.line(), body) != said {
             return Err(damaged("its checksum does not match"));
         }
         if header.connection != connection {
@@ -143,20 +212,31 @@ impl State {
         }
         if header.target != target {
             return Err(bad(format!(
-                "speaks of another target ({}, now {target}); give the new target its own connection name, or remove the state to send every row there",
+                "speaks of another target ({}, now {target}); give the new target its own connection name, or make the state anew with okki-sync state rebuild",
                 header.target
             )));
         }
-        let rows =
-            body.lines().map(row).collect::<Option<HashMap<_, _>>>().ok_or_else(|| damaged("a row"))?;
-        if rows.len() != header.rows {
+        let mut state =
+            Self { runs: header.runs, source_products: header.source_products, ..Self::default() };
+        state.rows.reserve(header.rows);
+        for line in body.lines() {
+            state.take_line(line).ok_or_else(|| damaged("a row"))?;
+        }
+        if (state.rows.len(), state.refused.len()) != (header.rows, header.refused) {
             return Err(damaged("rows are missing"));
         }
-        Ok(Self {
-            rows,
-            target_calls_ms: header.target_calls_ms,
-            target_blocked_until_ms: header.target_blocked_until_ms,
-        })
+        Ok(state)
+    }
+
+    fn take_line(&mut self, line: &str) -> Option<()> {
+        if let Some(json) = line.strip_prefix("! ") {
+            let line: RefusedLine = serde_json::from_str(json).ok()?;
+            self.refused.insert(line.id, line.refusal);
+        } else {
+            let (id, fingerprint) = row(line)?;
+            self.rows.insert(id, fingerprint);
+        }
+        Some(())
     }
 }
 
@@ -175,9 +255,37 @@ mod tests {
     fn sample() -> State {
         State {
             rows: [("1", b"a"), ("2\n\"x\"", b"b")].map(|(id, row)| (id.into(), Fingerprint::of(row))).into(),
-            target_calls_ms: vec![5, 6],
-            target_blocked_until_ms: Some(9),
+            refused: [("3".into(), refusal("必填字段缺失", 2))].into(),
+            runs: 7,
+            source_products: Some(9),
         }
+    }
+
+    fn refusal(said: &str, times: u32) -> Refusal {
+        Refusal { fingerprint: Fingerprint::of(b"c"), times, not_before_run: 9, said: said.to_owned() }
+    }
+
+    #[test]
+    fn a_refused_row_is_tried_again_at_a_growing_distance_and_at_once_when_it_changes() {
+        let (mut state, id) = (State::default(), RecordId::from("1"));
+        let content = Fingerprint::of(b"x");
+        let mut tried = Vec::new();
+        for run in 1..200 {
+            state.runs = run;
+            if state.holds_back(&id, content).is_none() {
+                tried.push(run);
+                state.refuse(id.clone(), content, "no".to_owned());
+            }
+        }
+        assert_eq!(tried, [1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192]);
+        assert!(state.holds_back(&id, Fingerprint::of(b"y")).is_none());
+    }
+
+    #[test]
+    fn a_row_of_which_it_was_unknown_whether_it_was_stored_is_forgotten_when_it_is_refused() {
+        let mut state = State { rows: [("1".into(), Fingerprint::UNKNOWN)].into(), ..State::default() };
+        state.refuse("1".into(), Fingerprint::of(b"x"), "no".to_owned());
+        assert!(state.rows.is_empty());
     }
 
     #[test]
@@ -199,9 +307,9 @@ mod tests {
 
     #[test]
     fn a_newer_state_and_another_target_s_are_refused_by_name() {
-        let newer = sample().to_text("acme", "t").replacen("\"version\":1", "\"version\":2", 1);
+        let newer = sample().to_text("acme", "t").replacen("\"version\":2", "\"version\":3", 1);
         let error = State::from_bytes(newer.as_bytes(), "acme", "t").unwrap_err();
-        assert!(error.message.contains("format version 2"), "{error}");
+        assert!(error.message.contains("format version 3"), "{error}");
         let text = sample().to_text("acme", "t");
         let error = State::from_bytes(text.as_bytes(), "acme", "u").unwrap_err();
         assert!(error.message.contains("another target"), "{error}");

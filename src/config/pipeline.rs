@@ -178,6 +178,10 @@ pub struct Target {
     #[serde(default = "default_requests_per_minute")]
     #[schemars(range(min = 1, max = 5000))]
     pub requests_per_minute: u32,
+    /// Share of the limit that the target's `X-RateLimit-*` headers announce which is left to others, 0 to 0.9.
+    #[serde(default = "default_reserve_ratio")]
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub reserve_ratio: f64,
     /// What happens at the target to a row that is gone at the source.
     #[serde(default = "default_on_delete")]
     pub on_delete: OnDelete,
@@ -193,6 +197,10 @@ fn default_max_bytes_per_batch() -> usize {
 
 fn default_requests_per_minute() -> u32 {
     50
+}
+
+fn default_reserve_ratio() -> f64 {
+    0.2
 }
 
 fn default_on_delete() -> OnDelete {

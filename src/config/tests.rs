@@ -213,7 +213,7 @@ fn many_mistakes_become_one_line() {
 fn the_smallest_pipeline_has_the_defaults() {
     let config = parse(QEASY, "pipeline.toml", &none()).unwrap();
     assert_eq!(config.products(), Products::Incremental);
-    assert_snapshot!(serde_json::to_string(&config.pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"full_read_every":"24h"}}"#);
+    assert_snapshot!(serde_json::to_string(&config.pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"full_read_every":"24h"}}"#);
     let Some(Endpoint::Qeasy { base_url, scheme_id, token_in }) = config.pipeline.target.endpoint() else {
         panic!("not qeasy")
     };

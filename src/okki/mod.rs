@@ -17,11 +17,12 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::client::{Auth, Budget, Client, Pace, exposed};
+use crate::client::{Auth, Budget, Call, Client, Pace, exposed};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::http::{Answer, Request, Wire, at};
 use crate::model::{Catalogue, RecordId, Rejected, RowKind, Table, id_order};
+use crate::mutants::Mutant;
 use crate::pace::PerSecond;
 use crate::report::{Progress, Watch};
 use crate::transform::RowMap;
@@ -84,10 +85,12 @@ impl Okki {
             "scope": "product",
         });
         let auth = Auth::Login {
-            request: Request::post(at(&settings.base_url, "/v1/oauth2/access_token"), login.to_string()),
+            request: Request::post(at(&settings.base_url, "/v1/oauth2/access_token"), login.to_string())
+                .safe_to_repeat(),
             read: wire::token,
         };
-        let pace = Pace::PerSecond(PerSecond::new(settings.max_requests_per_second));
+        let pace =
+            Pace::PerSecond(PerSecond::new(settings.max_requests_per_second, settings.max_concurrency));
         let secrets = vec![settings.client_id.clone(), settings.client_secret.clone()];
         Ok(Self { client: Client::new(Side::Source, wire, clock, pace, auth, secrets), settings })
     }
@@ -95,6 +98,11 @@ impl Okki {
     /// Calls made since the last time, as (requests, retries, throttled).
     pub fn take_counters(&self) -> (u64, u64, u64) {
         self.client.counters.take()
+    }
+
+    /// A new run: counters and the retry budget start afresh.
+    pub fn start_run(&self) {
+        self.client.start_run();
     }
 
     /// Reads everything that the pipeline needs, until a read is consistent.
@@ -130,12 +138,14 @@ impl Okki {
 
     async fn read_once(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Attempt> {
         let answer = self.groups_answer(budget).await?;
+        let began = wire::server_time(&answer.body);
         let data = wire::data(&answer, 0).map_err(as_error)?;
         let rows = wire::groups(data).map_err(as_error)?;
         let mut reading = Reading::new(&self.settings, map, &rows);
         if map.uses_products() {
             if reading.embedded.is_empty() {
-                self.read_products(budget, &mut reading, watch).await?;
+                let pages = self.read_products(budget, &mut reading, watch).await?;
+                reading.began = began.filter(|_| pages > 1);
             } else {
                 reading.take_embedded()?;
             }
@@ -151,7 +161,7 @@ impl Okki {
         self.client
             .call(
                 budget,
-                "groups",
+                Call::new("groups"),
                 |token| bearer(Request::get(url.clone()), token),
                 |answer, now_ms| {
                     let data = wire::data(answer, now_ms)?;
@@ -162,14 +172,17 @@ impl Okki {
     }
 
     async fn page_answer(&self, budget: &Budget, number: u64) -> Result<Answer> {
+        let size = self.settings.page_size.to_string();
+        self.list(budget, &[("start_index", &number.to_string()), ("count", &size)]).await
+    }
+
+    async fn list(&self, budget: &Budget, query: &[(&str, &str)]) -> Result<Answer> {
         let mut url = at(&self.settings.base_url, "/v1/product/list");
-        url.query_pairs_mut()
-            .append_pair("start_index", &number.to_string())
-            .append_pair("count", &self.settings.page_size.to_string());
+        url.query_pairs_mut().extend_pairs(query);
         self.client
             .call(
                 budget,
-                "products",
+                Call::new("products"),
                 |token| bearer(Request::get(url.clone()), token),
                 |answer, now_ms| {
                     let data = wire::data(answer, now_ms)?;
@@ -179,13 +192,32 @@ impl Okki {
             .await
     }
 
-    async fn read_products(&self, budget: &Budget, reading: &mut Reading<'_>, watch: &Watch) -> Result<()> {
+    /// Whether products were created since this read began (by the source's own clock), in one call of one row.
+    ///
+    /// A server that cannot say (no time, no such filter) leaves it at what the pages said.
+    pub async fn grew_since(&self, budget: &Budget, catalogue: &Catalogue) -> Result<bool> {
+        let Some(began) = &catalogue.read_began else { return Ok(false) };
+        let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
+        let answer = match self.list(budget, &query).await {
+            Ok(answer) => answer,
+            Err(error) if matches!(error.kind, Kind::BadAnswer(_)) => {
+                tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let created = wire::page(wire::data(&answer, 0).map_err(as_error)?).map_err(as_error)?.total;
+        Ok(created > 0 && created < catalogue.source_total.max(1))
+    }
+
+    /// Reads all pages; gives back how many there were.
+    async fn read_products(&self, budget: &Budget, reading: &mut Reading<'_>, watch: &Watch) -> Result<u64> {
         let first = self.page_answer(budget, 1).await?;
         let (total, size) = reading.take_page(&first)?;
         watch(Progress::Reading { read: reading.rows_seen, total });
         // A server that caps the page size counts its pages by its own size.
         let size = size.max(1).min(u64::from(self.settings.page_size));
-        let pages = total.div_ceil(size);
+        let pages = total.div_ceil(size) - u64::from(Mutant::DropTheLastPage.lives() && total > size);
         let mut answers = futures::stream::iter(2..=pages)
             .map(|number| self.page_answer(budget, number))
             .buffered(self.settings.max_concurrency.max(1));
@@ -194,7 +226,7 @@ impl Okki {
             reading.take_page(&answer?)?;
             watch(Progress::Reading { read: reading.rows_seen, total });
         }
-        Ok(())
+        Ok(pages)
     }
 }
 
@@ -238,6 +270,7 @@ struct Reading<'a> {
     signature: u64,
     total: Option<u64>,
     total_moved: Option<(u64, u64)>,
+    began: Option<String>,
     embedded: Vec<(RecordId, &'a RawValue)>,
     cleaned_in: Duration,
 }
@@ -314,6 +347,7 @@ impl<'a> Reading<'a> {
             signature: 0,
             total: None,
             total_moved: None,
+            began: None,
             embedded,
             cleaned_in: started.elapsed(),
         }
@@ -472,6 +506,8 @@ impl<'a> Reading<'a> {
             rejected: self.rejected,
             held,
             deleted_products: self.deleted,
+            read_began: self.began,
+            source_total: total.unwrap_or(0),
             cleaned_in: self.cleaned_in,
         };
         Ok(Attempt { catalogue, total, distinct, signature: (self.signature, total.unwrap_or(0)), doubt })

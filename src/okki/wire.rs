@@ -54,6 +54,15 @@ pub fn token(answer: &Answer, now_ms: u64) -> Result<Token, Problem> {
     }
 }
 
+/// The `now` of an answer: the server's own time, Beijing, as it says it.
+pub fn server_time(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Timed {
+        now: Option<String>,
+    }
+    serde_json::from_slice::<Timed>(body).ok()?.now
+}
+
 fn oauth_error(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct OAuthError {

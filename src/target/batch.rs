@@ -53,6 +53,8 @@ pub struct Batch {
     pub body: Bytes,
     /// Its rows.
     pub entries: Vec<Entry>,
+    /// Whether the target was asked already what it holds of it.
+    pub asked: bool,
     wrap: Wrap,
 }
 
@@ -69,17 +71,23 @@ impl Batch {
             return None;
         }
         let (left, right) = self.entries.split_at(middle);
-        Some((self.part(left), self.part(right)))
+        Some((self.only(left), self.only(right)))
     }
 
-    fn part(&self, entries: &[Entry]) -> Self {
+    /// A batch of these of its rows.
+    pub fn only(&self, entries: &[Entry]) -> Self {
         let mut builder = Builder::new(self.wrap, usize::MAX, usize::MAX);
         for entry in entries {
             let row = self.row(entry);
             // Unlimited, so nothing is ever cut off here.
             let _ = builder.push(entry.id.clone(), entry.fingerprint, |out| out.extend_from_slice(row));
         }
-        builder.finish().unwrap_or_else(|| Self { body: Bytes::new(), entries: Vec::new(), wrap: self.wrap })
+        builder.finish().unwrap_or_else(|| Self {
+            body: Bytes::new(),
+            entries: Vec::new(),
+            asked: false,
+            wrap: self.wrap,
+        })
     }
 }
 
@@ -130,6 +138,7 @@ impl Builder {
         Some(Batch {
             body: self.body.split().freeze(),
             entries: std::mem::take(&mut self.entries),
+            asked: false,
             wrap: self.wrap,
         })
     }

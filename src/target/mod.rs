@@ -4,6 +4,7 @@ pub mod batch;
 mod wire;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use indexmap::IndexMap;
 use secrecy::SecretString;
@@ -11,12 +12,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use url::Url;
 
-use crate::client::{Auth, Budget, Client, Pace, exposed};
+use crate::client::{Auth, Budget, Call, Client, Pace, exposed};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
-use crate::http::{Request, Wire, at};
+use crate::http::{Answer, Request, Wire, at};
 use crate::model::{Rejected, RowKind};
+use crate::mutants::Mutant;
 use crate::pace::PerMinute;
+use crate::retry::{self, Happened, Next, Situation};
 use batch::{Batch, Entry, Wrap};
 use wire::{ReadPage, Verdict};
 
@@ -80,15 +83,35 @@ impl Settings {
     }
 }
 
+/// How often the target may be called.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Calls per minute.
+    pub requests_per_minute: u32,
+    /// Share of the limit that the target's headers announce which is left to others, 0.0 to 0.9.
+    pub reserve_ratio: f64,
+}
+
 /// What became of the rows of a batch.
 #[derive(Debug, Default)]
 pub struct Written {
     /// Rows that the target holds now.
     pub acknowledged: Vec<Entry>,
-    /// Rows that it refused, with its words.
-    pub rejected: Vec<Rejected>,
+    /// Rows that it refused.
+    pub refused: Vec<Refused>,
     /// Batches acknowledged in whole or in part.
     pub batches: u64,
+}
+
+/// A row that the target refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// The row.
+    pub entry: Entry,
+    /// What the target said of it.
+    pub said: String,
+    /// The row for the quarantine.
+    pub rejected: Rejected,
 }
 
 /// The target.
@@ -96,23 +119,17 @@ pub struct Target {
     client: Client,
     settings: Settings,
     id_field: String,
-    split_calls: std::sync::atomic::AtomicU32,
+    split_calls: AtomicU32,
 }
 
 impl Target {
     /// The target behind this wire. `id_field` is the target field that holds the row's id.
-    pub fn new(
-        settings: Settings,
-        id_field: String,
-        requests_per_minute: u32,
-        wire: Wire,
-        clock: Clock,
-    ) -> Result<Self> {
+    pub fn new(settings: Settings, id_field: String, limit: Limit, wire: Wire, clock: Clock) -> Result<Self> {
         let (auth, secrets) = match &settings {
             Settings::Qeasy { base_url, app_key, app_secret, .. } => {
                 let login =
                     serde_json::json!({"app_key": exposed(app_key), "app_secret": exposed(app_secret)});
-                let request = Request::post(at(base_url, "/v2/oauth"), login.to_string());
+                let request = Request::post(at(base_url, "/v2/oauth"), login.to_string()).safe_to_repeat();
                 (Auth::Login { request, read: wire::token }, vec![app_key.clone(), app_secret.clone()])
             }
             Settings::Http { token: Some(token), headers, .. } => {
@@ -121,9 +138,10 @@ impl Target {
             }
             Settings::Http { headers, .. } => (Auth::None, headers.values().cloned().collect()),
         };
-        let pace = Pace::PerMinute(tokio::sync::Mutex::new(PerMinute::new(requests_per_minute, [])));
+        let window = tokio::sync::Mutex::new(PerMinute::new(limit.requests_per_minute, []));
+        let pace = Pace::PerMinute { window, reserve_ratio: limit.reserve_ratio };
         let client = Client::new(Side::Target, wire, clock, pace, auth, secrets);
-        Ok(Self { client, settings, id_field, split_calls: std::sync::atomic::AtomicU32::new(0) })
+        Ok(Self { client, settings, id_field, split_calls: AtomicU32::new(0) })
     }
 
     /// How rows are wrapped.
@@ -154,24 +172,34 @@ impl Target {
         self.client.counters.take()
     }
 
+    fn window(&self) -> Option<&tokio::sync::Mutex<PerMinute>> {
+        match self.client.pace() {
+            Pace::PerMinute { window, .. } => Some(window),
+            Pace::PerSecond(_) => None,
+        }
+    }
+
     /// Tells the pace what earlier runs used of the minute.
     pub async fn remember_calls(&self, calls_ms: &[u64]) {
-        if let Pace::PerMinute(pace) = self.client.pace() {
-            pace.lock().await.remember(calls_ms.iter().copied());
+        if let Some(window) = self.window()
+            && !Mutant::ForgetTheLimit.lives()
+        {
+            window.lock().await.remember(calls_ms.iter().copied());
         }
     }
 
-    /// The calls of the last minute, for the state.
-    pub async fn calls_ms(&self) -> Vec<u64> {
-        match self.client.pace() {
-            Pace::PerMinute(pace) => pace.lock().await.calls_ms(),
-            Pace::PerSecond(_) => Vec::new(),
-        }
+    /// The run is over: gives reserved calls back, and says which calls of the last minute were made.
+    pub async fn give_calls_back(&self) -> Vec<u64> {
+        let Some(window) = self.window() else { return Vec::new() };
+        let mut window = window.lock().await;
+        window.give_back();
+        window.kept_ms()
     }
 
-    /// A new run: the budget for halving starts afresh.
+    /// A new run: counters and the budgets for retries and for halving start afresh.
     pub fn start_run(&self) {
-        self.split_calls.store(0, std::sync::atomic::Ordering::Relaxed);
+        self.client.start_run();
+        self.split_calls.store(0, Ordering::Relaxed);
     }
 
     /// Writes a batch. Rows of which the answer leaves it open whether they are stored are read back, or sent
@@ -179,77 +207,124 @@ impl Target {
     ///
     /// On an error, `written` still holds what was acknowledged before it.
     pub async fn write(&self, budget: &Budget, batch: Batch, written: &mut Written) -> Result<()> {
+        if Mutant::AcknowledgeBeforeTheAnswer.lives() {
+            accept(batch.entries.clone(), written);
+        }
         let mut waiting = vec![batch];
         while let Some(batch) = waiting.pop() {
-            match self.send(budget, &batch).await? {
-                Verdict::Accepted => accept(batch.entries, written),
-                Verdict::PartlyFailed { failed, said } => {
-                    tracing::warn!(failed, rows = batch.entries.len(), %said, "the target stored a batch only in part");
-                    match self.stored_rows(budget, &batch).await? {
-                        Some(stored) => self.settle(&batch, &stored, failed, &said, written),
-                        None => self.halve(
-                            batch,
-                            &format!("{failed} rows failed: {said}"),
-                            &mut waiting,
-                            written,
-                        )?,
-                    }
+            let rows = batch.entries.len();
+            let (happened, said) = match self.send(budget, &batch).await? {
+                Verdict::Accepted => {
+                    accept(batch.entries, written);
+                    continue;
                 }
-                Verdict::Refused(said) => self.halve(batch, &said, &mut waiting, written)?,
-            }
+                Verdict::Lost => {
+                    self.ask_for_lost(budget, batch, &mut waiting, written).await?;
+                    continue;
+                }
+                Verdict::PartlyFailed { failed, said } => {
+                    tracing::warn!(failed, rows, %said, "the target stored a batch only in part");
+                    (Happened::PartlyStored(rows), format!("{failed} of {rows} rows failed: {said}"))
+                }
+                Verdict::Refused(said) => (Happened::RowsRefused(rows), said),
+            };
+            self.find_refused(budget, batch, &happened, &said, &mut waiting, written).await?;
         }
         Ok(())
     }
 
-    fn halve(&self, batch: Batch, said: &str, waiting: &mut Vec<Batch>, written: &mut Written) -> Result<()> {
-        let Some((left, right)) = batch.halves() else {
-            for entry in &batch.entries {
-                written.rejected.push(refused(&batch, entry, said));
+    /// The answer was lost: what the target holds of the batch is acknowledged, the rest is sent again.
+    async fn ask_for_lost(
+        &self,
+        budget: &Budget,
+        batch: Batch,
+        waiting: &mut Vec<Batch>,
+        written: &mut Written,
+    ) -> Result<()> {
+        let stored = self.stored_rows(budget, &batch).await?;
+        let (held, missing): (Vec<Entry>, Vec<Entry>) =
+            batch.entries.iter().cloned().partition(|entry| is_stored(&batch, entry, &stored));
+        tracing::info!(
+            stored = held.len(),
+            missing = missing.len(),
+            "an answer was lost; the target was asked what it holds"
+        );
+        if !missing.is_empty() {
+            let mut again = batch.only(&missing);
+            again.asked = true;
+            waiting.push(again);
+        }
+        accept(held, written);
+        Ok(())
+    }
+
+    async fn find_refused(
+        &self,
+        budget: &Budget,
+        batch: Batch,
+        happened: &Happened,
+        said: &str,
+        waiting: &mut Vec<Batch>,
+        written: &mut Written,
+    ) -> Result<()> {
+        let by_reading = matches!(self.settings, Settings::Qeasy { .. });
+        match retry::decide(happened, self.situation(budget, by_reading)) {
+            Next::ReadBack(_) => match self.stored_rows(budget, &batch).await {
+                Ok(stored) => {
+                    settle(&batch, &stored, said, written);
+                    return Ok(());
+                }
+                // A target that cannot be asked: halving finds them too.
+                Err(error) if matches!(error.kind, Kind::BadAnswer(_)) => {
+                    tracing::warn!(error = %error.line(), "the batch cannot be read back, halving it instead");
+                }
+                Err(error) => return Err(error),
+            },
+            next => return self.halve(next, batch, said, waiting, written),
+        }
+        let next = retry::decide(happened, self.situation(budget, false));
+        self.halve(next, batch, said, waiting, written)
+    }
+
+    fn situation(&self, budget: &Budget, can_read_back: bool) -> Situation {
+        Situation {
+            attempt: 1,
+            refreshed: true,
+            safe_to_repeat: true,
+            can_read_back,
+            left: budget.left(),
+            budget: retry::RETRY_BUDGET,
+            split_calls: SPLIT_CALLS.saturating_sub(self.split_calls.load(Ordering::Relaxed)),
+            jitter: 0.5,
+        }
+    }
+
+    fn halve(
+        &self,
+        next: Next,
+        batch: Batch,
+        said: &str,
+        waiting: &mut Vec<Batch>,
+        written: &mut Written,
+    ) -> Result<()> {
+        match (next, batch.halves()) {
+            (Next::Split, Some((left, right))) => {
+                self.split_calls.fetch_add(2, Ordering::Relaxed);
+                waiting.push(right);
+                waiting.push(left);
+                Ok(())
             }
-            return Ok(());
-        };
-        let spent = self.split_calls.fetch_add(2, std::sync::atomic::Ordering::Relaxed);
-        if spent >= SPLIT_CALLS {
-            return Err(Error::new(
+            (Next::Split | Next::SkipRow, _) => {
+                written.refused.extend(batch.entries.iter().map(|entry| refused(&batch, entry, said)));
+                Ok(())
+            }
+            _ => Err(Error::new(
                 Kind::BadAnswer(Side::Target),
                 format!(
                     "target refuses too many rows to find each one ({SPLIT_CALLS} calls spent): {said}; mend the scheme or [record]"
                 ),
-            ));
+            )),
         }
-        waiting.push(right);
-        waiting.push(left);
-        Ok(())
-    }
-
-    /// With the rows that were read back, decides for each row of a batch.
-    fn settle(
-        &self,
-        batch: &Batch,
-        stored: &HashMap<String, Value>,
-        failed: u64,
-        said: &str,
-        written: &mut Written,
-    ) {
-        let mut acknowledged = Vec::new();
-        for entry in &batch.entries {
-            let ours = std::str::from_utf8(batch.row(entry))
-                .ok()
-                .and_then(|row| serde_json::from_str::<&RawValue>(row).ok());
-            let is_stored = match (stored.get(entry.id.as_str()), ours) {
-                (Some(theirs), Some(ours)) => wire::holds(theirs, ours),
-                _ => false,
-            };
-            if is_stored {
-                acknowledged.push(entry.clone());
-            } else {
-                let reason = format!(
-                    "the target counted {failed} rows of this batch as failed ({said}) and does not hold this one as sent"
-                );
-                written.rejected.push(refused(batch, entry, &reason));
-            }
-        }
-        accept(acknowledged, written);
     }
 
     async fn send(&self, budget: &Budget, batch: &Batch) -> Result<Verdict> {
@@ -257,30 +332,31 @@ impl Target {
             Settings::Qeasy { base_url, scheme_id, token_in, .. } => {
                 let url = scheme_url(base_url, scheme_id, "store");
                 let build = |token: Option<&SecretString>| {
-                    with_token(Request::post(url.clone(), batch.body.clone()), token, *token_in)
+                    let request = Request::post(url.clone(), batch.body.clone()).safe_to_repeat();
+                    with_token(request, token, *token_in)
                 };
-                self.client.call_for_verdict(budget, "store", build, wire::stored).await
+                // One call asks for a page of rows: for a larger batch, sending it again is cheaper than asking.
+                let cheap = batch.entries.len() <= QUERY_PAGE && !batch.asked;
+                let call = Call::new("store").for_words().when_lost(cheap.then_some(Verdict::Lost));
+                self.client.call(budget, call, build, wire::stored).await
             }
             Settings::Http { url, method, headers, success, .. } => {
                 let build = |token: Option<&SecretString>| {
-                    let mut request =
-                        with_token(Request::post(url.clone(), batch.body.clone()), token, TokenIn::Header);
+                    // The rows carry their ids: writing one twice leaves it as it is.
+                    let request = Request::post(url.clone(), batch.body.clone()).safe_to_repeat();
+                    let mut request = with_token(request, token, TokenIn::Header);
                     request.method = method.clone();
                     request.headers.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
                     request
                 };
-                self.client
-                    .call_for_verdict(budget, "write", build, |answer, now_ms| {
-                        wire::accepted(answer, success, now_ms)
-                    })
-                    .await
+                let judge = |answer: &Answer, now_ms| wire::accepted(answer, success, now_ms);
+                self.client.call(budget, Call::new("write").for_words(), build, judge).await
             }
         }
     }
 
-    /// The rows of this batch as the target holds them, by id; none where a target cannot be asked.
-    async fn stored_rows(&self, budget: &Budget, batch: &Batch) -> Result<Option<HashMap<String, Value>>> {
-        let Settings::Qeasy { .. } = &self.settings else { return Ok(None) };
+    /// The rows of this batch as the target holds them, by id.
+    async fn stored_rows(&self, budget: &Budget, batch: &Batch) -> Result<HashMap<String, Value>> {
         let mut stored = HashMap::new();
         for ids in batch.entries.chunks(QUERY_PAGE) {
             // `$in`, because a plain string matches fuzzily.
@@ -289,7 +365,7 @@ impl Target {
             let page = self.query(budget, &filter).await?;
             self.keep(page.rows, &mut stored);
         }
-        Ok(Some(stored))
+        Ok(stored)
     }
 
     fn keep(&self, rows: Vec<Value>, by_id: &mut HashMap<String, Value>) {
@@ -309,9 +385,10 @@ impl Target {
         };
         let url = scheme_url(base_url, scheme_id, "query");
         let build = |token: Option<&SecretString>| {
-            with_token(Request::post(url.clone(), filter.to_string()), token, *token_in)
+            let request = Request::post(url.clone(), filter.to_string()).safe_to_repeat();
+            with_token(request, token, *token_in)
         };
-        self.client.call(budget, "query", build, wire::queried).await
+        self.client.call(budget, Call::new("query"), build, wire::queried).await
     }
 
     /// Reads every row back, by id. Tombstones count as absent.
@@ -346,7 +423,7 @@ impl Target {
                     request.headers.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
                     request
                 };
-                let page = self.client.call(budget, "read back", build, wire::listed).await?;
+                let page = self.client.call(budget, Call::new("read back"), build, wire::listed).await?;
                 on_page(page.rows.len() as u64);
                 self.keep(page.rows, &mut rows);
             }
@@ -371,14 +448,30 @@ fn accept(entries: Vec<Entry>, written: &mut Written) {
     written.acknowledged.extend(entries);
 }
 
-fn refused(batch: &Batch, entry: &Entry, reason: &str) -> Rejected {
+/// With the rows that were read back, decides for each row of a batch.
+fn settle(batch: &Batch, stored: &HashMap<String, Value>, said: &str, written: &mut Written) {
+    let (held, missing): (Vec<Entry>, Vec<Entry>) =
+        batch.entries.iter().cloned().partition(|entry| is_stored(batch, entry, stored));
+    let reason = format!(
+        "{said}; of these it does not hold this one as sent (a scheme whose idCheck is on excludes repeated ids: changes need it off)"
+    );
+    written.refused.extend(missing.iter().map(|entry| refused(batch, entry, &reason)));
+    accept(held, written);
+}
+
+fn is_stored(batch: &Batch, entry: &Entry, stored: &HashMap<String, Value>) -> bool {
+    stored.get(entry.id.as_str()).is_some_and(|theirs| holds(theirs, batch.row(entry)))
+}
+
+fn refused(batch: &Batch, entry: &Entry, said: &str) -> Refused {
     let row = String::from_utf8_lossy(batch.row(entry));
-    Rejected::new(
-        RowKind::Record,
-        Some(entry.id.to_string()),
-        format!("refused by the target: {reason}"),
-        &row,
-    )
+    let id = Some(entry.id.to_string());
+    let reason = format!("refused by the target: {said}");
+    Refused {
+        entry: entry.clone(),
+        said: said.to_owned(),
+        rejected: Rejected::new(RowKind::Record, id, reason, &row),
+    }
 }
 
 fn scheme_url(base: &Url, scheme_id: &str, call: &str) -> Url {

@@ -131,7 +131,7 @@ fn both_languages_of_the_readme_show_the_same_commands_keys_and_errors() {
 
 #[test]
 fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_other() {
-    let core = ["error", "model", "plan", "report", "retry", "state", "transform"];
+    let core = ["error", "model", "mutants", "plan", "report", "retry", "state", "transform"];
     let folders = [
         "okki/clean",
         "transform/compile",
@@ -150,6 +150,7 @@ fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_
     let edges = [
         "client",
         "http",
+        "lease",
         "pace",
         "store",
         "metrics",

@@ -138,10 +138,19 @@ async fn faults_of_the_target_that_pass_cost_no_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_lost_after_the_effect_repeats_one_batch_and_no_more() {
-    let (world, _) = survives(world(|_| ()), Endpoint::QeasyStore, Fault::LostAfter, 1, 3).await;
-    assert_eq!(world.sandbox.stats().rows_written, 225);
-    assert_eq!(world.rows().len(), 200);
+async fn of_a_small_batch_whose_answer_was_lost_the_target_is_asked_what_it_holds_and_no_row_is_sent_twice() {
+    for fault in [Fault::LostBefore, Fault::LostAfter] {
+        let (world, _) = survives(world(|_| ()), Endpoint::QeasyStore, fault, 1, 3).await;
+        assert_eq!((world.sandbox.stats().rows_written, world.calls(Endpoint::QeasyQuery)), (200, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_whose_answer_was_lost_is_sent_again_in_one_call() {
+    let options = Options { groups: 200, products: 2000, ..Options::default() };
+    let world = World::new(options, qeasy(SHAPE, "max_rows_per_batch = 150"));
+    let (world, _) = survives(world, Endpoint::QeasyStore, Fault::LostAfter, 1, 0).await;
+    assert_eq!((world.sandbox.stats().rows_written, world.calls(Endpoint::QeasyQuery)), (350, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,7 +330,8 @@ async fn an_answer_that_is_never_json_ends_the_run() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_always_breaks_off_ends_the_run() {
     fails(world(|_| ()), Endpoint::OkkiProducts, Fault::Truncated, &["SourceUnavailable", "broke off"]).await;
-    fails(world(|_| ()), Endpoint::QeasyStore, Fault::Truncated, &["TargetUnavailable", "broke off"]).await;
+    fails(http_world(), Endpoint::HttpTarget, Fault::Truncated, &["TargetUnavailable", "broke off"]).await;
+    fails(world(|_| ()), Endpoint::QeasyStore, Fault::LostBefore, &["TargetUnavailable", "broke"]).await;
 }
 
 #[tokio::test(start_paused = true)]

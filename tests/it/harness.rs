@@ -120,13 +120,13 @@ pub fn request(mode: Mode) -> Request {
 
 impl World {
     pub fn new(options: Options, text: impl Into<String>) -> Self {
-        let clock = Clock::system();
+        let clock = Clock::pinned();
         Self::of(Sandbox::new(options, clock), None, env(), text, clock)
     }
 
     /// With a source of the test's own.
     pub fn fed_by(source: Router, text: impl Into<String>) -> Self {
-        let clock = Clock::system();
+        let clock = Clock::pinned();
         Self::of(Sandbox::new(small(), clock), Some(source), env(), text, clock)
     }
 

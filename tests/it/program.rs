@@ -213,9 +213,9 @@ async fn of_two_runs_at_once_the_second_says_that_the_first_goes_on() {
         .await;
     let second = desk.run(&["sync", "--json"]).await;
     assert_eq!(second.status.code(), Some(1));
-    assert!(
-        report(&second)["error"].as_str().unwrap().starts_with("Busy: another run of connection \"acme\"")
-    );
+    let error = report(&second)["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("Busy: run 2") && error.contains(" (since 2"), "{error}");
+    assert!(error.contains(" of connection \"acme\" is going on"), "{error}");
     assert_eq!(end(first).await, Some(0));
     assert_eq!(desk.sandbox.stats().rows_written, 300);
 }

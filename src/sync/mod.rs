@@ -1,0 +1,408 @@
+//! The story of a run: load → read → transform → plan → write → save.
+
+mod book;
+mod records;
+mod verify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::client::Budget;
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result, Side};
+use crate::lease::Lease;
+use crate::model::{Catalogue, Rejected};
+use crate::mutants::Mutant;
+use crate::okki::{self, Okki};
+pub use crate::plan::Line;
+use crate::plan::{Action, Change, Found, Guard, OnDelete, Origin, Plan};
+use crate::report::{Mode, PlanCounts, SourceCounts};
+pub use crate::report::{Progress, Watch};
+use crate::state::State;
+use crate::store::Store;
+use crate::target::batch::{Batch, Builder};
+use crate::target::{Target, Written};
+use crate::transform::{Renderer, RowMap};
+use book::Book;
+
+/// What a run is asked to do.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// sync, plan or verify.
+    pub mode: crate::report::Mode,
+    /// Ignore the incremental cursor.
+    pub full: bool,
+    /// Lift the delete guard (and the empty-source guard) for this run.
+    pub allow_mass_delete: bool,
+    /// When the run must be over.
+    pub deadline: Option<tokio::time::Instant>,
+}
+
+/// How a run ended, with what people want to see.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The report.
+    pub report: crate::report::Report,
+    /// What stopped it, where it failed or paused.
+    pub error: Option<crate::error::Error>,
+    /// The plan or the comparison (empty in sync mode).
+    pub lines: Vec<Line>,
+    /// Rows in the quarantine (their reasons are shown to people).
+    pub rejected: Vec<crate::model::Rejected>,
+}
+
+/// Everything that a run works with.
+pub struct Edges<'a> {
+    /// The connection's name.
+    pub connection: &'a str,
+    /// The source.
+    pub okki: &'a Okki,
+    /// The target.
+    pub target: &'a Target,
+    /// The store.
+    pub store: &'a Store,
+    /// The field map.
+    pub rows: &'a RowMap,
+    /// What happens to rows that the source no longer has.
+    pub on_delete: OnDelete,
+    /// The share of rows that a plan may delete.
+    pub max_delete_ratio: f64,
+    /// Rows per batch.
+    pub max_rows_per_batch: usize,
+    /// Bytes per batch.
+    pub max_bytes_per_batch: usize,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// What a run has come to so far; the report is made from it, also when an error ends it.
+#[derive(Default)]
+struct Tally {
+    source: SourceCounts,
+    plan: PlanCounts,
+    written: u64,
+    deleted: u64,
+    batches: u64,
+    differences: u64,
+    /// Rows of the plan that the target refused.
+    refused: u64,
+    rejected: Vec<Rejected>,
+    lines: Vec<Line>,
+}
+
+/// One run, from the event to the report. It never fails as a function: what went wrong stands in the outcome.
+pub async fn run(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &Watch) -> Outcome {
+    let started = Instant::now();
+    let started_at = edges.clock.now();
+    let mut run = Run {
+        edges,
+        request,
+        watch,
+        run_id: run_id(edges.clock),
+        tally: Tally::default(),
+        slowest_batch: Duration::ZERO,
+    };
+    edges.okki.start_run();
+    edges.target.start_run();
+
+    let result = match request.mode {
+        Mode::Sync => run.sync(budget).await,
+        Mode::Plan => run.plan_only(budget).await,
+        Mode::Verify => run.verify(budget).await,
+    };
+
+    let Run { mut tally, run_id, .. } = run;
+    let mut outcome = Outcome {
+        report: records::report(edges, request.mode, &tally, result.as_ref().err()),
+        error: result.err(),
+        lines: std::mem::take(&mut tally.lines),
+        rejected: std::mem::take(&mut tally.rejected),
+    };
+    outcome.report.run_id = run_id;
+    outcome.report.started_at = format!("{started_at:.3}");
+    outcome.report.duration_ms = millis(started.elapsed());
+    if request.mode == Mode::Sync {
+        records::keep(edges, &mut outcome).await;
+    }
+    outcome
+}
+
+/// Names a run. Sorts by time and is unique: two runs may start in the same millisecond.
+pub fn run_id(clock: Clock) -> String {
+    format!("{}-{:08x}", clock.now().strftime("%Y%m%dT%H%M%S%3fZ"), fastrand::u32(..))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A run that is going on.
+struct Run<'a> {
+    edges: &'a Edges<'a>,
+    request: &'a Request,
+    watch: &'a Watch,
+    run_id: String,
+    tally: Tally,
+    /// No batch is sent that would probably not come back in time.
+    slowest_batch: Duration,
+}
+
+impl Run<'_> {
+    async fn sync(&mut self, budget: &Budget) -> Result<()> {
+        let lease = self.take_lease().await?;
+        let budget = budget.under(&lease);
+        let done = tokio::select! {
+            biased;
+            done = self.sync_under_lease(&budget, &lease) => done,
+            lost = lease.keep() => Err(lost),
+        };
+        self.give_lease_back(&lease, &done).await;
+        done
+    }
+
+    async fn sync_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {
+        self.remember_limits(lease).await?;
+        let mut book = Book::open(self.edges).await?;
+        book.begin_run();
+        let (catalogue, plan) = self.read_and_decide(budget, &book.state).await?;
+        book.forget_refusals_except(&plan);
+        self.write(budget, &catalogue, &plan, &mut book).await
+    }
+
+    async fn plan_only(&mut self, budget: &Budget) -> Result<()> {
+        let mut book = Book::open(self.edges).await?;
+        book.begin_run();
+        // A refused plan is shown too: its reader wants to see what it would have deleted.
+        self.read_and_decide(budget, &book.state).await.map(drop)
+    }
+
+    /// Reading back calls the target, so it takes its turn under the lease like a sync; it keeps nothing else.
+    async fn verify(&mut self, budget: &Budget) -> Result<()> {
+        let lease = self.take_lease().await?;
+        let budget = budget.under(&lease);
+        let done = tokio::select! {
+            biased;
+            done = self.verify_under_lease(&budget, &lease) => done,
+            lost = lease.keep() => Err(lost),
+        };
+        self.give_lease_back(&lease, &done).await;
+        done
+    }
+
+    async fn verify_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {
+        let edges = self.edges;
+        self.remember_limits(lease).await?;
+        // Refused by name if it is not ours: then the target is not ours to compare with either.
+        Book::open(edges).await?;
+        let catalogue = self.read(budget).await?;
+        let plan = Plan::new(edges.rows, &catalogue, &State::default(), OnDelete::Ignore);
+        let watch = self.watch;
+        let theirs = edges.target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await?;
+        verify::compare(edges, &catalogue, &plan, theirs, &mut self.tally);
+        self.tally.rejected.extend(catalogue.rejected);
+        self.tally.rejected.extend(plan.rejected);
+        Ok(())
+    }
+
+    async fn take_lease(&self) -> Result<Arc<Lease>> {
+        let Edges { store, connection, clock, .. } = *self.edges;
+        Lease::take(store, connection, &self.run_id, clock).await.map(Arc::new)
+    }
+
+    /// Tells the target's pace what earlier runs used. While the target wants silence not even a login is sent.
+    async fn remember_limits(&self, lease: &Lease) -> Result<()> {
+        let (calls_ms, blocked_until_ms) = lease.limits().await;
+        self.edges.target.remember_calls(&calls_ms).await;
+        let wait = blocked_until_ms.map(|until_ms| self.edges.clock.until_ms(until_ms));
+        match wait.filter(|wait| !wait.is_zero()) {
+            // A time that is more than an hour away is a clock that was set back.
+            Some(wait) if wait <= crate::retry::RETRY_AFTER_CAP && !Mutant::KnockOnALockout.lives() => {
+                let message = format!(
+                    "target asked for no calls until {} s from now (an earlier run was throttled)",
+                    wait.as_secs() + 1
+                );
+                Err(Error::new(Kind::Throttled(Side::Target), message).resume_after(wait))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn give_lease_back<T>(&self, lease: &Lease, done: &Result<T>) {
+        let calls_ms = self.edges.target.give_calls_back().await;
+        let blocked_until_ms = match done {
+            Err(error) if error.kind == Kind::Throttled(Side::Target) => {
+                error.resume_after.map(|wait| self.edges.clock.now_ms().saturating_add(millis(wait)))
+            }
+            _ => None,
+        };
+        lease.release(calls_ms, blocked_until_ms).await;
+    }
+
+    /// Reads and plans. A plan that takes something away is believed only if the catalogue stood still meanwhile: a
+    /// row deleted and another created between two pages leave the total as it was, and hide a third one.
+    async fn read_and_decide(&mut self, budget: &Budget, state: &State) -> Result<(Catalogue, Plan)> {
+        for attempt in 1..=okki::MAX_READS {
+            let catalogue = self.read(budget).await?;
+            let plan = self.decide(&catalogue, state)?;
+            let takes_away = plan.counts.update + plan.counts.delete > 0;
+            if !takes_away || !self.edges.okki.grew_since(budget, &catalogue).await? {
+                (self.watch)(Progress::Planned(plan.counts.clone()));
+                return Ok((catalogue, plan));
+            }
+            let why = "products were created while the pages were read".to_owned();
+            tracing::warn!(attempt, %why, "the pages may not agree, reading again");
+            (self.watch)(Progress::ReadingAgain { attempt: attempt + 1, why });
+            // The source's clock counts seconds: what was created in the one in which a read began would always look new.
+            budget.unless_stopped(tokio::time::sleep(Duration::from_millis(1_100))).await?;
+        }
+        Err(Error::new(
+            Kind::InconsistentSource,
+            format!(
+                "source: products were created during each of {} reads, and the plan takes rows away; nothing was written; run again when no import is going on",
+                okki::MAX_READS
+            ),
+        ))
+    }
+
+    async fn read(&mut self, budget: &Budget) -> Result<Catalogue> {
+        let started = Instant::now();
+        let edges = self.edges;
+        let catalogue = edges.okki.read(budget, edges.rows, self.watch).await;
+        let source = &mut self.tally.source;
+        let (requests, retries, throttled) = edges.okki.take_counters();
+        source.requests += requests;
+        source.retries += retries;
+        source.throttled += throttled;
+        source.full_read = true;
+        let catalogue = catalogue?;
+        source.groups = catalogue.groups.len() as u64;
+        source.products = catalogue.product_count() as u64;
+        tracing::info!(
+            step = "fetched",
+            groups = source.groups,
+            products = source.products,
+            deleted_at_source = catalogue.deleted_products,
+            requests,
+            retries,
+            throttled,
+            duration_ms = millis(started.elapsed()),
+            "fetched"
+        );
+        tracing::info!(
+            step = "cleaned",
+            groups = source.groups,
+            products = source.products,
+            quarantined = catalogue.rejected.len(),
+            duration_ms = millis(catalogue.cleaned_in),
+            "cleaned"
+        );
+        Ok(catalogue)
+    }
+
+    /// Plans, checks the guard, and leaves plan and quarantine in the tally.
+    fn decide(&mut self, catalogue: &Catalogue, state: &State) -> Result<Plan> {
+        let started = Instant::now();
+        let (edges, tally) = (self.edges, &mut self.tally);
+        let mut plan = Plan::new(edges.rows, catalogue, state, edges.on_delete);
+        tally.plan = plan.counts.clone();
+        tally.rejected.clone_from(&catalogue.rejected);
+        tally.rejected.append(&mut plan.rejected);
+        if self.request.mode == Mode::Plan {
+            tally.lines = plan.lines(edges.rows, catalogue);
+        }
+        tracing::info!(
+            step = "transformed",
+            create = plan.counts.create,
+            update = plan.counts.update,
+            delete = plan.counts.delete,
+            unchanged = plan.counts.unchanged,
+            quarantined = tally.rejected.len(),
+            duration_ms = millis(started.elapsed()),
+            "transformed"
+        );
+        let guard =
+            Guard { max_delete_ratio: edges.max_delete_ratio, lifted: self.request.allow_mass_delete };
+        plan.check(state, &Found::of(catalogue, edges.rows), guard)?;
+        Ok(plan)
+    }
+
+    async fn write(
+        &mut self,
+        budget: &Budget,
+        catalogue: &Catalogue,
+        plan: &Plan,
+        book: &mut Book,
+    ) -> Result<()> {
+        let started = Instant::now();
+        book.announce(self.edges, plan).await?;
+        let writing = self.write_batches(budget, catalogue, plan, book).await;
+        if writing.is_ok() {
+            book.came_to_its_end(self.tally.source.products);
+        }
+        // What was acknowledged is saved whatever ended the writing.
+        let saved = book.save(self.edges).await;
+        tracing::info!(
+            step = "written",
+            written = self.tally.written,
+            deleted = self.tally.deleted,
+            batches = self.tally.batches,
+            duration_ms = millis(started.elapsed()),
+            "written"
+        );
+        saved.and(writing)
+    }
+
+    async fn write_batches(
+        &mut self,
+        budget: &Budget,
+        catalogue: &Catalogue,
+        plan: &Plan,
+        book: &mut Book,
+    ) -> Result<()> {
+        let edges = self.edges;
+        let renderer = Renderer::new(edges.rows, catalogue);
+        let mut builder =
+            Builder::new(edges.target.wrap(), edges.max_rows_per_batch, edges.max_bytes_per_batch);
+        for change in plan.pending() {
+            let fingerprint = (change.action != Action::Delete).then_some(change.fingerprint);
+            let full = builder
+                .push(change.id.clone(), fingerprint, |out| render(edges.rows, &renderer, change, out));
+            if let Some(batch) = full {
+                self.send(budget, batch, plan, book).await?;
+            }
+        }
+        match builder.finish() {
+            Some(batch) => self.send(budget, batch, plan, book).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, budget: &Budget, batch: Batch, plan: &Plan, book: &mut Book) -> Result<()> {
+        if budget.is_over() || budget.left() < self.slowest_batch {
+            return Err(Error::new(
+                Kind::Interrupted,
+                "the run's time is over or it was asked to stop; what remains is for the next run",
+            ));
+        }
+        let started = Instant::now();
+        let mut written = Written::default();
+        let sent = self.edges.target.write(budget, batch, &mut written).await;
+        self.slowest_batch = self.slowest_batch.max(started.elapsed());
+        book.acknowledge(written, &mut self.tally);
+        let acknowledged = self.tally.written + self.tally.deleted;
+        (self.watch)(Progress::Writing { acknowledged, planned: plan.pending_count() });
+        book.save_if_due(self.edges).await?;
+        sent
+    }
+}
+
+fn render(rows: &RowMap, renderer: &Renderer<'_>, change: &Change, out: &mut Vec<u8>) {
+    // Rows that do not fit were left out of the plan, so writing them again cannot fail.
+    match change.origin {
+        Origin::Group(group) => drop(renderer.group(group, out)),
+        Origin::Product(group, product) => drop(renderer.product(group, product, out)),
+        Origin::Gone => rows.write_tombstone(&change.id, out),
+    }
+}
