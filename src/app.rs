@@ -20,8 +20,9 @@ use crate::okki::{self, Okki};
 use crate::plan::OnDelete;
 use crate::report::{PlanCounts, Report, SourceCounts, Status, TargetCounts};
 use crate::secrets::Credentials;
+use crate::state::State;
 use crate::store::{Address, Store};
-use crate::sync::{self, Edges, Outcome, Request, Watch};
+use crate::sync::{self, Edges, Outcome, Rebuilt, Request, Watch};
 use crate::target::{self, Target, batch};
 
 /// A secret is read again after this long, so that a rotation takes effect also where nobody refuses the old one.
@@ -67,6 +68,19 @@ pub struct App {
     store: OnceCell<Store>,
     ready: Mutex<HashMap<String, Arc<Ready>>>,
     stop: watch::Sender<bool>,
+}
+
+/// What the store holds of a connection.
+#[derive(Debug)]
+pub struct StoredState {
+    /// The connection's name.
+    pub connection: String,
+    /// Where the state stands.
+    pub at: String,
+    /// The state and the target that it speaks of; none before the first run.
+    pub state: Option<(State, String)>,
+    /// Who runs, and the target's limits.
+    pub lease: crate::lease::Record,
 }
 
 /// A connection that is ready to run.
@@ -147,8 +161,14 @@ impl App {
                 return self.failed(&from, request, error, Instant::now());
             }
         };
+        let edges = self.edges(ready, store);
+        let budget = Budget::new(request.deadline, self.stop.subscribe());
+        sync::run(&edges, request, &budget, watch).await
+    }
+
+    fn edges<'a>(&self, ready: &'a Ready, store: &'a Store) -> Edges<'a> {
         let pipeline = &ready.config.pipeline;
-        let edges = Edges {
+        Edges {
             connection: &pipeline.connection,
             okki: &ready.okki,
             target: &ready.target,
@@ -162,9 +182,32 @@ impl App {
             max_rows_per_batch: pipeline.target.max_rows_per_batch,
             max_bytes_per_batch: pipeline.target.max_bytes_per_batch,
             clock: self.clock,
+        }
+    }
+
+    /// Makes a connection's state anew from its target; see [`sync::rebuild`].
+    pub async fn rebuild_state(&self, from: PipelineFrom, own_extra: bool, watch: &Watch) -> Result<Rebuilt> {
+        let ready = self.ready(&from).await?;
+        let edges = self.edges(&ready, self.store().await?);
+        let budget = Budget::new(None, self.stop.subscribe());
+        sync::rebuild(&edges, &budget, watch, own_extra).await
+    }
+
+    /// A connection's state and lease as they are stored. Needs no credentials.
+    pub async fn stored_state(&self, from: PipelineFrom) -> Result<StoredState> {
+        let (name, text) = self.pipeline_text(&from).await?;
+        let mut config =
+            config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
+        name_connection(&mut config, &from, &name)?;
+        let connection = config.pipeline.connection;
+        let store = self.store().await?;
+        let path = crate::state::path(&connection);
+        let state = match store.load(&path).await? {
+            Some((bytes, _)) => Some(State::with_target(&bytes, &connection)?),
+            None => None,
         };
-        let budget = Budget::new(request.deadline, self.stop.subscribe());
-        sync::run(&edges, request, &budget, watch).await
+        let lease = crate::lease::record(store, &connection).await?;
+        Ok(StoredState { connection, at: format!("{}/{path}", store.name()), state, lease })
     }
 
     /// Every mistake in pipeline, credentials and store, without a call to source or target.

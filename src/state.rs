@@ -174,6 +174,20 @@ impl State {
 
     /// Reads a state; one that is damaged, of another version, or another connection's or target's is refused by name.
     pub fn from_bytes(bytes: &[u8], connection: &str, target: &str) -> Result<Self> {
+        let (state, of) = Self::with_target(bytes, connection)?;
+        if of == target {
+            return Ok(state);
+        }
+        Err(Error::new(
+            Kind::BadState,
+            format!(
+                "state of connection \"{connection}\": speaks of another target ({of}, now {target}); give the new target its own connection name, or make the state anew with okki-sync state rebuild"
+            ),
+        ))
+    }
+
+    /// Reads a state and the target that it speaks of.
+    pub fn with_target(bytes: &[u8], connection: &str) -> Result<(Self, String)> {
         let bad = |what: String| {
             Error::new(Kind::BadState, format!("state of connection \"{connection}\": {what}"))
         };
@@ -210,12 +224,6 @@ impl State {
         if header.connection != connection {
             return Err(bad(format!("belongs to connection \"{}\"", header.connection)));
         }
-        if header.target != target {
-            return Err(bad(format!(
-                "speaks of another target ({}, now {target}); give the new target its own connection name, or make the state anew with okki-sync state rebuild",
-                header.target
-            )));
-        }
         let mut state =
             Self { runs: header.runs, source_products: header.source_products, ..Self::default() };
         state.rows.reserve(header.rows);
@@ -225,7 +233,7 @@ impl State {
         if (state.rows.len(), state.refused.len()) != (header.rows, header.refused) {
             return Err(damaged("rows are missing"));
         }
-        Ok(state)
+        Ok((state, header.target))
     }
 
     fn take_line(&mut self, line: &str) -> Option<()> {

@@ -31,6 +31,9 @@ pub enum Command {
     Plan(PlanArgs),
     /// Read the target back and compare it with the source; writes nothing
     Verify(VerifyArgs),
+    /// Look at what the target has acknowledged, or make that record anew
+    #[command(subcommand)]
+    State(StateCommand),
     /// Serve a local OKKI and a local Qeasy on loopback until Ctrl-C
     Sandbox(SandboxArgs),
     /// Report every mistake in pipeline, credentials and store at once
@@ -174,6 +177,37 @@ impl SandboxArgs {
         }
         options
     }
+}
+
+/// The commands of `state`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StateCommand {
+    /// Print the state of a connection for people
+    Show(StateShowArgs),
+    /// Make the state anew from what the target holds; the old one is kept beside it
+    Rebuild(StateRebuildArgs),
+}
+
+/// Options of `state show`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StateShowArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: Option<String>,
+    /// Put it on stdout as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `state rebuild`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StateRebuildArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: Option<String>,
+    /// Count rows that only the target has as ours: the next sync deletes them
+    #[arg(long)]
+    pub own_extra: bool,
 }
 
 /// Options of `check`.

@@ -3,6 +3,7 @@
 mod args;
 mod progress;
 mod show;
+mod state;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -51,6 +52,7 @@ pub async fn dispatch(args: Args) -> u8 {
             run(&env, screen, &plan.run, Mode::Plan, plan.allow_mass_delete, plan.all).await
         }
         Command::Verify(verify) => run(&env, screen, &verify.run, Mode::Verify, false, verify.all).await,
+        Command::State(command) => state::dispatch(&env, screen, &command).await,
         Command::Sandbox(sandbox) => serve(&sandbox).await,
         Command::Check(check) => check_setup(&env, check.pipeline).await,
         Command::Schema => schema(),

@@ -1,6 +1,7 @@
 //! The story of a run: load → read → transform → plan → write → save.
 
 mod book;
+mod rebuild;
 mod records;
 mod verify;
 
@@ -26,6 +27,7 @@ use crate::target::batch::{Batch, Builder};
 use crate::target::{Target, Written};
 use crate::transform::{Renderer, RowMap};
 use book::Book;
+pub use rebuild::{Rebuilt, rebuild};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
@@ -96,14 +98,7 @@ struct Tally {
 pub async fn run(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &Watch) -> Outcome {
     let started = Instant::now();
     let started_at = edges.clock.now();
-    let mut run = Run {
-        edges,
-        request,
-        watch,
-        run_id: run_id(edges.clock),
-        tally: Tally::default(),
-        slowest_batch: Duration::ZERO,
-    };
+    let mut run = Run::new(edges, request, watch);
     edges.okki.start_run();
     edges.target.start_run();
 
@@ -147,6 +142,13 @@ struct Run<'a> {
     tally: Tally,
     /// No batch is sent that would probably not come back in time.
     slowest_batch: Duration,
+}
+
+impl<'a> Run<'a> {
+    fn new(edges: &'a Edges<'a>, request: &'a Request, watch: &'a Watch) -> Self {
+        let run_id = run_id(edges.clock);
+        Self { edges, request, watch, run_id, tally: Tally::default(), slowest_batch: Duration::ZERO }
+    }
 }
 
 impl Run<'_> {

@@ -1,0 +1,111 @@
+//! Makes the state anew from what the target holds, where it was lost, damaged, or belongs to another target.
+
+use bytes::Bytes;
+
+use super::{Edges, Run, render};
+use crate::client::Budget;
+use crate::error::Result;
+use crate::lease::Lease;
+use crate::plan::{OnDelete, Plan};
+use crate::state::{self, Fingerprint, State};
+use crate::transform::Renderer;
+
+/// What a rebuild found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Rebuilt {
+    /// Rows that the target holds as the source has them: acknowledged.
+    pub same: u64,
+    /// Rows that it holds with other content: the next sync updates them.
+    pub differing: u64,
+    /// Rows of the source that it does not hold: the next sync creates them.
+    pub missing: u64,
+    /// Rows that only the target has.
+    pub extra: u64,
+    /// Whether the extra rows count as ours: then the next sync deletes them.
+    pub extra_owned: bool,
+}
+
+impl Run<'_> {
+    /// Rebuilds under the lease.
+    pub(super) async fn rebuild(&mut self, budget: &Budget, own_extra: bool) -> Result<Rebuilt> {
+        let lease = self.take_lease().await?;
+        let budget = budget.under(&lease);
+        let done = tokio::select! {
+            biased;
+            done = self.rebuild_under_lease(&budget, &lease, own_extra) => done,
+            lost = lease.keep() => Err(lost),
+        };
+        self.give_lease_back(&lease, &done).await;
+        done
+    }
+
+    async fn rebuild_under_lease(
+        &mut self,
+        budget: &Budget,
+        lease: &Lease,
+        own_extra: bool,
+    ) -> Result<Rebuilt> {
+        let edges = self.edges;
+        self.remember_limits(lease).await?;
+        let path = state::path(edges.connection);
+        // Whatever is there, readable or not, is kept beside.
+        let version = edges.store.load(&path).await?.map(|(_, version)| version);
+        let catalogue = self.read(budget).await?;
+        let plan = Plan::new(edges.rows, &catalogue, &State::default(), OnDelete::Ignore);
+        let watch = self.watch;
+        let mut theirs =
+            edges.target.read_back(budget, |read| watch(super::Progress::ReadingBack(read))).await?;
+
+        let renderer = Renderer::new(edges.rows, &catalogue);
+        let (mut state, mut found, mut row) = (State::default(), Rebuilt::default(), Vec::new());
+        found.extra_owned = own_extra;
+        for change in &plan.changes {
+            row.clear();
+            render(edges.rows, &renderer, change, &mut row);
+            let Some(their) = theirs.remove(change.id.as_str()) else {
+                found.missing += 1;
+                continue;
+            };
+            let same = crate::target::holds(&their, &row);
+            *(if same { &mut found.same } else { &mut found.differing }) += 1;
+            let fingerprint = if same { change.fingerprint } else { of_theirs(&their) };
+            state.rows.insert(change.id.clone(), fingerprint);
+        }
+        // Rows in the quarantine are the source's too.
+        for held in &catalogue.held {
+            if let Some(their) = theirs.remove(held.as_str()) {
+                state.rows.insert(held.clone(), of_theirs(&their));
+            }
+        }
+        found.extra = theirs.len() as u64;
+        if own_extra {
+            state.rows.extend(theirs.iter().map(|(id, their)| (id.as_str().into(), of_theirs(their))));
+        }
+
+        if version.is_some() {
+            edges.store.copy(&path, &state::previous_path(edges.connection)).await?;
+        }
+        let text = state.to_text(edges.connection, &edges.target.identity());
+        edges.store.save_if_unchanged(&path, Bytes::from(text), version.as_ref()).await?;
+        Ok(found)
+    }
+}
+
+/// Of a row that is there with other content: it equals no row of ours, whose bytes are never a JSON value of this form.
+fn of_theirs(their: &serde_json::Value) -> Fingerprint {
+    Fingerprint::of(format!("theirs {their}").as_bytes())
+}
+
+/// Rebuilds the state of a connection from its target.
+pub async fn rebuild(
+    edges: &Edges<'_>,
+    budget: &Budget,
+    watch: &super::Watch,
+    own_extra: bool,
+) -> Result<Rebuilt> {
+    let request =
+        super::Request { mode: super::Mode::Verify, full: false, allow_mass_delete: false, deadline: None };
+    edges.okki.start_run();
+    edges.target.start_run();
+    Run::new(edges, &request, watch).rebuild(budget, own_extra).await
+}
