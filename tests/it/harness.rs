@@ -147,6 +147,16 @@ impl World {
         Self { sandbox, app, clock, text: text.into(), source: at_source, target: at_target }
     }
 
+    /// With a target of the test's own in front of the sandbox.
+    pub fn with_target(self, target: Router) -> Self {
+        let wires = Wires {
+            source: Some(Wire::InProcess(self.source.on(self.sandbox.okki()))),
+            target: Some(Wire::InProcess(self.target.on(target))),
+            store: None,
+        };
+        Self { app: Arc::new(App::with_wires(env(), wires, self.clock)), ..self }
+    }
+
     /// Another program on the same sandbox, with this environment.
     pub fn again(&self, env: Env) -> Self {
         Self::of(self.sandbox.clone(), None, env, self.text.clone(), self.clock)

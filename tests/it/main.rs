@@ -3,6 +3,7 @@
 
 mod cleaning;
 mod documents;
+mod endurance;
 mod envelopes;
 mod faults;
 mod golden;

@@ -184,14 +184,14 @@ async fn ctrl_c_saves_what_was_acknowledged_and_the_next_run_goes_on_from_there(
 async fn after_kill_9_at_any_moment_the_next_run_ends_right() {
     let desk = desk(Options { latency: Duration::from_millis(3), ..small() }).await;
     let mut random = fastrand::Rng::with_seed(9);
-    for _ in 0..25 {
+    for _ in 0..50 {
         desk.sandbox.change_as_people_do();
         let mut child = desk.command(&["sync", "--json"]).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(random.u64(0..120))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(0..300))).await;
         child.kill().unwrap();
         end(child).await;
     }
-    // Where no run came to its end, the removals of 25 rounds have added up to more than the guard lets through.
+    // Where no run came to its end, the removals of 50 rounds have added up to more than the guard lets through.
     let last = report(&desk.run(&["sync", "--json", "--allow-mass-delete"]).await);
     assert_eq!(last["status"], "succeeded", "{last}");
     let verified = desk.run(&["verify", "--json"]).await;

@@ -1,0 +1,278 @@
+//! The long bad day: refused rows, outages that flicker, sources that shrink, states that are lost, limits shared with others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use okki_sync::app::PipelineFrom;
+use okki_sync::clock::Clock;
+use okki_sync::error::{Kind, Side};
+use okki_sync::report::{Mode, Status};
+use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync::sandbox::{Options, Sandbox};
+use okki_sync::sync::Request;
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+
+use crate::harness::{World, answer, env, http, qeasy, request, small};
+
+const ALWAYS: u32 = 1_000_000;
+
+/// A router before another: it sees each request with its number (from 1) and may answer in its place.
+fn before(
+    inner: Router,
+    see: impl Fn(u32, &str) -> Option<axum::response::Response> + Send + Sync + 'static,
+) -> Router {
+    let (calls, see) = (Arc::new(AtomicU32::new(0)), Arc::new(see));
+    Router::new().fallback(move |request: axum::extract::Request| {
+        let (calls, see, inner) = (Arc::clone(&calls), Arc::clone(&see), inner.clone());
+        async move {
+            let number = calls.fetch_add(1, Ordering::Relaxed) + 1;
+            match see(number, &request.uri().to_string()) {
+                Some(response) => Ok(response),
+                None => inner.oneshot(request).await,
+            }
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_refused_again_and_again_is_tried_at_a_growing_distance_and_delays_no_other() {
+    let world = World::new(small(), qeasy("groups", ""));
+    let id = world.catalogue().groups[3].id.clone();
+    world.fault(Endpoint::QeasyStore, Fault::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
+    let mut tried = Vec::new();
+    for run in 1..=20 {
+        let calls = world.calls(Endpoint::QeasyStore);
+        let outcome = world.sync().await;
+        assert_eq!((outcome.report.status, outcome.report.quarantined), (Status::Partial, 1), "run {run}");
+        assert_eq!(outcome.report.remaining, 0, "run {run}: {:?}", outcome.report);
+        assert_eq!(world.quarantine(&outcome).await[0]["id"], id.as_str());
+        if world.calls(Endpoint::QeasyStore) > calls {
+            tried.push(run);
+        }
+        assert_eq!(world.rows().len(), 39);
+        world.wind(60).await;
+    }
+    assert_eq!(tried, [1, 2, 4, 8, 16]);
+    // A change of the row is a new reason to try.
+    world.sandbox.heal();
+    world.sandbox.edit(|catalogue| catalogue.groups[3].name.push('!'));
+    world.sync_well().await;
+    world.assert_complete();
+    assert!(!world.state().await.unwrap().contains("\n! "), "the refusal is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheme_that_counts_every_repeat_as_failed_does_not_loop() {
+    let world = World::new(Options { id_check: true, ..small() }, qeasy("groups", ""));
+    world.sync_well().await;
+    world.sandbox.edit(|catalogue| catalogue.groups.iter_mut().for_each(|group| group.name.push('!')));
+    let calls = world.target_calls();
+    for _ in 0..6 {
+        let outcome = world.sync().await;
+        assert_eq!((outcome.report.status, outcome.report.quarantined), (Status::Partial, 40));
+        assert!(outcome.rejected[0].reason.contains("idCheck"), "{}", outcome.rejected[0].reason);
+        world.wind(60).await;
+    }
+    // Tried in the runs 1, 2 and 4, each with one store and one query.
+    assert_eq!(world.target_calls() - calls, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_flickers_costs_minutes_and_not_hours() {
+    // Of six calls five fail: each page would come through at its last attempt.
+    let sandbox = Sandbox::new(Options { groups: 10, products: 5000, ..Options::default() }, Clock::pinned());
+    let flickering = before(sandbox.okki(), |number, _| {
+        (number % 6 != 0)
+            .then(|| http::Response::builder().status(502).body(Body::from("bad gateway")).unwrap())
+    });
+    let world = World::of(sandbox, Some(flickering), env(), qeasy("groups-with-items", ""), Clock::pinned());
+    let started = Instant::now();
+    let outcome = world.sync().await;
+    assert_eq!(outcome.error.unwrap().kind, Kind::Unavailable(Side::Source));
+    assert!(started.elapsed() < Duration::from_secs(15 * 60), "{:?}", started.elapsed());
+    assert_eq!(world.target_calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_does_not_fit_the_deadline_pauses_the_run_at_once() {
+    for fault in [Fault::Throttle { retry_after_seconds: Some(70) }, Fault::Lockout] {
+        let world = World::new(small(), qeasy("groups", ""));
+        let limited =
+            Request { deadline: Some(Instant::now() + Duration::from_secs(60)), ..request(Mode::Sync) };
+        world.fault(Endpoint::QeasyStore, fault, 1, 0);
+        let started = Instant::now();
+        let outcome = world.run(&limited, |_| {}).await;
+        assert_eq!(outcome.report.status, Status::Paused, "{:?}", outcome.report);
+        assert!(outcome.report.resume_after_seconds.unwrap() >= 70);
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        world.wind(400).await;
+        world.sync_well().await;
+        world.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_error_near_the_deadline_pauses_the_run_instead_of_failing_it() {
+    let world = World::new(small(), qeasy("groups", ""));
+    world.fault(Endpoint::QeasyStore, Fault::Status(500), ALWAYS, 0);
+    let limited =
+        Request { deadline: Some(Instant::now() + Duration::from_millis(6_500)), ..request(Mode::Sync) };
+    let outcome = world.run(&limited, |_| {}).await;
+    assert_eq!((outcome.report.status, outcome.error.unwrap().kind), (Status::Paused, Kind::Interrupted));
+    assert_eq!(outcome.report.remaining, 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_product_list_that_shrank_or_is_empty_is_refused_before_groups_lose_their_items() {
+    let world = World::new(small(), qeasy("groups-with-items", ""));
+    world.sync_well().await;
+    let rows = format!("{:?}", world.rows());
+    for (keep, words) in [(100, "100 products"), (0, "0 products")] {
+        world.sandbox.edit(|catalogue| catalogue.products.truncate(keep));
+        world.wind(5).await;
+        let outcome = world.sync().await;
+        let error = outcome.error.unwrap();
+        assert_eq!(error.kind, Kind::GuardRefused, "{error}");
+        for word in [words, "saw 300", "--allow-mass-delete"] {
+            assert!(error.message.contains(word), "{word} is not in: {error}");
+        }
+        assert_eq!(format!("{:?}", world.rows()), rows);
+    }
+    let allowed = Request { allow_mass_delete: true, ..request(Mode::Sync) };
+    assert_eq!(world.run(&allowed, |_| {}).await.report.status, Status::Succeeded);
+    world.assert_complete();
+    world.sync_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_deleted_and_another_created_between_two_pages_make_no_third_one_vanish() {
+    for shape in ["products", "groups-with-items"] {
+        let sandbox =
+            Sandbox::new(Options { groups: 5, products: 250, ..Options::default() }, Clock::pinned());
+        let (edited, clock) = (sandbox.clone(), Clock::pinned());
+        let armed = Arc::new(AtomicU32::new(0));
+        let strike = Arc::clone(&armed);
+        let source = before(sandbox.okki(), move |_, uri| {
+            if uri.contains("start_index=2") && strike.swap(0, Ordering::Relaxed) == 1 {
+                edited.edit(|catalogue| {
+                    let now_s = i64::try_from(clock.now_ms() / 1000).unwrap();
+                    let mut new = catalogue.products[200].clone();
+                    catalogue.products.remove(0);
+                    new.product_id = "99999999999".to_owned();
+                    (new.create_time, new.update_time) = (now_s, now_s);
+                    catalogue.products.push(new);
+                });
+            }
+            None
+        });
+        let world = World::of(sandbox, Some(source), env(), qeasy(shape, ""), Clock::pinned());
+        world.sync_well().await;
+        let tombstones = |world: &World| {
+            world.rows().values().filter(|row| row.get().contains("\"deleted\":true")).count()
+        };
+        world.wind(60).await;
+        armed.store(1, Ordering::Relaxed);
+        world.sync_well().await;
+        assert_eq!(armed.load(Ordering::Relaxed), 0, "the catalogue changed between the pages");
+        world.assert_complete();
+        assert!(tombstones(&world) <= 1, "{shape}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_others_make_with_the_same_key_are_left_to_them() {
+    let sandbox = Sandbox::new(small(), Clock::pinned());
+    let inner = sandbox.target();
+    let busy = Router::new().fallback(move |request: axum::extract::Request| {
+        let inner = inner.clone();
+        async move {
+            let mut response = inner.oneshot(request).await.unwrap();
+            // Somebody else has used 55 of the 60 calls.
+            let headers = response.headers_mut();
+            headers.insert("x-ratelimit-remaining", 5.into());
+            headers.insert("x-ratelimit-reset", 40.into());
+            response
+        }
+    });
+    let world = World::of(sandbox, None, env(), qeasy("groups", "max_rows_per_batch = 20"), Clock::pinned())
+        .with_target(busy);
+    let started = Instant::now();
+    world.sync_well().await;
+    assert!(started.elapsed() >= Duration::from_secs(40), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_version_before_the_last_save_is_kept_and_a_lost_state_is_made_anew_from_the_target() {
+    let world = World::new(small(), qeasy("groups", ""));
+    world.sync_well().await;
+    let first = world.state().await.unwrap();
+    world.sandbox.edit(|catalogue| catalogue.groups[0].name.push('!'));
+    world.sync_well().await;
+    assert_eq!(world.stored("state/it.state.previous").await.unwrap(), first);
+
+    // Damaged, with a change that nobody has synced yet and a row of somebody else's at the target.
+    world.sandbox.edit(|catalogue| catalogue.groups[1].name.push('?'));
+    let store = world.app.store().await.unwrap();
+    store.put("state/it.state", "damaged").await.unwrap();
+    assert_eq!(world.sync().await.error.unwrap().kind, Kind::BadState);
+    let from = || PipelineFrom::Text { name: "t.toml".to_owned(), text: world.text.clone() };
+    let found = world.app.rebuild_state(from(), false, &|_| {}).await.unwrap();
+    assert_eq!((found.same, found.differing, found.missing, found.extra), (39, 1, 0, 0));
+    assert_eq!(world.stored("state/it.state.previous").await.unwrap(), "damaged");
+    let outcome = world.sync_well().await;
+    assert_eq!((outcome.report.plan.update, outcome.report.plan.unchanged), (1, 39));
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuilt_state_leaves_rows_alone_that_only_the_target_has_unless_it_is_told_that_they_are_ours() {
+    let world = World::new(small(), qeasy("groups", ""));
+    world.sync_well().await;
+    world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
+    world.sandbox.edit(|catalogue| drop(catalogue.groups.pop()));
+    let from = || PipelineFrom::Text { name: "t.toml".to_owned(), text: world.text.clone() };
+    assert_eq!(world.app.rebuild_state(from(), false, &|_| {}).await.unwrap().extra, 1);
+    assert_eq!(world.sync_well().await.report.plan.delete, 0);
+    assert_eq!(world.app.rebuild_state(from(), true, &|_| {}).await.unwrap().extra, 1);
+    assert_eq!(world.sync_well().await.report.target.deleted, 1);
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheme_that_cannot_be_asked_is_searched_by_halves() {
+    let sandbox = Sandbox::new(small(), Clock::pinned());
+    let id = {
+        let mut id = String::new();
+        sandbox.edit(|catalogue| id.clone_from(&catalogue.groups[7].id));
+        id
+    };
+    let inner = sandbox.target();
+    let closed = Router::new().fallback(move |request: axum::extract::Request| {
+        let inner = inner.clone();
+        async move {
+            if request.uri().path().ends_with("/query") {
+                return answer(r#"{"success":false,"code":40003,"message":"无此接口","content":null}"#);
+            }
+            inner.oneshot(request).await.unwrap()
+        }
+    });
+    let world = World::of(sandbox, None, env(), qeasy("groups", ""), Clock::pinned()).with_target(closed);
+    world.fault(Endpoint::QeasyStore, Fault::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
+    let outcome = world.sync().await;
+    assert_eq!((outcome.report.status, outcome.report.quarantined), (Status::Partial, 1));
+    assert_eq!((outcome.rejected[0].id.as_deref(), world.rows().len()), (Some(id.as_str()), 39));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_source_is_asked_less_often() {
+    let slow = Options { latency: Duration::from_secs(12), products: 2000, ..small() };
+    let world = World::new(slow, http("products", ""));
+    let started = Instant::now();
+    world.sync_well().await;
+    // 20 pages, four at a time of 12 s each, would take a minute; halved they take longer.
+    assert!(started.elapsed() > Duration::from_secs(120), "{:?}", started.elapsed());
+}
