@@ -8,8 +8,9 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 EVENT ?= events/scheduled.json
 PORT ?= 9100
+FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test build lint unit lambda deny watch invoke clean
+.PHONY: help demo test build lint unit lambda deny fuzz watch invoke clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -38,6 +39,14 @@ deny: ## licences, bans and sources of all dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
 
+fuzz: ## every fuzz target for FUZZ_SECONDS, from the seeds in fuzz/seeds; needs the nightly compiler
+	@command -v .tools/bin/cargo-fuzz >/dev/null || cargo install --locked --root .tools --version ^0.13 cargo-fuzz
+	@for target in envelopes pipeline retry_after state event; do \
+		mkdir -p fuzz/corpus/$$target; \
+		PATH="$(CURDIR)/.tools/bin:$$PATH" cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096; \
+	done
+
 watch: $(VENV)/.installed ## the Lambda function on PORT, with the environment of dev.env (okki-sync sandbox --env-file dev.env)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda watch --ignore-changes --wait --env-file dev.env -A 127.0.0.1 -P $(PORT)
 
@@ -45,7 +54,7 @@ invoke: $(VENV)/.installed ## send EVENT to `make watch`
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda invoke -A 127.0.0.1 -P $(PORT) okki-sync-lambda --data-file $(EVENT)
 
 clean: ## everything that was built or installed here
-	rm -rf target $(VENV)
+	rm -rf target fuzz/target fuzz/corpus .tools $(VENV)
 
 # The stamp is last, so that a broken installation is done again.
 $(VENV)/.installed: tests/requirements.txt

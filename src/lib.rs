@@ -27,6 +27,8 @@ pub mod transform;
 pub mod aws;
 pub mod client;
 pub mod clock;
+#[cfg(fuzzing)]
+pub mod fuzz_doors;
 pub mod http;
 pub mod lease;
 pub mod metrics;

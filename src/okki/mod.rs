@@ -513,3 +513,16 @@ impl<'a> Reading<'a> {
         Ok(Attempt { catalogue, total, distinct, signature: (self.signature, total.unwrap_or(0)), doubt })
     }
 }
+
+/// Reads an answer in every way, for the fuzz targets.
+#[cfg(fuzzing)]
+pub fn fuzz(answer: &Answer) {
+    let _ = wire::token(answer, 0);
+    let _ = wire::server_time(&answer.body);
+    let Ok(data) = wire::data(answer, 0) else { return };
+    let columns = crate::transform::Columns::default();
+    let reader =
+        RowReader { columns: &columns, id: "product_id", name: "name", parent: "group_id", product: true };
+    let rows = wire::page(data).map(|page| page.rows).into_iter().chain(wire::groups(data)).flatten();
+    rows.for_each(|row| drop(reader.read(row)));
+}

@@ -487,3 +487,14 @@ fn with_token(request: Request, token: Option<&SecretString>, token_in: TokenIn)
     request.url.query_pairs_mut().append_pair("access_token", exposed(token));
     request
 }
+
+/// Reads an answer in every way, for the fuzz targets.
+#[cfg(fuzzing)]
+pub fn fuzz(answer: &Answer, success: &IndexMap<String, Value>) {
+    let _ = wire::token(answer, 0);
+    let _ = wire::stored(answer, 0);
+    let _ = wire::accepted(answer, success, 0);
+    let _ = wire::accepted(answer, &IndexMap::new(), 0);
+    let _ = wire::queried(answer, 0);
+    let _ = wire::listed(answer, 0);
+}

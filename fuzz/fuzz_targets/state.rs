@@ -1,0 +1,12 @@
+//! State files: what is read comes back the same when it is written again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use okki_sync::state::State;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok((state, target)) = State::with_target(bytes, "acme") {
+        let text = state.to_text("acme", &target);
+        assert_eq!(State::from_bytes(text.as_bytes(), "acme", &target).unwrap(), state);
+    }
+});
