@@ -9,7 +9,7 @@ PYTHON := $(VENV)/bin/python
 EVENT ?= events/scheduled.json
 PORT ?= 9100
 
-.PHONY: help demo test build lint unit lambda deny watch invoke clean
+.PHONY: help demo test build lint unit lambda infra deny watch invoke clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ help: ## this list
 demo: ## the main job against the sandbox: sync, changes, plan, sync, verify
 	@cargo run -q --bin okki-sync -- demo
 
-test: lint unit lambda ## everything that CI checks; installs what it needs into the checkout
+test: lint unit lambda infra ## everything that CI checks; installs what it needs into the checkout
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: 'make deny' installs it and checks licences, bans and sources"; fi
 
@@ -33,6 +33,9 @@ unit: ## unit and integration tests
 
 lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, with Secrets Manager and S3 over the wire
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/lambda
+
+infra: build $(VENV)/.installed $(VENV)/emulator/.installed ## the infrastructure: state machine and schedule executed in an emulator with the real program
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra
 
 deny: ## licences, bans and sources of all dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
@@ -51,4 +54,9 @@ clean: ## everything that was built or installed here
 $(VENV)/.installed: tests/requirements.txt
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install -q -r tests/requirements.txt
+	touch $@
+
+$(VENV)/emulator/.installed: tests/infra/requirements.txt $(VENV)/.installed
+	python3 -m venv $(VENV)/emulator
+	$(VENV)/emulator/bin/python -m pip install -q -r tests/infra/requirements.txt
 	touch $@

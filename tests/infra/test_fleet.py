@@ -2,11 +2,13 @@
 Lambda program behind it and the sandbox behind that."""
 
 import json
+import re
 import subprocess
 from datetime import timedelta
 
 import pytest
-from conftest import ASL, VENV, WAIT_SCALE, filled
+from emulator import ASL, BUCKET, WAIT_SCALE, filled
+from programs import VENV
 
 LIMIT_BYTES = 256 * 1024
 
@@ -24,13 +26,10 @@ def test_the_definition_is_one_that_cloudformation_accepts(tmp_path):
     values = {"Partition": "aws", "FunctionArn": "arn:aws:lambda:ap-east-1:123456789012:function:f", "StoreBucket": "b",
               "StorePrefix": "p/", "MaxConcurrency": 40, "ToleratedFailurePercentage": 5}
     text = ASL.read_text()
-    json.loads(text)
-    for name, value in values.items():
-        assert "${" + name + "}" in text, name
-        text = text.replace("${" + name + "}", str(value))
-    assert "${" not in text
+    assert set(re.findall(r"[$][{](\w+)}", text)) == values.keys()
+    # With its numbers as literals: the linter knows no expressions there, though the language has them.
     template = {"Resources": {"Fleet": {"Type": "AWS::StepFunctions::StateMachine", "Properties": {
-        "RoleArn": "arn:aws:iam::123456789012:role/r", "Definition": json.loads(text)}}}}
+        "RoleArn": "arn:aws:iam::123456789012:role/r", "Definition": filled(text, values)}}}}
     path = tmp_path / "template.json"
     path.write_text(json.dumps(template))
     done = subprocess.run([VENV / "cfn-lint", path], capture_output=True, text=True)
@@ -54,10 +53,10 @@ def test_a_connection_that_pauses_three_times_is_run_four_times_and_left_alone_f
     execution, children = fleet.run({"pausing.toml": fleet.troubled.pipeline("pausing")})
     assert summary(execution)["succeeded"] == 1
     assert rounds(children["pausing.toml"]) == 4
-    statuses = [json.loads(fleet.cloud.s3.get_object(Bucket="okki-sync-test", Key=key)["Body"].read())
-                for key in sorted(fleet.cloud.keys("fleet/reports/pausing/"))]
-    assert [report["status"] for report in statuses] == ["paused"] * 3 + ["succeeded"]
-    assert [report["resume_after_seconds"] for report in statuses[:3]] == [told_seconds] * 3
+    reports = [json.loads(fleet.cloud.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+               for key in sorted(fleet.cloud.keys("fleet/reports/pausing/"))]
+    assert [report["status"] for report in reports] == ["paused"] * 3 + ["succeeded"]
+    assert [report["resume_after_seconds"] for report in reports[:3]] == [told_seconds] * 3
     ended = [event["timestamp"] for event in children["pausing.toml"][1] if event["type"] == "TaskSucceeded"]
     begun = [event["timestamp"] for event in children["pausing.toml"][1] if event["type"] == "TaskScheduled"]
     for end, begin in zip(ended, begun[1:]):
@@ -120,7 +119,7 @@ def test_a_mixed_fleet_of_twenty_goes_on_past_what_is_broken_and_names_it(fleet)
 def test_more_failures_than_the_tolerated_share_fail_the_fleet_after_everybody_had_a_turn(fleet):
     pipelines = {"good.toml": fleet.well.pipeline("good"), "bad.toml": "connection = 5"}
     execution, children = fleet.run(pipelines)
-    assert (execution["status"], execution["error"]) == ("FAILED", "TooManyFailed")
+    assert (execution["status"], execution.get("error")) == ("FAILED", "TooManyFailed")
     cause = json.loads(execution["cause"])
     assert (cause["connections"], cause["succeeded"], cause["failed_connections"]) == (2, 1, ["bad"])
     assert children["good.toml"][0] == "succeeded"
@@ -128,7 +127,7 @@ def test_more_failures_than_the_tolerated_share_fail_the_fleet_after_everybody_h
 
 def test_a_store_without_pipelines_is_no_success(fleet):
     execution, _ = fleet.run({"README.md": "nothing here"})
-    assert (execution["status"], execution["error"]) == ("FAILED", "NoPipelines")
+    assert (execution["status"], execution.get("error")) == ("FAILED", "NoPipelines")
     assert "s3://okki-sync-test/fleet/pipelines/" in execution["cause"]
 
 
@@ -137,7 +136,7 @@ def test_what_lambda_could_not_do_is_retried_and_a_failure_of_our_own_is_not(fle
     execution, children = fleet.run({"retried.toml": fleet.well.pipeline("retried")}, case=case)
     assert rounds(children["retried.toml"]) == tries
     assert children["retried.toml"][0] == "failed retried"
-    assert execution["error"] == "TooManyFailed"
+    assert execution.get("error") == "TooManyFailed"
 
 
 def test_the_summary_of_ten_thousand_connections_fits_a_payload(fleet):
