@@ -4,6 +4,7 @@ Everything listens on 127.0.0.1 and is ended by id. The emulator is told to shor
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -94,6 +95,8 @@ class Cloud:
         self.log = processes.start("ministack", [ROOT / ".venv/emulator/bin/ministack"], {
             "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "MINISTACK_REGION": REGION, "AWS_ENDPOINT_URL": self.url,
             "SFN_WAIT_SCALE": str(WAIT_SCALE), "SFN_MOCK_CONFIG": str(self._mocks), "TMPDIR": str(processes.directory),
+            # The functions inherit this environment, and a shell that sourced dev.env would override every pipeline.
+            **{name: "" for name in os.environ if name.startswith(("OKKI_", "QEASY_", "TARGET_"))},
         })
         wait_for("ministack", lambda: listens(port))
         self.s3, self.secrets, self.functions, self.scheduler, self.machines, self.formation = (
