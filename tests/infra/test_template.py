@@ -369,6 +369,15 @@ def test_one_outage_rings_once():
     assert letters["ActionsSuppressor"] == {"Fn::GetAtt": ["Outage", "Arn"]}
 
 
+@pytest.mark.parametrize("name", [
+    "RunFailed", "FunctionFailed", "SourceCredentialsRefused", "TargetCredentialsRefused", "GuardStruck", "RowsQuarantined",
+    "TargetThrottled"])
+def test_one_bad_connection_of_a_fleet_does_not_ring_each_hour(name):
+    alarm = properties(name)
+    assert alarm["Period"] == {"Fn::If": ["WithFleet", 3600, 300]}
+    assert alarm["EvaluationPeriods"] == {"Fn::If": ["WithFleet", 2, 1]} and alarm["DatapointsToAlarm"] == 1
+
+
 def test_an_alarm_names_itself_and_its_paragraph():
     for name, alarm in alarms().items():
         assert alarm["Properties"]["AlarmName"] == {"Fn::Sub": f"${{AWS::StackName}}-{name}"}
