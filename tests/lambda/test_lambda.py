@@ -164,14 +164,16 @@ def test_each_run_logs_its_steps_and_one_metrics_line_and_no_credential(world):
     steps = [line for line in lines if line.get("step") in ("fetched", "cleaned", "transformed", "written")]
     assert {line["step"] for line in steps} == {"fetched", "cleaned", "transformed", "written"}
     assert all("duration_ms" in line for line in steps)
-    names = set(re.findall(r'pub const (?!DEFAULT|DIMENSION)\w+: &str = "(\w+)"', (ROOT / "src/metrics.rs").read_text()))
+    source = (ROOT / "src/metrics.rs").read_text()
+    constants = dict(re.findall(r'pub const (?!DEFAULT|DIMENSION|BY_)(\w+): &str = "(\w+)"', source))
+    published = {constants[name] for name in re.findall(r"\w+", re.search(r"PUBLISHED: .*? = \[(.*?)\];", source, re.S)[1])}
     metrics = [line for line in lines if "_aws" in line]
     assert len({line["run_id"] for line in metrics}) == len(metrics) > 10
     for line in metrics:
         [directive] = line["_aws"]["CloudWatchMetrics"]
-        assert directive["Namespace"] == "OkkiSync" and ["connection", "mode"] in directive["Dimensions"]
-        assert {metric["Name"] for metric in directive["Metrics"]} == names
-        assert names <= line.keys() and line["mode"] in ("sync", "plan", "verify")
+        assert directive["Namespace"] == "OkkiSync" and directive["Dimensions"] == [["mode"]]
+        assert {metric["Name"] for metric in directive["Metrics"]} == published
+        assert set(constants.values()) <= line.keys() and line["mode"] in ("sync", "plan", "verify")
     printed = world.log.read_text(errors="replace")
     stored = "".join(world.get(key) for key in world.keys())
     for name, value in [*world.secret.items(), *world.sandbox.items()]:
