@@ -6,19 +6,21 @@ SHELL := /bin/bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-EVENT ?= events/scheduled.json
+EVENT ?= events/plan.json
 PORT ?= 9100
 FUZZ_SECONDS ?= 60
+ENV ?= dev
+PIPELINE ?= pipeline.toml
 
-.PHONY: help demo test build lint unit lambda deny fuzz watch invoke clean
+.PHONY: help demo test build lint unit lambda infra package deny fuzz watch invoke-local deploy pipeline secret invoke logs destroy clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: ## the main job against the sandbox: sync, changes, plan, sync, verify
 	@cargo run -q --bin okki-sync -- demo
 
-test: lint unit lambda ## everything that CI checks; installs what it needs into the checkout
+test: lint unit lambda infra ## everything that CI checks; installs what it needs into the checkout
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: 'make deny' installs it and checks licences, bans and sources"; fi
 
@@ -35,6 +37,12 @@ unit: ## unit and integration tests
 lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, with Secrets Manager and S3 over the wire
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/lambda
 
+infra: build $(VENV)/.installed $(VENV)/emulator/.installed ## template, runbook and deployment script; the stack in an emulator that runs the real program
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra --ignore tests/infra/test_package.py
+
+package: $(VENV)/.installed ## the release build of the Lambda program for this machine, and its size; takes minutes
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra/test_package.py
+
 deny: ## licences, bans and sources of all dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
@@ -50,14 +58,45 @@ fuzz: ## every fuzz target for FUZZ_SECONDS, from the seeds in fuzz/seeds; needs
 watch: $(VENV)/.installed ## the Lambda function on PORT, with the environment of dev.env (okki-sync sandbox --env-file dev.env)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda watch --ignore-changes --wait --env-file dev.env -A 127.0.0.1 -P $(PORT)
 
-invoke: $(VENV)/.installed ## send EVENT to `make watch`
+invoke-local: $(VENV)/.installed ## send EVENT to `make watch`
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda invoke -A 127.0.0.1 -P $(PORT) okki-sync-lambda --data-file $(EVENT)
 
+# The cloud, ENV=dev|prod: AWS credentials are read as by every AWS tool. infra/README.md is the runbook.
+LIFECYCLE = infra/.venv/bin/python infra/lifecycle.py --env $(ENV)
+
+deploy: infra/.venv/.installed ## build and deploy to ENV, with PIPELINE; asks what it needs the first time
+	$(LIFECYCLE) deploy --pipeline $(PIPELINE)
+
+pipeline: infra/.venv/.installed ## put PIPELINE into the store of ENV
+	$(LIFECYCLE) pipeline --pipeline $(PIPELINE)
+
+secret: infra/.venv/.installed ## fill in the credentials that PIPELINE needs, from the environment or not echoed
+	$(LIFECYCLE) secret --pipeline $(PIPELINE)
+
+invoke: infra/.venv/.installed ## send EVENT to the deployed function of ENV
+	$(LIFECYCLE) invoke --event $(EVENT)
+
+logs: infra/.venv/.installed ## the last hour's log of ENV, and what follows, until Ctrl-C
+	$(LIFECYCLE) logs --follow
+
+destroy: infra/.venv/.installed ## delete ENV with its store; asks first
+	$(LIFECYCLE) destroy
+
+infra/.venv/.installed: infra/requirements.txt
+	python3 -m venv infra/.venv
+	infra/.venv/bin/pip install -q -r infra/requirements.txt
+	touch $@
+
 clean: ## everything that was built or installed here
-	rm -rf target fuzz/target fuzz/corpus .tools $(VENV)
+	rm -rf target fuzz/target fuzz/corpus .tools $(VENV) infra/.venv .aws-sam
 
 # The stamp is last, so that a broken installation is done again.
 $(VENV)/.installed: tests/requirements.txt
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install -q -r tests/requirements.txt
+	touch $@
+
+$(VENV)/emulator/.installed: tests/infra/requirements.txt $(VENV)/.installed
+	python3 -m venv $(VENV)/emulator
+	$(VENV)/emulator/bin/python -m pip install -q -r tests/infra/requirements.txt
 	touch $@

@@ -7,6 +7,7 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from conftest import ROOT, SECRET, VENV, wait_for
 
 
@@ -66,6 +67,26 @@ def test_a_connection_runs_its_own_pipeline_with_its_own_state(world):
     status, report = world.invoke(event("connection.json"))
     assert status == 200 and report["connection"] == "acme" and report["status"] == "succeeded"
     assert "state/acme.state" in world.keys("state/")
+
+
+# Which run each sample asks for: mode and connection. The files are read from the directory: one without a line here fails.
+SAMPLES = {
+    "allow-mass-delete.json": ("sync", "main"),
+    "connection.json": ("sync", "acme"),
+    "full.json": ("sync", "main"),
+    "plan.json": ("plan", "main"),
+    "scheduled-rule.json": ("sync", "main"),
+    "scheduled.json": ("sync", "main"),
+    "sync.json": ("sync", "main"),
+    "verify.json": ("verify", "main"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "events").iterdir()))
+def test_every_sample_event_is_answered_with_the_run_that_it_asks_for(world, name):
+    status, report = world.invoke(event(name))
+    assert status == 200 and (report["mode"], report["connection"]) == SAMPLES[name]
+    assert report["status"] == "succeeded" and report["error"] is None
 
 
 def test_a_run_that_fails_answers_an_error_that_names_its_kind(world):
@@ -143,14 +164,16 @@ def test_each_run_logs_its_steps_and_one_metrics_line_and_no_credential(world):
     steps = [line for line in lines if line.get("step") in ("fetched", "cleaned", "transformed", "written")]
     assert {line["step"] for line in steps} == {"fetched", "cleaned", "transformed", "written"}
     assert all("duration_ms" in line for line in steps)
-    names = set(re.findall(r'pub const (?!DEFAULT|DIMENSION)\w+: &str = "(\w+)"', (ROOT / "src/metrics.rs").read_text()))
+    source = (ROOT / "src/metrics.rs").read_text()
+    constants = dict(re.findall(r'pub const (?!DEFAULT|DIMENSION|BY_)(\w+): &str = "(\w+)"', source))
+    published = {constants[name] for name in re.findall(r"\w+", re.search(r"PUBLISHED: .*? = \[(.*?)\];", source, re.S)[1])}
     metrics = [line for line in lines if "_aws" in line]
     assert len({line["run_id"] for line in metrics}) == len(metrics) > 10
     for line in metrics:
         [directive] = line["_aws"]["CloudWatchMetrics"]
-        assert directive["Namespace"] == "OkkiSync" and ["connection", "mode"] in directive["Dimensions"]
-        assert {metric["Name"] for metric in directive["Metrics"]} == names
-        assert names <= line.keys() and line["mode"] in ("sync", "plan", "verify")
+        assert directive["Namespace"] == "OkkiSync" and directive["Dimensions"] == [["mode"]]
+        assert {metric["Name"] for metric in directive["Metrics"]} == published
+        assert set(constants.values()) <= line.keys() and line["mode"] in ("sync", "plan", "verify")
     printed = world.log.read_text(errors="replace")
     stored = "".join(world.get(key) for key in world.keys())
     for name, value in [*world.secret.items(), *world.sandbox.items()]:

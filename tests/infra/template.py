@@ -1,0 +1,101 @@
+"""The template as written and as CloudFormation gets it, for the tests of this folder."""
+
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "infra" / "template.yaml"
+
+
+@cache
+def source():
+    """The template as written: SAM, the short functions spelt out."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    return yaml_parse(TEMPLATE.read_text())
+
+
+@cache
+def transformed():
+    """What CloudFormation makes of it. A region of China, so that a partition that SAM writes itself would show."""
+    from samtranslator.translator.transform import transform
+
+    os.environ["AWS_DEFAULT_REGION"] = "cn-north-1"
+    template = json.loads(json.dumps(source()))
+    template["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://code-bucket/function.zip"
+    template["Resources"]["FleetMachine"]["Properties"]["DefinitionUri"] = "s3://code-bucket/fleet.json"
+
+    class Policies:
+        @staticmethod
+        def load():
+            return {}
+
+    return transform(template, {}, Policies())
+
+
+def resources(kind=None):
+    found = transformed()["Resources"]
+    return {name: one for name, one in found.items() if kind in (None, one["Type"])}
+
+
+def properties(name):
+    return transformed()["Resources"][name]["Properties"]
+
+
+def alarms():
+    return {**resources("AWS::CloudWatch::Alarm"), **resources("AWS::CloudWatch::CompositeAlarm")}
+
+
+def dashboard():
+    """The dashboard's body, each ${…} replaced by its name (numbers by 900)."""
+    body = properties("Dashboard")["DashboardBody"]["Fn::Sub"].replace("${TimeoutSeconds}", "900")
+    return json.loads(re.sub(r"\$\{([\w.:]+)\}", r"<\1>", body))
+
+
+def walk(value):
+    """Every dict inside of a value, itself included."""
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from walk(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from walk(inner)
+
+
+def every(value):
+    """A value that is one or a list, as a list."""
+    return value if isinstance(value, list) else [value]
+
+
+def statements():
+    """Every policy statement of the template: (resource's name, statement)."""
+    for name, resource in resources().items():
+        for part in walk(resource["Properties"]):
+            if "Effect" in part and ("Action" in part or "NotAction" in part):
+                yield name, part
+
+
+def metric_constants():
+    """(the names published as metrics, all names) of src/metrics.rs."""
+    text = (ROOT / "src/metrics.rs").read_text()
+    names = dict(re.findall(r'pub const (?!DEFAULT|DIMENSION|BY_)(\w+): &str = "(\w+)"', text))
+    listed = re.search(r"pub const PUBLISHED: .*? = \[(.*?)\];", text, re.S)[1]
+    return {names[constant] for constant in re.findall(r"\w+", listed)}, set(names.values())
+
+
+def metrics_read():
+    """Every metric that an alarm or the dashboard reads: (who, namespace, name, dimensions)."""
+    for name, alarm in alarms().items():
+        for part in walk(alarm["Properties"]):
+            if "MetricName" in part:
+                dimensions = {one["Name"]: one["Value"] for one in part["Dimensions"]}
+                yield name, part["Namespace"], part["MetricName"], dimensions
+    for widget in dashboard()["widgets"]:
+        for row in widget["properties"].get("metrics", []):
+            if isinstance(row[0], str):
+                names = row[2:4] if isinstance(row[3], str) else []
+                yield "Dashboard", row[0], row[1], dict([names])

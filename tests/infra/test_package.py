@@ -1,0 +1,23 @@
+"""The program that is deployed: built as for the cloud, but for this machine's processor. `make package` runs it; it takes minutes."""
+
+import os
+import subprocess
+import zipfile
+
+from template import ROOT
+
+MAX_BYTES = 5_000_000
+
+
+def test_the_zip_holds_one_program_without_the_command_line_and_is_below_5_mb():
+    done = subprocess.run(
+        ["cargo", "lambda", "build", "--release", "--output-format", "zip", "--bin", "okki-sync-lambda", "--no-default-features"],
+        cwd=ROOT, capture_output=True, text=True, timeout=1800, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    file = ROOT / "target/lambda/okki-sync-lambda/bootstrap.zip"
+    with zipfile.ZipFile(file) as zipped:
+        assert zipped.namelist() == ["bootstrap"]
+        program = zipped.read("bootstrap")
+    print(f"zip {file.stat().st_size:,} bytes, program {len(program):,} bytes")
+    assert file.stat().st_size < MAX_BYTES
+    assert b"--allow-mass-delete" not in program, "the command line's options are in the deployed program"
