@@ -37,10 +37,10 @@ lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, 
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/lambda
 
 infra: $(VENV)/.installed ## the template, the runbook and the deployment script; nothing is deployed
-	$(PYTHON) -m pytest -q tests/infra --ignore tests/infra/test_package.py
+	$(PYTHON) -m pytest -q tests/infra
 
 package: $(VENV)/.installed ## the release build of the Lambda program for this machine, and its size; takes minutes
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra/test_package.py
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PACKAGE=1 $(PYTHON) -m pytest -q -s tests/infra/test_package.py
 
 deny: ## licences, bans and sources of all dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
