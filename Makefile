@@ -36,8 +36,8 @@ unit: ## unit and integration tests
 lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, with Secrets Manager and S3 over the wire
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/lambda
 
-infra: $(VENV)/.installed ## the template, the runbook and the deployment script; nothing is deployed
-	$(PYTHON) -m pytest -q tests/infra
+infra: build $(VENV)/.installed $(VENV)/emulator/.installed ## template, runbook and deployment script; the stack in an emulator that runs the real program
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra --ignore tests/infra/test_package.py
 
 package: $(VENV)/.installed ## the release build of the Lambda program for this machine, and its size; takes minutes
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PACKAGE=1 $(PYTHON) -m pytest -q -s tests/infra/test_package.py
@@ -85,4 +85,9 @@ clean: ## everything that was built or installed here
 $(VENV)/.installed: tests/requirements.txt
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install -q -r tests/requirements.txt
+	touch $@
+
+$(VENV)/emulator/.installed: tests/infra/requirements.txt $(VENV)/.installed
+	python3 -m venv $(VENV)/emulator
+	$(VENV)/emulator/bin/python -m pip install -q -r tests/infra/requirements.txt
 	touch $@

@@ -7,6 +7,7 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from conftest import ROOT, SECRET, VENV, wait_for
 
 
@@ -66,6 +67,26 @@ def test_a_connection_runs_its_own_pipeline_with_its_own_state(world):
     status, report = world.invoke(event("connection.json"))
     assert status == 200 and report["connection"] == "acme" and report["status"] == "succeeded"
     assert "state/acme.state" in world.keys("state/")
+
+
+# Which run each sample asks for: mode and connection. The files are read from the directory: one without a line here fails.
+SAMPLES = {
+    "allow-mass-delete.json": ("sync", "main"),
+    "connection.json": ("sync", "acme"),
+    "full.json": ("sync", "main"),
+    "plan.json": ("plan", "main"),
+    "scheduled-rule.json": ("sync", "main"),
+    "scheduled.json": ("sync", "main"),
+    "sync.json": ("sync", "main"),
+    "verify.json": ("verify", "main"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "events").iterdir()))
+def test_every_sample_event_is_answered_with_the_run_that_it_asks_for(world, name):
+    status, report = world.invoke(event(name))
+    assert status == 200 and (report["mode"], report["connection"]) == SAMPLES[name]
+    assert report["status"] == "succeeded" and report["error"] is None
 
 
 def test_a_run_that_fails_answers_an_error_that_names_its_kind(world):
