@@ -41,7 +41,7 @@ infra: build $(VENV)/.installed $(VENV)/emulator/.installed ## template, runbook
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra --ignore tests/infra/test_package.py
 
 package: $(VENV)/.installed ## the release build of the Lambda program for this machine, and its size; takes minutes
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra/test_package.py
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PACKAGE=1 $(PYTHON) -m pytest -q -s tests/infra/test_package.py
 
 deny: ## licences, bans and sources of all dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

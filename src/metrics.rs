@@ -168,7 +168,7 @@ pub fn emit(outcome: &Outcome) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::error::Error;
     use crate::report::{Mode, PlanCounts, Report, SourceCounts, TargetCounts};

@@ -396,6 +396,36 @@ def test_the_runbook_has_a_paragraph_for_every_alarm_and_no_other():
             assert found and len(found[1]) > 30, (name, part)
 
 
+def test_the_runbook_s_costs_follow_from_its_prices_and_assumptions():
+    chapter = RUNBOOK.read_text().split("## Fleet: cost and scale")[1]
+    assumed = re.search(r"(\d+) a month\), (\d+) s at (\d+) MB on arm64, (\d+) state transitions, (\d+) PUT and (\d+) GET", chapter)
+    runs, seconds, megabytes, transitions, puts, gets = map(int, assumed.groups())
+    table = {row.split(" | ")[0].strip("| *"): [float(cell.strip("| *").replace(",", "")) for cell in row.split(" | ")[1:]]
+             for row in re.findall(r"^\| .*\d\.\d\d\*{0,2} \|$", chapter, re.M) if row.count("|") == 5}
+    for column, connections in enumerate([10, 1_000, 10_000]):
+        month = runs * connections
+        parts = {
+            "Lambda: 10 GB-s a run, and the request": month * (seconds * megabytes / 1024 * 0.0000133334 + 0.2e-6),
+            "Step Functions, STANDARD children": month * transitions * 0.025e-3,
+            "S3 requests": month * (puts * 0.005e-3 + gets * 0.0004e-3),
+            "logs": month * 4e-6 * 0.5,
+            "X-Ray": month * 5e-6,
+            "alarms, composites, 10 metrics": 10 * 0.3 + 13 * 0.1 + 2 * 0.5,
+        }
+        reads = month * 0.05e-4
+        expected = {
+            **parts, "Secrets Manager, one secret for all": 0.4 + reads, "Secrets Manager, one secret each, instead": 0.4 * connections + reads,
+            "sum with one secret": sum(parts.values()) + 0.4 + reads,
+            "sum with one secret each": sum(parts.values()) + 0.4 * connections + reads,
+        }
+        assert set(table) == set(expected)
+        for name, value in expected.items():
+            assert table[name][column] == pytest.approx(value, abs=0.0051), (name, connections)
+    found = resources()
+    assert sum(one["Type"] == "AWS::CloudWatch::Alarm" for one in found.values()) == 13
+    assert sum(one["Type"] == "AWS::CloudWatch::CompositeAlarm" for one in found.values()) == 2
+
+
 def test_only_who_gives_an_address_is_subscribed():
     assert resources()["AlarmSubscription"]["Condition"] == "WithEmail"
     assert properties("AlarmSubscription") == {
