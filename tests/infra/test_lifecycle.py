@@ -274,13 +274,22 @@ def test_an_event_that_is_no_json_is_refused_before_anything_is_called(config, t
     assert "EVENT=" in capsys.readouterr().err
 
 
-def test_logs_are_shown_once_and_in_order(stack, capsys):
+def test_logs_are_shown_once_and_in_order(stack, capsys, monkeypatch):
     client, now = stack.client("logs"), int(time.time() * 1000)
     client.create_log_stream(logGroupName="run-logs", logStreamName="one")
     events = [{"timestamp": now - 2000, "message": "first"}, {"timestamp": now - 1000, "message": "second"}]
     client.put_log_events(logGroupName="run-logs", logStreamName="one", logEvents=events)
     assert lifecycle.main(["logs", "--env", "dev"]) == 0
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["first", "second"]
+    rounds = iter([None, KeyboardInterrupt()])
+
+    def sleep(seconds):
+        if ended := next(rounds):
+            raise ended
+
+    monkeypatch.setattr(lifecycle.time, "sleep", sleep)
+    assert lifecycle.main(["logs", "--env", "dev", "--follow"]) == 130
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["first", "second"], "shown twice"
 
 
 def test_emptying_takes_objects_former_versions_and_markers(stack):
