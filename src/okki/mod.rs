@@ -5,9 +5,11 @@
 //! the total stayed the same; see [`Okki::read`]. Deliberately absent: writing, and the catalogue's images.
 
 mod clean;
+mod page;
 mod wire;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -25,8 +27,9 @@ use crate::model::{Catalogue, RecordId, Rejected, RowKind, Table, id_order};
 use crate::mutants::Mutant;
 use crate::pace::PerSecond;
 use crate::report::{Progress, Watch};
-use crate::transform::RowMap;
+use crate::transform::{Columns, RowMap};
 use clean::SourceGroup;
+use page::{ProductPage, ProductRow};
 use wire::RowReader;
 
 /// Reads at most so often before giving up on a catalogue that moves.
@@ -171,12 +174,17 @@ impl Okki {
             .await
     }
 
-    async fn page_answer(&self, budget: &Budget, number: u64) -> Result<Answer> {
+    async fn page(&self, budget: &Budget, number: u64, reader: RowReader<'_>) -> Result<ProductPage> {
         let size = self.settings.page_size.to_string();
-        self.list(budget, &[("start_index", &number.to_string()), ("count", &size)]).await
+        self.list(budget, &[("start_index", &number.to_string()), ("count", &size)], reader).await
     }
 
-    async fn list(&self, budget: &Budget, query: &[(&str, &str)]) -> Result<Answer> {
+    async fn list(
+        &self,
+        budget: &Budget,
+        query: &[(&str, &str)],
+        reader: RowReader<'_>,
+    ) -> Result<ProductPage> {
         let mut url = at(&self.settings.base_url, "/v1/product/list");
         url.query_pairs_mut().extend_pairs(query);
         self.client
@@ -184,10 +192,7 @@ impl Okki {
                 budget,
                 Call::new("products"),
                 |token| bearer(Request::get(url.clone()), token),
-                |answer, now_ms| {
-                    let data = wire::data(answer, now_ms)?;
-                    wire::page(data).map(|_| answer.clone())
-                },
+                |answer, now_ms| ProductPage::of_answer(answer, now_ms, reader),
             )
             .await
     }
@@ -198,36 +203,42 @@ impl Okki {
     pub async fn grew_since(&self, budget: &Budget, catalogue: &Catalogue) -> Result<bool> {
         let Some(began) = &catalogue.read_began else { return Ok(false) };
         let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
-        let answer = match self.list(budget, &query).await {
-            Ok(answer) => answer,
+        let columns = Columns::default();
+        let created = match self.list(budget, &query, product_reader(&columns)).await {
+            Ok(page) => page.total,
             Err(error) if matches!(error.kind, Kind::BadAnswer(_)) => {
                 tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
                 return Ok(false);
             }
             Err(error) => return Err(error),
         };
-        let created = wire::page(wire::data(&answer, 0).map_err(as_error)?).map_err(as_error)?.total;
         Ok(created > 0 && created < catalogue.source_total.max(1))
     }
 
     /// Reads all pages; gives back how many there were.
     async fn read_products(&self, budget: &Budget, reading: &mut Reading<'_>, watch: &Watch) -> Result<u64> {
-        let first = self.page_answer(budget, 1).await?;
-        let (total, size) = reading.take_page(&first)?;
-        watch(Progress::Reading { read: reading.rows_seen, total });
+        let reader = product_reader(&reading.map.product_columns);
+        let first = self.page(budget, 1, reader).await?;
         // A server that caps the page size counts its pages by its own size.
-        let size = size.max(1).min(u64::from(self.settings.page_size));
+        let size = (first.rows.len() as u64).clamp(1, u64::from(self.settings.page_size));
+        let total = first.total;
+        reading.take_page(&first)?;
+        watch(Progress::Reading { read: reading.rows_seen, total });
         let pages = total.div_ceil(size) - u64::from(Mutant::DropTheLastPage.lives() && total > size);
         let mut answers = futures::stream::iter(2..=pages)
-            .map(|number| self.page_answer(budget, number))
+            .map(|number| self.page(budget, number, reader))
             .buffered(self.settings.max_concurrency.max(1));
         // In page order, whatever order they arrive in: of rows with one id the first stays.
-        while let Some(answer) = answers.next().await {
-            reading.take_page(&answer?)?;
+        while let Some(page) = answers.next().await {
+            reading.take_page(&page?)?;
             watch(Progress::Reading { read: reading.rows_seen, total });
         }
         Ok(pages)
     }
+}
+
+fn product_reader(columns: &Columns) -> RowReader<'_> {
+    RowReader { columns, id: "product_id", name: "name", parent: "group_id", product: true }
 }
 
 fn bearer(request: Request, token: Option<&SecretString>) -> Request {
@@ -252,7 +263,6 @@ fn read_file(url: &Url) -> Result<Answer> {
 /// Collects one read.
 struct Reading<'a> {
     map: &'a RowMap,
-    products: RowReader<'a>,
     id_check: bool,
     groups: Vec<crate::model::Group>,
     group_of: HashMap<RecordId, u32>,
@@ -324,13 +334,6 @@ impl<'a> Reading<'a> {
             .collect();
         Self {
             map,
-            products: RowReader {
-                columns: &map.product_columns,
-                id: "product_id",
-                name: "name",
-                parent: "group_id",
-                product: true,
-            },
             id_check: settings.id_check,
             groups,
             group_of,
@@ -353,21 +356,15 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Takes a page; gives back (total, rows on this page).
-    fn take_page(&mut self, answer: &Answer) -> Result<(u64, u64)> {
+    fn take_page(&mut self, page: &ProductPage) -> Result<()> {
         let started = Instant::now();
-        let data = wire::data(answer, 0).map_err(as_error)?;
-        let page = wire::page(data).map_err(as_error)?;
         match self.total {
             Some(total) if total != page.total => self.total_moved = Some((total, page.total)),
             _ => self.total = Some(page.total),
         }
-        let rows = page.rows.len() as u64;
-        for raw in page.rows {
-            self.take_product(raw, None)?;
-        }
+        self.take_rows(page, None)?;
         self.cleaned_in += started.elapsed();
-        Ok((page.total, rows))
+        Ok(())
     }
 
     /// The document's sample: each group brings its own products.
@@ -379,68 +376,70 @@ impl<'a> Reading<'a> {
                     format!("source: products of group {group} are not a list"),
                 )
             })?;
-            for raw in rows {
-                self.take_product(raw, Some(&group))?;
-            }
+            let reader = product_reader(&self.map.product_columns);
+            self.take_rows(&ProductPage::of_rows(0, &rows, reader), Some(&group))?;
         }
         Ok(())
     }
 
-    fn take_product(&mut self, raw: &RawValue, group: Option<&RecordId>) -> Result<()> {
+    fn take_rows(&mut self, page: &ProductPage, group: Option<&RecordId>) -> Result<()> {
+        for (at, row) in page.rows.iter().enumerate() {
+            self.take_product(page, at, row, group)?;
+        }
+        Ok(())
+    }
+
+    fn take_product(
+        &mut self,
+        page: &ProductPage,
+        at: usize,
+        row: &ProductRow,
+        group: Option<&RecordId>,
+    ) -> Result<()> {
         self.rows_seen += 1;
-        let row = match self.products.read(raw) {
-            Ok(row) => row,
-            Err(why) => {
-                self.without_id += 1;
-                self.rejected.push(Rejected::new(RowKind::Product, None, why, raw.get()));
-                return Ok(());
-            }
-        };
-        let Some(id) = row.id.clone() else {
+        let Some(id) = &row.id else {
             self.without_id += 1;
-            self.rejected.push(Rejected::new(
-                RowKind::Product,
-                None,
-                "product_id is missing or blank",
-                raw.get(),
-            ));
+            let why = row.unreadable.clone().unwrap_or_else(|| "product_id is missing or blank".to_owned());
+            self.rejected.push(Rejected::new(RowKind::Product, None, why, &page.raw(at)));
             return Ok(());
         };
         let place = u32::try_from(self.product_group.len()).unwrap_or(GONE);
-        if let Some(&first) = self.seen.get(id.as_str()) {
-            if self.id_check {
+        match self.seen.entry(id.clone()) {
+            Entry::Occupied(_) if self.id_check => {
                 let reason = format!("product_id {id} is repeated; the first row stays");
-                self.rejected.push(Rejected::new(RowKind::Product, Some(id), reason, raw.get()));
+                let raw = page.raw(at);
+                self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
                 return Ok(());
             }
-            if let Some(group) = self.product_group.get_mut(first as usize) {
-                *group = GONE;
+            Entry::Occupied(mut first) => {
+                if let Some(group) = self.product_group.get_mut(*first.get() as usize) {
+                    *group = GONE;
+                }
+                first.insert(place);
             }
-        } else {
-            self.signature = self.signature.wrapping_add(xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+            Entry::Vacant(vacant) => {
+                self.signature = self.signature.wrapping_add(xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+                vacant.insert(place);
+            }
         }
-        self.seen.insert(CompactString::from(id.as_str()), place);
-        let of = match self.misfit(&row, &id) {
+        let cell = |column: usize| if column == 0 { id.as_str() } else { page.cells.cell(at, column) };
+        let of = match self.map.product_misfit(id, cell) {
             _ if row.deleted => self.count_deleted(),
-            Some(reason) => self.quarantine_product(&id, reason, raw),
-            None => self.group_for(&row, &id, group, raw),
+            Some(reason) => self.quarantine_product(id, reason, page, at),
+            None => self.group_for(row, id, group, page, at),
         };
         self.product_group.push(of);
-        let cells = std::iter::once(id.as_str())
-            .chain(row.cells.iter().skip(1).map(|cell| cell.as_deref().unwrap_or("")));
         // Rows that go nowhere keep their place in the table, but not their bytes.
-        let pushed = if of == GONE { self.product_cells.push([]) } else { self.product_cells.push(cells) };
-        pushed.map_err(|full| Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}")))
+        let width = if of == GONE { 0 } else { self.map.product_columns.len() };
+        self.product_cells
+            .push((0..width).map(cell))
+            .map_err(|full| Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}")))
     }
 
-    fn misfit(&self, row: &wire::Row<'_>, id: &str) -> Option<String> {
-        self.map
-            .product_misfit(id, |column| row.cells.get(column).and_then(|cell| cell.as_deref()).unwrap_or(""))
-    }
-
-    fn quarantine_product(&mut self, id: &str, reason: String, raw: &RawValue) -> u32 {
-        self.held_products.push(RecordId::from(id));
-        self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_owned()), reason, raw.get()));
+    fn quarantine_product(&mut self, id: &RecordId, reason: String, page: &ProductPage, at: usize) -> u32 {
+        self.held_products.push(id.clone());
+        let raw = page.raw(at);
+        self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
         GONE
     }
 
@@ -452,24 +451,24 @@ impl<'a> Reading<'a> {
     /// The index of a product's group, or `GONE` with the product rejected.
     fn group_for(
         &mut self,
-        row: &wire::Row<'_>,
-        id: &str,
+        row: &ProductRow,
+        id: &RecordId,
         embedded_in: Option<&RecordId>,
-        raw: &RawValue,
+        page: &ProductPage,
+        at: usize,
     ) -> u32 {
-        let group = embedded_in.map(RecordId::as_str).or(row.parent.as_deref());
-        let reason = match (row.name.as_ref(), group) {
-            (None, _) => format!("name of product {id} is missing or blank"),
+        let reason = match (row.named, embedded_in.or(row.group.as_ref())) {
+            (false, _) => format!("name of product {id} is missing or blank"),
             (_, None) => format!("product {id} names no group"),
             (_, Some(group)) => match self.group_of.get(group) {
                 Some(&at) => return at,
-                None if self.quarantined_groups.iter().any(|q| q == group) => {
+                None if self.quarantined_groups.contains(group) => {
                     format!("group {group} of product {id} is in the quarantine")
                 }
                 None => format!("group {group} of product {id} is unknown"),
             },
         };
-        self.quarantine_product(id, reason, raw)
+        self.quarantine_product(id, reason, page, at)
     }
 
     fn finish(self) -> Result<Attempt> {
@@ -519,10 +518,10 @@ impl<'a> Reading<'a> {
 pub fn fuzz(answer: &Answer) {
     let _ = wire::token(answer, 0);
     let _ = wire::server_time(&answer.body);
-    let Ok(data) = wire::data(answer, 0) else { return };
-    let columns = crate::transform::Columns::default();
-    let reader =
-        RowReader { columns: &columns, id: "product_id", name: "name", parent: "group_id", product: true };
-    let rows = wire::page(data).map(|page| page.rows).into_iter().chain(wire::groups(data)).flatten();
-    rows.for_each(|row| drop(reader.read(row)));
+    let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
+    let _ = ProductPage::of_answer(answer, 0, product_reader(&columns));
+    if let Ok(data) = wire::data(answer, 0) {
+        let reader = product_reader(&columns);
+        wire::groups(data).into_iter().flatten().for_each(|row| drop(reader.read(row)));
+    }
 }

@@ -14,6 +14,8 @@ use crate::http::Answer;
 use crate::retry::Happened;
 use crate::transform::{Columns, canonical_group_key, canonical_product_key};
 
+/// An OAuth error is never longer.
+const LONGEST_ERROR_BYTES: usize = 16 * 1024;
 /// A client_credentials token without `expires_in` lasts this long (OKKI's documentation).
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
@@ -90,14 +92,17 @@ fn refused_credentials(body: &[u8]) -> Problem {
 /// An integer that may come as a string.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Int<'a> {
+pub enum Int<'a> {
+    /// As it should be.
     Number(i64),
+    /// As a sibling endpoint sends it.
     #[serde(borrow)]
     Text(Cow<'a, str>),
 }
 
 impl Int<'_> {
-    fn value(&self) -> Option<i64> {
+    /// The integer; none if the text is none.
+    pub fn value(&self) -> Option<i64> {
         match self {
             Self::Number(n) => Some(*n),
             Self::Text(text) => text.trim().parse().ok(),
@@ -122,7 +127,10 @@ struct Envelope<'a> {
 
 /// Opens the envelope: the `data` of a successful answer.
 pub fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, Problem> {
-    if oauth_error(&answer.body).as_deref() == Some("access_denied") {
+    // Under any status; an answer that holds rows is longer and is not read twice for this.
+    if answer.body.len() < LONGEST_ERROR_BYTES
+        && oauth_error(&answer.body).as_deref() == Some("access_denied")
+    {
         return Err(problem(
             Happened::Unauthorized,
             Kind::CredentialsRefused(Side::Source),
@@ -184,7 +192,12 @@ pub fn page(data: &RawValue) -> Result<Page<'_>, Problem> {
         list: Option<Vec<&'a RawValue>>,
     }
     // An empty PHP array is `[]` where a filled one is an object.
-    if data.get().split_whitespace().collect::<String>() == "[]" {
+    if data
+        .get()
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|rest| rest.trim().is_empty())
+    {
         return Ok(Page { total: 0, rows: Vec::new() });
     }
     let bad = || not_okki(b"", "a product page without list and count (or totalItem)");
@@ -196,6 +209,21 @@ pub fn page(data: &RawValue) -> Result<Page<'_>, Problem> {
         (Some(0), None) => Ok(Page { total: 0, rows: Vec::new() }),
         _ => Err(bad()),
     }
+}
+
+/// The rows of a page that was read before, for the few that are quarantined.
+pub fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
+    #[derive(Deserialize)]
+    struct List<'a> {
+        #[serde(borrow)]
+        list: Vec<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        #[serde(borrow)]
+        data: List<'a>,
+    }
+    serde_json::from_slice::<Page<'_>>(body).map(|page| page.data.list).unwrap_or_default()
 }
 
 /// Reads the flat array of groups out of `data`.

@@ -36,6 +36,16 @@ impl Columns {
         self.paths.len() - 1
     }
 
+    /// Columns of these paths, in this order.
+    #[cfg(any(test, fuzzing))]
+    pub fn naming<const N: usize>(paths: [&str; N]) -> Self {
+        let mut columns = Self::default();
+        for path in paths {
+            columns.column(path);
+        }
+        columns
+    }
+
     /// Number of columns.
     pub fn len(&self) -> usize {
         self.paths.len()

@@ -45,7 +45,8 @@ def test_of_two_runs_on_one_bucket_the_second_names_the_first_and_a_killed_one_h
     assert report["source"]["requests"] == report["target"]["requests"] == 0
     code, report, error = end(first)
     assert code == 0, error
-    assert record(world)["holder"] is None and report["target"]["written"] == 120
+    rows = report["plan"]["create"]
+    assert record(world)["holder"] is None and report["target"]["written"] == rows > 100
 
     slow_source(world, 60)
     killed = start(world, "overlap")
@@ -60,4 +61,4 @@ def test_of_two_runs_on_one_bucket_the_second_names_the_first_and_a_killed_one_h
     world.put("state/overlap.run", json.dumps(late))
     code, report, error = end(start(world, "overlap"))
     assert code == 0, error
-    assert report["plan"]["unchanged"] == 120
+    assert report["plan"]["unchanged"] == rows

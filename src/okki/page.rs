@@ -1,0 +1,318 @@
+//! A page of products, read in one pass straight into the columns that the pipeline names; no tree of it is built.
+//!
+//! The one pass reads a page as it should be. Whatever is not so (a failing code, a row that is no object, other
+//! JSON) is left to the patient reading of `wire.rs`, which says what is wrong and keeps the other rows.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use compact_str::CompactString;
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::wire::{self, Int, Row, RowReader};
+use crate::client::Problem;
+use crate::http::Answer;
+use crate::model::{Table, TableFull};
+
+/// One product of a page; its cells stand in the page's table.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ProductRow {
+    /// None if missing or blank.
+    pub id: Option<CompactString>,
+    /// Whether it has a name that is not blank.
+    pub named: bool,
+    /// The group that it names.
+    pub group: Option<CompactString>,
+    /// `enable_flag` is 0.
+    pub deleted: bool,
+    /// Why it cannot be read, if so.
+    pub unreadable: Option<String>,
+}
+
+/// A page of products.
+#[derive(Debug)]
+pub struct ProductPage {
+    /// The total that the source gives.
+    pub total: u64,
+    /// The rows.
+    pub rows: Vec<ProductRow>,
+    /// The cells of each row; column 0 is the id as the source sent it.
+    pub cells: Table,
+    text: Text,
+}
+
+/// Where the raw JSON of a row is found again: few rows are ever asked for it.
+#[derive(Debug)]
+enum Text {
+    Page(Bytes),
+    Rows(Vec<String>),
+}
+
+impl ProductPage {
+    /// Reads a page out of an answer.
+    pub fn of_answer(answer: &Answer, now_ms: u64, reader: RowReader<'_>) -> Result<Self, Problem> {
+        if answer.status.is_success()
+            && let Some(page) = in_one_pass(&answer.body, reader)
+        {
+            return Ok(page);
+        }
+        let page = wire::page(wire::data(answer, now_ms)?)?;
+        Ok(Self::of_rows(page.total, &page.rows, reader))
+    }
+
+    /// Takes rows that are at hand one by one.
+    pub fn of_rows(total: u64, raw: &[&RawValue], reader: RowReader<'_>) -> Self {
+        let mut page = Self {
+            total,
+            rows: Vec::with_capacity(raw.len()),
+            cells: Table::new(reader.columns.len()),
+            text: Text::Rows(raw.iter().map(|raw| raw.get().to_owned()).collect()),
+        };
+        for raw in raw {
+            match reader.read(raw) {
+                Ok(row) => {
+                    // A page is far below the table's 4 GiB.
+                    let _ = page.take(&row);
+                }
+                Err(why) => {
+                    let _ = page.cells.push([]);
+                    page.rows.push(ProductRow {
+                        id: None,
+                        named: false,
+                        group: None,
+                        deleted: false,
+                        unreadable: Some(why),
+                    });
+                }
+            }
+        }
+        page
+    }
+
+    fn take(&mut self, row: &Row<'_>) -> Result<(), TableFull> {
+        self.cells.push(row.cells.iter().map(|cell| cell.as_deref().unwrap_or("")))?;
+        self.rows.push(ProductRow {
+            id: row.id.as_deref().map(CompactString::from),
+            named: row.name.is_some(),
+            group: row.parent.as_deref().map(CompactString::from),
+            deleted: row.deleted,
+            unreadable: None,
+        });
+        Ok(())
+    }
+
+    /// The raw JSON of a row, for the quarantine.
+    pub fn raw(&self, at: usize) -> String {
+        match &self.text {
+            Text::Rows(rows) => rows.get(at).cloned().unwrap_or_default(),
+            Text::Page(body) => {
+                wire::rows_of_page(body).get(at).map(|raw| raw.get().to_owned()).unwrap_or_default()
+            }
+        }
+    }
+}
+
+fn in_one_pass(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
+    let text = std::str::from_utf8(body).ok()?;
+    let mut page = ProductPage {
+        total: 0,
+        rows: Vec::new(),
+        cells: Table::new(reader.columns.len()),
+        text: Text::Page(body.clone()),
+    };
+    let mut found = Found::default();
+    let mut json = serde_json::Deserializer::from_str(text);
+    let pass = Envelope { page: &mut page, found: &mut found, reader };
+    pass.deserialize(&mut json).ok()?;
+    json.end().ok()?;
+    page.total = found.total_item.or(found.count)?;
+    (found.is_success && found.rows).then_some(page)
+}
+
+struct Found {
+    is_success: bool,
+    rows: bool,
+    count: Option<u64>,
+    total_item: Option<u64>,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self { is_success: true, rows: false, count: None, total_item: None }
+    }
+}
+
+/// `{"code", "message", "now", "data"}`
+struct Envelope<'p, 'm> {
+    page: &'p mut ProductPage,
+    found: &'p mut Found,
+    reader: RowReader<'m>,
+}
+
+impl<'de> DeserializeSeed<'de> for Envelope<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Envelope<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an envelope")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { page, found, reader } = self;
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match &*key {
+                "code" => {
+                    let code: Option<Int<'de>> = map.next_value()?;
+                    found.is_success &= code.is_none_or(|code| matches!(code.value(), Some(200 | 0)));
+                }
+                "data" => map.next_value_seed(Data { page: &mut *page, found: &mut *found, reader })?,
+                // Not this answer: the patient reading knows what they mean.
+                "error" | "productGroups" => found.is_success = false,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+            if !found.is_success {
+                return Err(de::Error::custom("not a page as it should be"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `{"count" or "totalItem", "list"}`
+struct Data<'p, 'm> {
+    page: &'p mut ProductPage,
+    found: &'p mut Found,
+    reader: RowReader<'m>,
+}
+
+impl<'de> DeserializeSeed<'de> for Data<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Data<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a page")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { page, found, reader } = self;
+        let whole = |number: Option<Int<'de>>| number?.value().and_then(|n| u64::try_from(n).ok());
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match &*key {
+                "count" => found.count = whole(map.next_value()?),
+                "totalItem" => found.total_item = whole(map.next_value()?),
+                "list" if !found.rows => {
+                    map.next_value_seed(Rows { page: &mut *page, reader })?;
+                    found.rows = true;
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Rows<'p, 'm> {
+    page: &'p mut ProductPage,
+    reader: RowReader<'m>,
+}
+
+impl<'de> DeserializeSeed<'de> for Rows<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Rows<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rows")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
+        while let Some(row) = rows.next_element_seed(self.reader)? {
+            self.page.take(&row).map_err(de::Error::custom)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::transform::Columns;
+
+    fn both(body: &str) -> (Option<ProductPage>, Result<ProductPage, Problem>) {
+        let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
+        let reader = RowReader {
+            columns: &columns,
+            id: "product_id",
+            name: "name",
+            parent: "group_id",
+            product: true,
+        };
+        let body = Bytes::from(body.to_owned());
+        let answer = Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body };
+        let patient = wire::data(&answer, 0)
+            .and_then(wire::page)
+            .map(|page| ProductPage::of_rows(page.total, &page.rows, reader));
+        (in_one_pass(&answer.body, reader), patient)
+    }
+
+    #[test]
+    fn one_pass_and_the_patient_reading_see_the_same() {
+        for body in [
+            r#"{"code":200,"message":"ok","now":"2026-11-23 10:00:00","data":{"count":2,"list":[{"product_id":1,"name":"手机","group_id":"7","cost":2999.10,"fob":{"price_min":"1"},"x":[1,{}]},{"product_id":"2","name":" ","enable_flag":0,"cost":null}]}}"#,
+            r#"{"data":{"list":[],"totalItem":"0","count":9}}"#,
+            r#"{"code":"0","data":{"count":1,"list":[{"name":"\"esc\\u4e2d","product_id":"a","name":"twice"}]}}"#,
+        ] {
+            let (fast, patient) = both(body);
+            let (fast, patient) = (fast.unwrap(), patient.unwrap());
+            assert_eq!((fast.total, &fast.rows), (patient.total, &patient.rows), "{body}");
+            for row in 0..fast.rows.len() {
+                assert_eq!(fast.raw(row), patient.raw(row));
+                for column in 0..4 {
+                    assert_eq!(fast.cells.cell(row, column), patient.cells.cell(row, column), "{body}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_is_left_to_the_patient_reading() {
+        for body in [
+            r#"{"code":500,"data":{"count":0,"list":[]}}"#,
+            r#"{"data":{"count":0,"list":[]},"code":404}"#,
+            r#"{"error":"access_denied","data":{"count":0,"list":[]}}"#,
+            r#"{"data":{"list":[]}}"#,
+            r#"{"data":{"count":1}}"#,
+            r#"{"data":[]}"#,
+            r#"{"data":{"count":2,"list":[{"product_id":1},7]}}"#,
+            r#"{"data":{"count":0,"list":[]}} trailing"#,
+            "<html>",
+        ] {
+            assert!(both(body).0.is_none(), "{body}");
+        }
+        let (_, patient) = both(r#"{"data":{"count":2,"list":[{"product_id":1},7]}}"#);
+        assert!(patient.unwrap().rows.last().unwrap().unreadable.is_some());
+    }
+}
