@@ -1,6 +1,7 @@
 //! The promises, checked after every run and at the end of a world.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use okki_sync::model::RowKind;
 use okki_sync::report::{Mode, Status};
@@ -138,7 +139,7 @@ pub async fn after_one_run(
     world: &World,
     before: &Before,
     mode: Mode,
-    deadline_ms: Option<u64>,
+    overdue: Duration,
     outcome: Option<&Outcome>,
 ) -> Result<(), String> {
     let journal = world.sandbox.journal(before.journal);
@@ -160,10 +161,8 @@ pub async fn after_one_run(
         nothing_outside_the_plan(world, before, &wanted, &journal)?;
     }
     if let Some(outcome) = outcome {
-        if let Some(deadline_ms) = deadline_ms
-            && world.clock.now_ms() > deadline_ms
-        {
-            return Err(format!("a run outlived its deadline by {} ms", world.clock.now_ms() - deadline_ms));
+        if !overdue.is_zero() {
+            return Err(format!("a run outlived its deadline by {} ms", overdue.as_millis()));
         }
         the_report_is_true(world, mode, still, &wanted, outcome)?;
     }

@@ -81,10 +81,10 @@ fn own_rows(catalogue: &Catalogue) -> BTreeMap<String, String> {
         items.entry(&product.group_id).or_default().push(product);
     }
     let row = |group: &Group| {
-        let mut path = vec![group.name.as_str()];
+        let mut path = vec![group.name.trim()];
         let mut at = group;
         while let Some(parent) = groups.get(at.parent_id.as_str()) {
-            path.insert(0, &parent.name);
+            path.insert(0, parent.name.trim());
             at = parent;
         }
         let mut items = items.get(group.id.as_str()).cloned().unwrap_or_default();
