@@ -68,7 +68,7 @@ fn every_seed_keeps_every_promise() {
     if let Some(seed) = number("SEED") {
         let played = play(seed);
         eprintln!("{}", played.story.join("\n"));
-        assert!(played.broken.is_none(), "{}", played.broken.unwrap());
+        assert!(played.broken.is_none(), "{}", played.broken.unwrap().line());
         return;
     }
     let (from, count) = (number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(SEEDS));

@@ -34,6 +34,8 @@ pub struct Pipeline {
     pub shape: Shape,
     pub qeasy: bool,
     pub tombstones: bool,
+    /// A plain target says what success is.
+    pub success_is_named: bool,
     pub calls_per_minute: u32,
     pub text: String,
 }
@@ -44,12 +46,12 @@ impl Pipeline {
             .choice(&[Shape::Groups, Shape::GroupsWithItems, Shape::Products, Shape::Products, Shape::Own])
             .unwrap();
         let (qeasy, tombstones) = (rng.u8(0..4) > 0, rng.u8(0..5) > 0);
-        let calls_per_minute = rng.u32(5..=60);
+        let (calls_per_minute, success_is_named) = (rng.u32(5..=60), rng.bool());
         let target = if qeasy {
             let token_in = if rng.bool() { "header" } else { "query" };
             format!("kind = \"qeasy\"\ntoken_in = \"{token_in}\"")
         } else {
-            crate::harness::http_target("")
+            crate::harness::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
         };
         let text = format!(
             "connection = \"it\"\n[source]\nmax_requests_per_second = {}.0\npage_size = {}\nmax_concurrency = {}\n{}\n\
@@ -63,7 +65,7 @@ impl Pipeline {
             if tombstones { "tombstone" } else { "ignore" },
             if rng.bool() { "0.2" } else { "0.9" },
         );
-        Self { shape, qeasy, tombstones, calls_per_minute, text }
+        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, text }
     }
 }
 
@@ -99,6 +101,8 @@ pub struct World {
     processes: u32,
     /// How far the processes' clock is ahead of the sandbox's.
     pub ahead_ms: i64,
+    /// Whether the clock has jumped.
+    pub jumped: bool,
     /// Whether processes may freeze here; the server's limit is then above ours, since a call that was decided
     /// before the freeze and leaves after it is nobody's fault.
     pub freezing: bool,
@@ -153,6 +157,7 @@ impl World {
             process,
             processes: 1,
             ahead_ms: 0,
+            jumped: false,
             freezing,
             ever,
             story,
