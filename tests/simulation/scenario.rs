@@ -136,7 +136,8 @@ impl Scenario {
             87..=88 => self.rotate(),
             89..=92 => self.wait().await,
             93..=94 => self.jump_clock().await,
-            95..=97 => self.restart(),
+            95 => self.restart(),
+            96 | 97 => self.regret().await,
             _ => self.frozen_run().await,
         }
     }
@@ -311,6 +312,29 @@ impl Scenario {
         invariants::after_any_run(&self.world, &mut self.ledger).await
     }
 
+    /// A change goes out, its answer is never seen, and people take the change back: the target may hold what nobody
+    /// wants any more, and nobody was told so.
+    async fn regret(&mut self) -> Step {
+        self.run("before the regret", &request(Mode::Sync), Death::None).await?;
+        let (before, sandbox) = (self.world.catalogue(), self.world.sandbox.clone());
+        sandbox.edit(rename_everything);
+        self.world.note_source();
+        let death = if self.rng().bool() {
+            Death::After(self.world.rng.u64(0..2_000))
+        } else {
+            let at = if self.world.pipeline.qeasy { Endpoint::QeasyStore } else { Endpoint::HttpTarget };
+            sandbox.fault(Fault { at, kind: Kind::LostAfter, times: 6, after: self.world.rng.u32(0..4) });
+            Death::None
+        };
+        self.run("regretted", &request(Mode::Sync), death).await?;
+        self.past.push(self.world.catalogue());
+        sandbox.edit(|catalogue| *catalogue = before);
+        self.world.note_source();
+        self.world.coverage.count("steps", "regret", 1);
+        self.world.tell("catalogue: everything renamed, and back");
+        invariants::after_any_run(&self.world, &mut self.ledger).await
+    }
+
     fn change_catalogue(&mut self) -> Step {
         self.past.push(self.world.catalogue());
         let (what, sandbox) = (self.rng().u8(0..10), self.world.sandbox.clone());
@@ -332,9 +356,7 @@ impl Scenario {
                 "rows removed"
             }
             6 => {
-                sandbox.edit(|catalogue| {
-                    catalogue.products.iter_mut().for_each(|product| product.enable_flag = 1)
-                });
+                sandbox.edit(undelete);
                 "undelete"
             }
             7 => {
@@ -342,10 +364,7 @@ impl Scenario {
                 "dirty rows"
             }
             8 => {
-                sandbox.edit(|catalogue| {
-                    catalogue.products.iter_mut().for_each(|product| product.name.push('+'));
-                    catalogue.groups.iter_mut().for_each(|group| group.name.push('+'));
-                });
+                sandbox.edit(rename_everything);
                 "everything renamed"
             }
             _ => {
@@ -540,6 +559,15 @@ impl Scenario {
             other => Err(format!("the target equals the source, verify says otherwise: {other:?}")),
         }
     }
+}
+
+fn rename_everything(catalogue: &mut Catalogue) {
+    catalogue.products.iter_mut().for_each(|product| product.name.push('+'));
+    catalogue.groups.iter_mut().for_each(|group| group.name.push('+'));
+}
+
+fn undelete(catalogue: &mut Catalogue) {
+    catalogue.products.iter_mut().for_each(|product| product.enable_flag = 1);
 }
 
 fn remove_some(catalogue: &mut Catalogue, rng: &mut Rng) {
