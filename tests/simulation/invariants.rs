@@ -20,6 +20,7 @@ pub struct Before {
     stats: Stats,
     state_text: Option<Vec<u8>>,
     state: State,
+    blocked_until_ms: Option<u64>,
     now_ms: u64,
 }
 
@@ -32,6 +33,8 @@ pub struct Ledger {
 }
 
 const STATE: &str = "state/it.state";
+/// Who runs, and what the target wants.
+const RUN: &str = "state/it.run";
 
 async fn state_of(world: &World) -> Result<(Option<Vec<u8>>, State), String> {
     let Some(bytes) = world.objects.look(STATE).await else { return Ok((None, State::default())) };
@@ -46,12 +49,15 @@ async fn state_of(world: &World) -> Result<(Option<Vec<u8>>, State), String> {
 
 pub async fn before(world: &World) -> Result<Before, String> {
     let (state_text, state) = state_of(world).await?;
+    let run = world.objects.look(RUN).await.unwrap_or_default();
+    let run: serde_json::Value = serde_json::from_slice(&run).unwrap_or_default();
     Ok(Before {
         revision: world.sandbox.revision(),
         journal: world.sandbox.journal(0).len(),
         stats: world.sandbox.stats(),
         state_text,
         state,
+        blocked_until_ms: run["target_blocked_until_ms"].as_u64(),
         now_ms: world.clock.now_ms(),
     })
 }
@@ -302,7 +308,7 @@ pub fn no_call_before_its_time(
     before: &Before,
     process: &okki_sync::clock::Clock,
 ) -> Result<(), String> {
-    let Some(until_ms) = before.state.target_blocked_until_ms else { return Ok(()) };
+    let Some(until_ms) = before.blocked_until_ms else { return Ok(()) };
     let then_ms = process.now_ms() - (world.clock.now_ms() - before.now_ms);
     let wait_ms = until_ms.saturating_sub(then_ms);
     if wait_ms == 0 || wait_ms > 3_600_000 {

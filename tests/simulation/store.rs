@@ -160,9 +160,9 @@ impl Door {
         self.objects.trouble().known.insert((self.process, path.to_string()), version);
     }
 
-    /// A save of a state must be on top of the version that this process has read or written last.
+    /// A save of a state or a lease must be on top of the version that this process has read or written last.
     fn check_save(&self, path: &Path, now: &Option<String>) {
-        if !path.as_ref().ends_with(".state") {
+        if !path.as_ref().ends_with(".state") && !path.as_ref().ends_with(".run") {
             return;
         }
         let mut trouble = self.objects.trouble();
