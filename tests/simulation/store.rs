@@ -232,6 +232,12 @@ impl ObjectStore for Door {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.memory().copy_opts(from, to, options).await
+        self.objects.pass_time().await;
+        let fault = self.objects.strikes(|fault| fault != StoreFault::Read);
+        if fault == Some(StoreFault::WriteBefore) {
+            return Err(broken(to));
+        }
+        self.memory().copy_opts(from, to, options).await?;
+        if fault == Some(StoreFault::WriteAfter) { Err(broken(to)) } else { Ok(()) }
     }
 }
