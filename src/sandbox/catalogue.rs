@@ -472,6 +472,10 @@ mod tests {
             catalogue.shift_pages(true, &mut Rng::with_seed(2), 1_800_000_200);
             catalogue.shift_pages(false, &mut Rng::with_seed(2), 1_800_000_200);
             assert_ne!(before, format!("{catalogue:?}"));
+            let (total, first) = (catalogue.products.len(), catalogue.product_ids().min());
+            catalogue.swap_rows(&mut Rng::with_seed(2), 1_800_000_300);
+            assert_eq!(catalogue.products.len(), total);
+            assert!(first.is_none() || catalogue.product_ids().min() != first);
         }
     }
 }

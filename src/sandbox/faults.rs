@@ -336,6 +336,8 @@ mod tests {
         assert_eq!(slow.kind, Kind::Slow(Duration::from_millis(1500)));
         for kind in
             [r#""not_json""#, r#"{"body_code":[404,"x"]}"#, r#"{"partly_failed":["1"]}"#, r#"{"giant":9}"#]
+                .into_iter()
+                .chain([r#""swap_rows""#, r#"{"overloaded":{"retry_after_seconds":3}}"#])
         {
             serde_json::from_str::<Kind>(kind).unwrap();
         }

@@ -9,6 +9,7 @@ use okki_sync::report::{Mode, Status};
 use okki_sync::sandbox::Side;
 use okki_sync::sandbox::catalogue::Catalogue;
 use okki_sync::sandbox::faults::{Endpoint, Fault, Kind};
+use okki_sync::state::LONGEST_DISTANCE_RUNS;
 use okki_sync::sync::{Outcome, Request};
 
 use crate::Log;
@@ -17,10 +18,8 @@ use crate::invariants::{self, Ledger};
 use crate::store::StoreFault;
 use crate::world::{BEGINNING_MS, Death, Process, World, request};
 
-/// Refused rows are offered again after at most so many runs.
-const LONGEST_DISTANCE_RUNS: u32 = 32;
 /// Once faults have ceased, this many runs bring the target to the source.
-const RUNS_TO_CONVERGE: u32 = 2;
+const RUNS_TO_CONVERGE: u64 = 2;
 
 /// A seed that broke a promise.
 #[derive(Debug, Clone)]
@@ -516,7 +515,7 @@ impl Scenario {
         self.world.wind(Duration::from_secs(2 * 3600)).await;
         self.world.tell("all faults cease, two hours go by");
         let request = Request { allow_mass_delete: true, ..request(Mode::Sync) };
-        let (mut runs, mut refused) = (0, 0);
+        let (mut runs, mut refused) = (0_u64, 0_u64);
         loop {
             let outcome =
                 self.run("at the end", &request, Death::None).await?.ok_or("a run was killed by nobody")?;
