@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 ENV ?= dev
 PIPELINE ?= pipeline.toml
 
-.PHONY: help demo test build lint unit lambda infra package deny fuzz watch invoke-local deploy pipeline secret invoke logs destroy clean
+.PHONY: help demo test build lint unit simulate lambda infra package deny fuzz watch invoke-local deploy pipeline secret invoke logs destroy clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lint: ## formatting, and clippy with warnings as errors
 
 unit: ## unit and integration tests
 	cargo test
+
+simulate: ## SEEDS=… worlds from FROM=… on, with what they covered; or one, SEED=…, with its story
+	@SEEDS=$(or $(SEEDS),10000) FROM=$(FROM) SEED=$(SEED) cargo test -q --test simulation every_seed -- --nocapture
 
 lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, with Secrets Manager and S3 over the wire
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/lambda

@@ -350,6 +350,16 @@ impl Catalogue {
         self.products.push(product);
         self.products.retain(|product| product.product_id != last.to_string());
     }
+
+    /// The first product goes and another comes at the end: every row between moves up by one place, and the
+    /// total stays what it was.
+    pub(super) fn swap_rows(&mut self, rng: &mut Rng, now: i64) {
+        let Some(first) = self.product_ids().min() else { return };
+        let group_id = self.products.first().map(|product| product.group_id.clone()).unwrap_or_default();
+        let kind = Kind { group_id, name: "替换产品 Replacement".into(), initials: "RP".into() };
+        self.add_product(&kind, rng, now);
+        self.products.retain(|product| product.product_id != first.to_string());
+    }
 }
 
 fn make_product(rng: &mut Rng, kind: &Kind, number: usize, now: i64) -> Product {
@@ -462,6 +472,10 @@ mod tests {
             catalogue.shift_pages(true, &mut Rng::with_seed(2), 1_800_000_200);
             catalogue.shift_pages(false, &mut Rng::with_seed(2), 1_800_000_200);
             assert_ne!(before, format!("{catalogue:?}"));
+            let (total, first) = (catalogue.products.len(), catalogue.product_ids().min());
+            catalogue.swap_rows(&mut Rng::with_seed(2), 1_800_000_300);
+            assert_eq!(catalogue.products.len(), total);
+            assert!(first.is_none() || catalogue.product_ids().min() != first);
         }
     }
 }

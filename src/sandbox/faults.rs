@@ -67,12 +67,45 @@ pub enum Kind {
     /// Right after this page of products the catalogue changes so that the next pages overlap (first
     /// time) or skip a row under a smaller total (second time), and so on in turn.
     ShiftPages,
+    /// Right after this page of products the first product is deleted and another created: the next pages
+    /// skip a row, and the total says nothing about it.
+    SwapRows,
+    /// HTTP 503 with `Retry-After`, as overloaded gateways send it.
+    Overloaded {
+        /// `Retry-After`.
+        retry_after_seconds: u64,
+    },
     /// Qeasy store: these ids fail in each call that holds one of them; only such calls are counted.
     PartlyFailed(Vec<String>),
     /// `{"error":"access_denied"}` under HTTP 200.
     AccessDenied,
     /// The whole side refuses every call from now on, for [`super::Options::lockout`].
     Lockout,
+}
+
+impl Kind {
+    /// A word for statistics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Throttle { retry_after_seconds: Some(_) } => "throttle with retry-after",
+            Self::Throttle { retry_after_seconds: None } => "throttle",
+            Self::Status(_) => "html status",
+            Self::BodyCode(..) => "body code",
+            Self::NotJson => "not json",
+            Self::Truncated => "truncated",
+            Self::Giant(_) => "giant",
+            Self::LostBefore => "lost before",
+            Self::LostAfter => "lost after",
+            Self::Slow(_) => "slow",
+            Self::Redirect(_) => "redirect",
+            Self::ShiftPages => "shift pages",
+            Self::SwapRows => "swap rows",
+            Self::Overloaded { .. } => "overloaded",
+            Self::PartlyFailed(_) => "partly failed",
+            Self::AccessDenied => "access denied",
+            Self::Lockout => "lockout",
+        }
+    }
 }
 
 /// One fault, queued with [`Sandbox::fault`].
@@ -146,6 +179,7 @@ pub(super) async fn through(sandbox: &Sandbox, at: Endpoint, answer: impl FnOnce
     let kind = take(&mut sandbox.state().faults, at);
     let Some(kind) = kind else { return answer() };
     tracing::debug!(?at, ?kind, "sandbox fault");
+    *sandbox.state().stats.struck.entry(kind.name()).or_default() += 1;
     match kind {
         Kind::PartlyFailed(_) => answer(),
         Kind::Throttle { retry_after_seconds } => throttled(sandbox, at, retry_after_seconds),
@@ -197,6 +231,16 @@ pub(super) async fn through(sandbox: &Sandbox, at: Endpoint, answer: impl FnOnce
             let page = answer();
             sandbox.shift_pages();
             page
+        }
+        Kind::SwapRows => {
+            let page = answer();
+            sandbox.swap_rows();
+            page
+        }
+        Kind::Overloaded { retry_after_seconds } => {
+            let mut response = html(503);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
+            response
         }
         Kind::AccessDenied => json(StatusCode::OK, r#"{"error":"access_denied"}"#.into()),
     }
@@ -292,6 +336,8 @@ mod tests {
         assert_eq!(slow.kind, Kind::Slow(Duration::from_millis(1500)));
         for kind in
             [r#""not_json""#, r#"{"body_code":[404,"x"]}"#, r#"{"partly_failed":["1"]}"#, r#"{"giant":9}"#]
+                .into_iter()
+                .chain([r#""swap_rows""#, r#"{"overloaded":{"retry_after_seconds":3}}"#])
         {
             serde_json::from_str::<Kind>(kind).unwrap();
         }

@@ -92,6 +92,8 @@ pub struct Options {
     pub codes: CodeReading,
     /// Time each call takes at least.
     pub latency: Duration,
+    /// Keeps every row that the targets take, for [`Sandbox::journal`]; it grows without bound.
+    pub journal: bool,
 }
 
 impl Default for Options {
@@ -115,6 +117,7 @@ impl Default for Options {
             query_shape: 1,
             codes: CodeReading::A,
             latency: Duration::ZERO,
+            journal: false,
         }
     }
 }
@@ -149,6 +152,10 @@ pub struct Stats {
     pub max_target_calls_per_minute: usize,
     /// Calls to OKKI, token aside, that were not GET.
     pub okki_writes: u64,
+    /// Calls that Qeasy refused because a lockout had begun before them.
+    pub knocks: u64,
+    /// Faults that struck, by kind.
+    pub struck: BTreeMap<&'static str, u64>,
 }
 
 struct State {
@@ -161,6 +168,9 @@ struct State {
     shifts: u32,
     stats: Stats,
     recent_target_calls: VecDeque<u64>,
+    /// Credentials and tokens that opened a door once.
+    issued: Vec<String>,
+    journal: Vec<(String, Box<RawValue>)>,
     rng: Rng,
     okki: okki::Side,
     target: qeasy::Side,
@@ -213,6 +223,8 @@ impl Sandbox {
             shifts: 0,
             stats: Stats::default(),
             recent_target_calls: VecDeque::new(),
+            issued: secrets_of(&Self::credentials()),
+            journal: Vec::new(),
             okki: okki::Side::default(),
             target: qeasy::Side::default(),
         };
@@ -342,6 +354,8 @@ impl Sandbox {
                 state.target.tokens.clear();
             }
         }
+        let fresh = secrets_of(&state.credentials);
+        state.issued.extend(fresh);
         state.credentials.clone()
     }
 
@@ -358,6 +372,26 @@ impl Sandbox {
     /// What the sandbox has seen so far.
     pub fn stats(&self) -> Stats {
         self.state().stats.clone()
+    }
+
+    /// Every secret that opened a door of this sandbox once: credentials and tokens, old ones included.
+    pub fn issued(&self) -> Vec<String> {
+        self.state().issued.clone()
+    }
+
+    /// The rows that the targets took since the first `skip` of them, in their order (see [`Options::journal`]).
+    pub fn journal(&self, skip: usize) -> Vec<(String, Box<RawValue>)> {
+        self.state().journal.get(skip..).unwrap_or_default().to_vec()
+    }
+
+    /// A copy of the catalogue.
+    pub fn catalogue(&self) -> Catalogue {
+        self.state().catalogue.clone()
+    }
+
+    /// Counts changes of the catalogue.
+    pub fn revision(&self) -> u64 {
+        self.state().revision
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -388,6 +422,11 @@ impl Sandbox {
             state.shifts % 2 == 1
         };
         self.with_rng(|catalogue, rng| catalogue.shift_pages(overlap, rng, now));
+    }
+
+    fn swap_rows(&self) {
+        let now = self.now_s();
+        self.with_rng(|catalogue, rng| catalogue.swap_rows(rng, now));
     }
 
     /// Counts a call and takes its time.
@@ -459,6 +498,12 @@ impl Sandbox {
             |text| json(StatusCode::OK, text),
         ))
     }
+}
+
+fn secrets_of(known: &Credentials) -> Vec<String> {
+    [&known.okki_client_secret, &known.qeasy_app_key, &known.qeasy_app_secret, &known.target_token]
+        .map(Clone::clone)
+        .to_vec()
 }
 
 fn random_hex(rng: &mut Rng, digits: usize) -> String {

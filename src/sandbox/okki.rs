@@ -156,6 +156,9 @@ fn token(state: &mut State, now: u64, body: &[u8]) -> Response {
         reply.insert("expires_in".into(), ((until - now) / 1000).into());
     }
     reply.insert("access_token".into(), token.as_str().into());
+    if state.issued.last() != Some(&token) {
+        state.issued.push(token.clone());
+    }
     state.okki.token = Some((token, until));
     answer_json(StatusCode::OK, Value::Object(reply).to_string())
 }

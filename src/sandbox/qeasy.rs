@@ -168,6 +168,8 @@ fn limited(state: &mut State, now: u64, counted: bool) -> Option<Response> {
         state.stats.lockouts += 1;
         side.recent.clear();
         side.locked_until = now + state.options.lockout.as_millis() as u64;
+    } else {
+        state.stats.knocks += 1;
     }
     let seconds = (side.locked_until - now).div_ceil(1000);
     Some(throttled(state.options.codes, now, Some(seconds), Some(limit)))
@@ -259,6 +261,7 @@ fn token(state: &mut State, now: u64, body: &[u8]) -> Response {
     let lifetime = state.options.target_token_lifetime;
     let token = random_hex(&mut state.rng, 32);
     state.target.tokens.retain(|_, until| *until > now);
+    state.issued.push(token.clone());
     state.target.tokens.insert(token.clone(), now + lifetime.as_millis() as u64);
     success(&json!({"access_token": token, "expires_in": lifetime.as_secs()}).to_string())
 }
@@ -283,12 +286,18 @@ fn store(state: &mut State, now: u64, body: &[u8]) -> Response {
     }
     let ids: Vec<String> = keyed.iter().map(|(id, ..)| id.clone()).collect();
     let failing = faults::failing_ids(&mut state.faults, &ids);
+    if !failing.is_empty() {
+        *state.stats.struck.entry("partly failed").or_default() += 1;
+    }
     let (mut inserted, mut failed) = (0_u64, 0_u64);
     for (id, field, row) in keyed {
         let repeated = state.options.id_check && state.target.scheme.rows.contains_key(&id);
         if repeated || failing.contains(&id) {
             failed += 1;
         } else {
+            if state.options.journal {
+                state.journal.push((id.clone(), row.to_owned()));
+            }
             state.target.scheme.put(id, field, row, now);
             inserted += 1;
         }
@@ -436,6 +445,9 @@ fn http_target(sandbox: &Sandbox, parts: &Parts, body: &[u8]) -> Response {
             };
             let inserted = keyed.len();
             for ((id, field), row) in keyed {
+                if state.options.journal {
+                    state.journal.push((id.clone(), row.to_owned()));
+                }
                 state.target.http.put(id, field, row, sandbox.now_ms());
             }
             state.stats.rows_written += inserted as u64;

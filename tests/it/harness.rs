@@ -289,7 +289,8 @@ pub fn expected(catalogue: &Catalogue, text: &str) -> BTreeMap<String, String> {
     rows
 }
 
-fn clean_groups(catalogue: &Catalogue) -> BTreeMap<&str, &Group> {
+/// The groups that pass cleaning, by id.
+pub fn clean_groups(catalogue: &Catalogue) -> BTreeMap<&str, &Group> {
     let mut first: BTreeMap<&str, &Group> = BTreeMap::new();
     for group in &catalogue.groups {
         if !group.id.trim().is_empty() && !group.name.trim().is_empty() {
@@ -309,7 +310,8 @@ fn clean_groups(catalogue: &Catalogue) -> BTreeMap<&str, &Group> {
     first.iter().filter(|(_, group)| reaches_the_root(group)).map(|(id, group)| (*id, *group)).collect()
 }
 
-fn clean_products<'a>(catalogue: &'a Catalogue, groups: &BTreeMap<&str, &Group>) -> Vec<&'a Product> {
+/// The products that pass cleaning.
+pub fn clean_products<'a>(catalogue: &'a Catalogue, groups: &BTreeMap<&str, &Group>) -> Vec<&'a Product> {
     let mut seen = HashSet::new();
     let mut clean = |product: &&'a Product| {
         !product.product_id.trim().is_empty()

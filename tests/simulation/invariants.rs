@@ -1,0 +1,327 @@
+//! The promises, checked after every run and at the end of a world.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use okki_sync::model::RowKind;
+use okki_sync::report::{Mode, Status};
+use okki_sync::sandbox::Stats;
+use okki_sync::state::{Fingerprint, State};
+use okki_sync::sync::Outcome;
+use serde_json::value::RawValue;
+
+use crate::oracle::{Shape, is_tombstone};
+use crate::world::World;
+
+/// How the world stood before a run.
+pub struct Before {
+    revision: u64,
+    journal: usize,
+    stats: Stats,
+    state_text: Option<Vec<u8>>,
+    state: State,
+    blocked_until_ms: Option<u64>,
+    now_ms: u64,
+}
+
+/// What the checks remember from run to run.
+#[derive(Default)]
+pub struct Ledger {
+    /// Fingerprints of the rows that the target took, by id.
+    accepted: HashMap<String, HashSet<Fingerprint>>,
+    read: usize,
+}
+
+const STATE: &str = "state/it.state";
+/// Who runs, and what the target wants.
+const RUN: &str = "state/it.run";
+
+async fn state_of(world: &World) -> Result<(Option<Vec<u8>>, State), String> {
+    let Some(bytes) = world.objects.look(STATE).await else { return Ok((None, State::default())) };
+    let first: serde_json::Value =
+        serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next().unwrap_or_default())
+            .map_err(|error| format!("the state cannot be read: {error}"))?;
+    let target = first["target"].as_str().unwrap_or_default();
+    let state = State::from_bytes(&bytes, "it", target)
+        .map_err(|error| format!("the state cannot be read: {error}"))?;
+    Ok((Some(bytes.to_vec()), state))
+}
+
+pub async fn before(world: &World) -> Result<Before, String> {
+    let (state_text, state) = state_of(world).await?;
+    let run = world.objects.look(RUN).await.unwrap_or_default();
+    let run: serde_json::Value = serde_json::from_slice(&run).unwrap_or_default();
+    Ok(Before {
+        revision: world.sandbox.revision(),
+        journal: world.sandbox.journal(0).len(),
+        stats: world.sandbox.stats(),
+        state_text,
+        state,
+        blocked_until_ms: run["target_blocked_until_ms"].as_u64(),
+        now_ms: world.clock.now_ms(),
+    })
+}
+
+fn rows_at_the_target(world: &World) -> indexmap::IndexMap<String, Box<RawValue>> {
+    if world.pipeline.qeasy { world.sandbox.target_rows() } else { world.sandbox.http_rows() }
+}
+
+/// What holds after any run, however many ran and however they ended.
+pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), String> {
+    let journal = world.sandbox.journal(ledger.read);
+    ledger.read += journal.len();
+    for (id, row) in &journal {
+        ledger.accepted.entry(id.clone()).or_default().insert(Fingerprint::of(row.get().as_bytes()));
+    }
+    let (_, state) = state_of(world).await?;
+    let rows = rows_at_the_target(world);
+
+    // State never ahead of the target.
+    for (id, fingerprint) in &state.rows {
+        let taken = ledger.accepted.get(id.as_str()).is_some_and(|taken| taken.contains(fingerprint));
+        if *fingerprint != Fingerprint::UNKNOWN && !taken {
+            return Err(format!(
+                "state ahead of the target: row {id} counts as written, the target never took it"
+            ));
+        }
+    }
+    // Every source row is at the target or will be planned.
+    let catalogue = world.catalogue();
+    let wanted = world.pipeline.shape.rows(&catalogue);
+    for (id, row) in &wanted {
+        let there = rows.get(id).is_some_and(|theirs| theirs.get() == row);
+        let counted = state.rows.get(id.as_str()) == Some(&Fingerprint::of(row.as_bytes()));
+        if counted && !there {
+            let theirs = rows.get(id).map(|row| row.get());
+            return Err(format!(
+                "row lost: the state counts row {id} as written with the source's content, no run will plan it; the target holds {theirs:?}, the source {row}"
+            ));
+        }
+    }
+    // Every row at the target that the source has no more is known to the state, so that it will be deleted.
+    let known = world.pipeline.shape.known(&catalogue);
+    for (id, row) in &rows {
+        if !known.contains(id) && !is_tombstone(row.get()) && !state.rows.contains_key(id.as_str()) {
+            return Err(format!(
+                "orphan: the target holds row {id}, neither the source nor the state knows it"
+            ));
+        }
+    }
+    // Nothing that the source never said.
+    let ever = world.ever.lock().unwrap();
+    for (id, row) in &journal {
+        if let Some(doubt) = ever.doubt(world.pipeline.shape, id, row) {
+            return Err(format!("outside the source: {doubt}"));
+        }
+    }
+    drop(ever);
+    limits(world)?;
+    match world.objects.lost_updates().first() {
+        Some(lost) => Err(format!("save without compare: {lost}")),
+        None => Ok(()),
+    }
+}
+
+fn limits(world: &World) -> Result<(), String> {
+    let stats = world.sandbox.stats();
+    let most = world.pipeline.calls_per_minute * if world.freezing { 4 } else { 1 };
+    if stats.lockouts > 0 {
+        return Err(format!("limit: {} lockouts were provoked", stats.lockouts));
+    }
+    if stats.max_target_calls_per_minute > most as usize {
+        return Err(format!(
+            "limit: {} calls in a minute, {most} are allowed",
+            stats.max_target_calls_per_minute
+        ));
+    }
+    if stats.okki_writes > 0 {
+        return Err(format!("OKKI saw {} calls that are no reads", stats.okki_writes));
+    }
+    Ok(())
+}
+
+/// What holds after a run that had the world to itself. `outcome` is none if it was killed.
+pub async fn after_one_run(
+    world: &World,
+    before: &Before,
+    mode: Mode,
+    overdue: Duration,
+    outcome: Option<&Outcome>,
+) -> Result<(), String> {
+    let journal = world.sandbox.journal(before.journal);
+    let (state_text, _) = state_of(world).await?;
+    if mode != Mode::Sync && (!journal.is_empty() || state_text != before.state_text) {
+        return Err(format!("a run that only looks has written {} rows", journal.len()));
+    }
+    let stats = world.sandbox.stats();
+    let struck = |stats: &Stats, kind| stats.struck.get(kind).copied().unwrap_or(0);
+    let told = stats.knocks - before.stats.knocks;
+    let lockouts = struck(&stats, "lockout") - struck(&before.stats, "lockout");
+    if world.pipeline.qeasy && told + lockouts > 1 && told > 0 {
+        return Err(format!("a lockout was knocked on: {told} calls were refused by it in one run"));
+    }
+    let still = world.sandbox.revision() == before.revision;
+    let catalogue = world.catalogue();
+    let wanted = world.pipeline.shape.rows(&catalogue);
+    if still {
+        nothing_outside_the_plan(world, before, &wanted, &journal)?;
+    }
+    if let Some(outcome) = outcome {
+        if !overdue.is_zero() {
+            return Err(format!("a run outlived its deadline by {} ms", overdue.as_millis()));
+        }
+        the_report_is_true(world, mode, still, &wanted, outcome)?;
+    }
+    Ok(())
+}
+
+/// Rows were sent because they differ from what was acknowledged, and tombstones because the source has no such row.
+fn nothing_outside_the_plan(
+    world: &World,
+    before: &Before,
+    wanted: &BTreeMap<String, String>,
+    journal: &[(String, Box<RawValue>)],
+) -> Result<(), String> {
+    let known = world.pipeline.shape.known(&world.catalogue());
+    for (id, row) in journal {
+        let acknowledged = before.state.rows.get(id.as_str());
+        let planned = if is_tombstone(row.get()) {
+            world.pipeline.tombstones && !known.contains(id) && acknowledged.is_some()
+        } else {
+            wanted.get(id).is_some_and(|wanted| wanted == row.get())
+                && acknowledged != Some(&Fingerprint::of(row.get().as_bytes()))
+        };
+        if !planned {
+            return Err(format!(
+                "outside the plan: row {id} was sent as {row}, the source says {:?}",
+                wanted.get(id)
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn the_report_is_true(
+    world: &World,
+    mode: Mode,
+    still: bool,
+    wanted: &BTreeMap<String, String>,
+    outcome: &Outcome,
+) -> Result<(), String> {
+    let report = &outcome.report;
+    let fine = match report.status {
+        Status::Succeeded => report.remaining == 0 && report.error.is_none() && report.quarantined == 0,
+        Status::Partial => report.error.is_none(),
+        Status::Paused => report.remaining > 0 && report.error.is_some(),
+        Status::Failed => report.error.is_some(),
+    };
+    if !fine {
+        return Err(format!("a report that contradicts itself: {report:?}"));
+    }
+    if !still || !matches!(report.status, Status::Succeeded | Status::Partial) || mode == Mode::Plan {
+        return Ok(());
+    }
+    if mode == Mode::Verify && report.remaining > 0 {
+        return Ok(());
+    }
+    // Done: each row of the source is at the target or in the quarantine.
+    let rows = rows_at_the_target(world);
+    let set_aside: HashSet<&str> = outcome.rejected.iter().filter_map(|row| row.id.as_deref()).collect();
+    for (id, row) in wanted {
+        if rows.get(id).is_none_or(|theirs| theirs.get() != row) && !set_aside.contains(id.as_str()) {
+            let theirs = rows.get(id).map(|row| row.get());
+            return Err(format!(
+                "{mode} says {}, row {id} is not there: {theirs:?} instead of {row}",
+                report.status.as_str()
+            ));
+        }
+    }
+    let known = world.pipeline.shape.known(&world.catalogue());
+    let offenders = known.iter().filter(|id| !id.trim().is_empty() && !wanted.contains_key(*id));
+    for id in offenders {
+        if !set_aside.contains(id.as_str()) {
+            return Err(format!(
+                "{mode} says {}, row {id} is neither clean nor in the quarantine",
+                report.status.as_str()
+            ));
+        }
+    }
+    if !world.pipeline.tombstones {
+        return Ok(());
+    }
+    for (id, row) in &rows {
+        if !known.contains(id) && !is_tombstone(row.get()) && !set_aside.contains(id.as_str()) {
+            return Err(format!("{mode} says {}, row {id} should be gone: {row}", report.status.as_str()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the target refused rows, which are offered again with growing distance.
+pub fn has_refused_rows(outcome: &Outcome) -> bool {
+    outcome.rejected.iter().any(|row| row.kind == RowKind::Record)
+}
+
+/// The end: byte for byte.
+pub fn target_equals_source(world: &World) -> Result<(), String> {
+    let catalogue = world.catalogue();
+    let shape: Shape = world.pipeline.shape;
+    let (wanted, known) = (shape.rows(&catalogue), shape.known(&catalogue));
+    let rows = rows_at_the_target(world);
+    for (id, row) in &wanted {
+        let theirs = rows.get(id).map(|row| row.get());
+        if theirs != Some(row) {
+            return Err(format!(
+                "no convergence: row {id} at the target is {theirs:?}, the source says {row}"
+            ));
+        }
+    }
+    for (id, row) in rows.iter().filter(|(id, _)| !known.contains(*id)) {
+        if world.pipeline.tombstones && !is_tombstone(row.get()) {
+            return Err(format!("no convergence: row {id} should be gone: {row}"));
+        }
+    }
+    Ok(())
+}
+
+/// No secret anywhere that people look: logs, reports, quarantine, state.
+pub async fn no_secret_was_told(world: &World) -> Result<(), String> {
+    let secrets = world.sandbox.issued();
+    let look = |place: &str, text: &str| match secrets.iter().find(|secret| text.contains(secret.as_str())) {
+        Some(secret) => {
+            let at = text.find(secret.as_str()).unwrap_or(0);
+            let line = text[..at].rfind('\n').map_or(0, |at| at + 1);
+            Err(format!("a secret in the {place}: {}", text[line..].lines().next().unwrap_or_default()))
+        }
+        None => Ok(()),
+    };
+    look("log or report", &world.told)?;
+    for (path, bytes) in world.objects.all().await {
+        look(&path, &String::from_utf8_lossy(&bytes))?;
+    }
+    Ok(())
+}
+
+/// A run that knows of a lockout makes no call.
+pub fn no_call_before_its_time(
+    world: &World,
+    before: &Before,
+    process: &okki_sync::clock::Clock,
+) -> Result<(), String> {
+    let Some(until_ms) = before.blocked_until_ms else { return Ok(()) };
+    let then_ms = process.now_ms() - (world.clock.now_ms() - before.now_ms);
+    let wait_ms = until_ms.saturating_sub(then_ms);
+    if wait_ms == 0 || wait_ms > 3_600_000 {
+        return Ok(());
+    }
+    let calls = |stats: &Stats| -> u64 {
+        stats
+            .calls
+            .iter()
+            .filter(|(at, _)| !format!("{at:?}").starts_with("Okki"))
+            .map(|(_, calls)| calls)
+            .sum()
+    };
+    let made = calls(&world.sandbox.stats()) - calls(&before.stats);
+    if made == 0 { Ok(()) } else { Err(format!("{made} calls were made before the target's time had come")) }
+}

@@ -1,0 +1,151 @@
+//! Simulation: whole runs of the real program against the sandbox, thousands of worlds, each from one seed.
+//!
+//! Only the wires and the store are in process and the clock is paused. `make simulate SEEDS=…` runs any number of
+//! seeds, `make simulate SEED=N` runs one with its story; a seed that breaks a promise is printed and replays exactly.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod coverage;
+#[path = "../it/harness.rs"]
+#[allow(dead_code, reason = "the integration tests use the rest of it")]
+mod harness;
+mod invariants;
+mod oracle;
+mod scenario;
+mod store;
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use coverage::Coverage;
+use okki_sync::mutants::{self, Mutant};
+use scenario::{Broken, play};
+
+/// What `make test` runs.
+const SEEDS: u64 = 2_000;
+/// Each deliberate bug must be found within so many seeds.
+const SEEDS_PER_MUTANT: u64 = 500;
+/// So many broken seeds are shown; the rest is counted.
+const SHOWN: usize = 5;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+/// Plays seeds on every core until all are played or, if `stop_at_first`, one is broken.
+fn play_all(from: u64, count: u64, mutant: Option<Mutant>, stop_at_first: bool) -> (Coverage, Vec<Broken>) {
+    let next = AtomicU64::new(from);
+    let sum = Mutex::new((Coverage::default(), Vec::<Broken>::new()));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                mutants::set(mutant);
+                let mut covered = Coverage::default();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count || (stop_at_first && !sum.lock().unwrap().1.is_empty()) {
+                        break;
+                    }
+                    let played = play(seed);
+                    covered.add(&played.coverage);
+                    sum.lock().unwrap().1.extend(played.broken);
+                }
+                sum.lock().unwrap().0.add(&covered);
+            });
+        }
+    });
+    let (coverage, mut broken) = sum.into_inner().unwrap();
+    broken.sort_by_key(|broken| broken.seed);
+    (coverage, broken)
+}
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    let started = Instant::now();
+    if let Some(seed) = number("SEED") {
+        let played = play(seed);
+        eprintln!("{}", played.story.join("\n"));
+        assert!(played.broken.is_none(), "{}", played.broken.unwrap().line());
+        return;
+    }
+    let (from, count) = (number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(SEEDS));
+    let (coverage, broken) = play_all(from, count, None, false);
+    eprintln!("{coverage}wall seconds: {:.1}", started.elapsed().as_secs_f64());
+    for broken in broken.iter().take(SHOWN) {
+        eprintln!("\n{broken}");
+    }
+    let seeds: Vec<String> = broken.iter().map(|broken| broken.line()).collect();
+    assert!(broken.is_empty(), "{} of {count} seeds broke a promise:\n{}", broken.len(), seeds.join("\n"));
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 0..40 {
+        let (once, again) = (play(seed), play(seed));
+        let difference = once.story.iter().zip(&again.story).find(|(one, two)| one != two);
+        assert!(difference.is_none(), "seed {seed} took another way: {difference:#?}");
+        assert_eq!(once.story.len(), again.story.len(), "seed {seed}");
+        assert_eq!(once.digest, again.digest, "seed {seed}: same story, other calls");
+    }
+}
+
+/// The simulation can fail: every bug that we plant in ourselves breaks a promise.
+#[test]
+fn every_mutant_is_found() {
+    let wanted = std::env::var("MUTANT").ok().filter(|name| !name.is_empty());
+    let mut survivors = Vec::new();
+    for mutant in Mutant::ALL {
+        if wanted.as_ref().is_some_and(|name| *name != format!("{mutant:?}")) {
+            continue;
+        }
+        let (_, broken) = play_all(0, SEEDS_PER_MUTANT, Some(mutant), true);
+        match broken.first() {
+            Some(broken) => eprintln!("{mutant:?}: {}", broken.line()),
+            None => survivors.push(mutant),
+        }
+    }
+    assert!(survivors.is_empty(), "not found within {SEEDS_PER_MUTANT} seeds: {survivors:?}");
+}
+
+/// What the program logs in this thread; one subscriber serves all worlds.
+#[derive(Clone, Default)]
+pub struct Log;
+
+thread_local! {
+    static LINES: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl Log {
+    /// Listens to this program (the sandbox is no part of it), down to its debug lines.
+    pub fn listen() {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            let filter = tracing_subscriber::EnvFilter::new("warn,okki_sync=debug,okki_sync::sandbox=off");
+            tracing_subscriber::fmt()
+                .with_writer(|| Log)
+                .with_ansi(false)
+                .without_time()
+                .with_env_filter(filter)
+                .init();
+        });
+    }
+
+    /// Takes what was logged in this thread since the last time.
+    pub fn take() -> String {
+        LINES.with(|lines| String::from_utf8_lossy(&lines.take()).into_owned())
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LINES.with(|lines| lines.borrow_mut().extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

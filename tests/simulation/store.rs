@@ -1,0 +1,243 @@
+//! A store in memory that fails on demand, before or after the effect, and notices a save over a version unread.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+/// What goes wrong with a call to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFault {
+    /// A read fails.
+    Read,
+    /// A write fails and has had no effect.
+    WriteBefore,
+    /// A write fails after it has had its effect.
+    WriteAfter,
+    /// A write takes that many seconds.
+    SlowWrite(u64),
+}
+
+impl StoreFault {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "store read fails",
+            Self::WriteBefore => "store write fails before the effect",
+            Self::WriteAfter => "store write fails after the effect",
+            Self::SlowWrite(_) => "store write is slow",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    memory: InMemory,
+    trouble: Mutex<Trouble>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    rng: fastrand::Rng,
+    /// Each lets so many calls of its sort pass first.
+    faults: Vec<(StoreFault, u32)>,
+    struck: BTreeMap<&'static str, u64>,
+    /// The version that a process last read or wrote.
+    known: HashMap<(u32, String), Option<String>>,
+    lost_updates: Vec<String>,
+}
+
+/// The store that all processes of a world share.
+#[derive(Debug, Clone)]
+pub struct Objects(Arc<Inner>);
+
+impl Objects {
+    pub fn new(seed: u64) -> Self {
+        let trouble = Trouble {
+            rng: fastrand::Rng::with_seed(seed ^ 0x0570_12e5),
+            faults: Vec::new(),
+            struck: BTreeMap::new(),
+            known: HashMap::new(),
+            lost_updates: Vec::new(),
+        };
+        Self(Arc::new(Inner { memory: InMemory::new(), trouble: Mutex::new(trouble) }))
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.0.trouble.lock().unwrap()
+    }
+
+    /// One process's way to the store.
+    pub fn door(&self, process: u32) -> Arc<dyn ObjectStore> {
+        Arc::new(Door { objects: self.clone(), process })
+    }
+
+    pub fn fault(&self, fault: StoreFault, after: u32) {
+        self.trouble().faults.push((fault, after));
+    }
+
+    pub fn heal(&self) {
+        self.trouble().faults.clear();
+    }
+
+    pub fn struck(&self) -> BTreeMap<&'static str, u64> {
+        self.trouble().struck.clone()
+    }
+
+    pub fn lost_updates(&self) -> Vec<String> {
+        self.trouble().lost_updates.clone()
+    }
+
+    /// What an object holds, past all faults.
+    pub async fn look(&self, path: &str) -> Option<Bytes> {
+        let found = self.0.memory.get(&Path::from(path)).await.ok()?;
+        found.bytes().await.ok()
+    }
+
+    /// All objects, past all faults.
+    pub async fn all(&self) -> Vec<(String, Bytes)> {
+        let mut all = Vec::new();
+        let mut paths = self.0.memory.list(None);
+        while let Some(Ok(meta)) = paths.next().await {
+            let bytes = self.look(meta.location.as_ref()).await.unwrap_or_default();
+            all.push((meta.location.to_string(), bytes));
+        }
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    fn strikes(&self, wanted: impl Fn(StoreFault) -> bool) -> Option<StoreFault> {
+        let mut trouble = self.trouble();
+        let at = trouble.faults.iter().position(|(fault, _)| wanted(*fault))?;
+        let (fault, after) = trouble.faults[at];
+        if after > 0 {
+            trouble.faults[at].1 -= 1;
+            return None;
+        }
+        trouble.faults.remove(at);
+        *trouble.struck.entry(fault.name()).or_default() += 1;
+        Some(fault)
+    }
+
+    async fn pass_time(&self) {
+        let millis = self.trouble().rng.u64(1..8);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+}
+
+#[derive(Debug)]
+struct Door {
+    objects: Objects,
+    process: u32,
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("simulated store")
+    }
+}
+
+fn broken(path: &Path) -> Error {
+    Error::Generic { store: "simulated", source: format!("{path}: 503 Slow Down").into() }
+}
+
+impl Door {
+    fn memory(&self) -> &InMemory {
+        &self.objects.0.memory
+    }
+
+    fn knows(&self, path: &Path, version: Option<String>) {
+        self.objects.trouble().known.insert((self.process, path.to_string()), version);
+    }
+
+    /// A save of a state or a lease must be on top of the version that this process has read or written last.
+    fn check_save(&self, path: &Path, now: &Option<String>) {
+        if !path.as_ref().ends_with(".state") && !path.as_ref().ends_with(".run") {
+            return;
+        }
+        let mut trouble = self.objects.trouble();
+        let known = trouble.known.get(&(self.process, path.to_string())).cloned().flatten();
+        if now.is_some() && known != *now {
+            let process = self.process;
+            trouble
+                .lost_updates
+                .push(format!("process {process} saved {path} over version {now:?}, it knew {known:?}"));
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Door {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.objects.pass_time().await;
+        let fault = self.objects.strikes(|fault| fault != StoreFault::Read);
+        match fault {
+            Some(StoreFault::WriteBefore) => return Err(broken(path)),
+            Some(StoreFault::SlowWrite(seconds)) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            _ => {}
+        }
+        let before = self.memory().head(path).await.ok().and_then(|meta| meta.e_tag);
+        let put = self.memory().put_opts(path, payload, options).await?;
+        self.check_save(path, &before);
+        // The answer takes its way too: whoever dies now has saved and does not know it.
+        self.objects.pass_time().await;
+        if fault == Some(StoreFault::WriteAfter) {
+            return Err(broken(path));
+        }
+        self.knows(path, put.e_tag.clone());
+        Ok(put)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.memory().put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.objects.pass_time().await;
+        if self.objects.strikes(|fault| fault == StoreFault::Read).is_some() {
+            return Err(broken(path));
+        }
+        let got = self.memory().get_opts(path, options).await;
+        match &got {
+            Ok(found) => self.knows(path, found.meta.e_tag.clone()),
+            Err(_) => self.knows(path, None),
+        }
+        got
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.memory().delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.memory().list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.memory().list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.pass_time().await;
+        let fault = self.objects.strikes(|fault| fault != StoreFault::Read);
+        if fault == Some(StoreFault::WriteBefore) {
+            return Err(broken(to));
+        }
+        self.memory().copy_opts(from, to, options).await?;
+        if fault == Some(StoreFault::WriteAfter) { Err(broken(to)) } else { Ok(()) }
+    }
+}

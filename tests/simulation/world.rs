@@ -1,0 +1,307 @@
+//! One world: a sandbox, a store, a pipeline, and the processes that run on them one after another or side by side.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use fastrand::Rng;
+use okki_sync::app::{App, PipelineFrom, Wires};
+use okki_sync::clock::Clock;
+use okki_sync::config::Env;
+use okki_sync::http::Wire;
+use okki_sync::report::Mode;
+use okki_sync::sandbox::catalogue::Catalogue;
+use okki_sync::sandbox::{CodeReading, Options, Sandbox};
+use okki_sync::store::Store;
+use okki_sync::sync::{Outcome, Request};
+use tower::ServiceExt as _;
+
+use crate::coverage::Coverage;
+use crate::oracle::{Ever, Shape};
+use crate::store::Objects;
+
+/// The sandbox's time when a world begins, milliseconds since 1970.
+pub const BEGINNING_MS: u64 = 1_800_000_000_000;
+/// No run takes longer, or it never ends.
+const ENDLESS: Duration = Duration::from_secs(12 * 3600);
+
+/// What a world's pipeline is, beside its text.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    pub shape: Shape,
+    pub qeasy: bool,
+    pub tombstones: bool,
+    /// A plain target says what success is.
+    pub success_is_named: bool,
+    pub calls_per_minute: u32,
+    pub text: String,
+}
+
+impl Pipeline {
+    fn random(rng: &mut Rng) -> Self {
+        let shape = *rng
+            .choice(&[Shape::Groups, Shape::GroupsWithItems, Shape::Products, Shape::Products, Shape::Own])
+            .unwrap();
+        let (qeasy, tombstones) = (rng.u8(0..4) > 0, rng.u8(0..5) > 0);
+        let (calls_per_minute, success_is_named) = (rng.u32(5..=60), rng.bool());
+        let target = if qeasy {
+            let token_in = if rng.bool() { "header" } else { "query" };
+            format!("kind = \"qeasy\"\ntoken_in = \"{token_in}\"")
+        } else {
+            crate::harness::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
+        };
+        let text = format!(
+            "connection = \"it\"\n[source]\nmax_requests_per_second = {}.0\npage_size = {}\nmax_concurrency = {}\n{}\n\
+             [target]\n{target}\nmax_rows_per_batch = {}\nrequests_per_minute = {calls_per_minute}\non_delete = \"{}\"\n\
+             [guard]\nmax_delete_ratio = {}\n",
+            rng.u32(2..50),
+            rng.u32(10..=100),
+            rng.u32(1..=4),
+            shape.record(),
+            rng.u32(3..50),
+            if tombstones { "tombstone" } else { "ignore" },
+            if rng.bool() { "0.2" } else { "0.9" },
+        );
+        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, text }
+    }
+}
+
+/// How a run dies, if it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    None,
+    /// Killed after so many milliseconds.
+    After(u64),
+    /// Killed at the await that it comes to as the n-th.
+    AtPoll(u32),
+    /// Asked to stop (Ctrl-C, SIGTERM) after so many milliseconds.
+    Stopped(u64),
+    /// Not scheduled for so many milliseconds, after so many: a virtual machine that was paused.
+    Frozen(u64, u64),
+}
+
+/// One running program: its warm tokens and paces die with it.
+#[derive(Clone)]
+pub struct Process {
+    pub number: u32,
+    pub app: Arc<App>,
+    pub clock: Clock,
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub sandbox: Sandbox,
+    pub clock: Clock,
+    pub pipeline: Pipeline,
+    pub objects: Objects,
+    pub process: Process,
+    processes: u32,
+    /// How far the processes' clock is ahead of the sandbox's.
+    pub ahead_ms: i64,
+    /// Whether the clock has jumped.
+    pub jumped: bool,
+    /// Whether processes may freeze here; the server's limit is then above ours, since a call that was decided
+    /// before the freeze and leaves after it is nobody's fault.
+    pub freezing: bool,
+    pub ever: Arc<Mutex<Ever>>,
+    pub story: Vec<String>,
+    /// Everything that people and logs were told.
+    pub told: String,
+    pub coverage: Coverage,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let pipeline = Pipeline::random(&mut rng);
+        let clock = Clock::starting_at_ms(BEGINNING_MS);
+        let freezing = rng.u8(0..6) == 0;
+        let options = Options {
+            seed: rng.u64(..),
+            groups: if rng.u8(0..12) == 0 { 0 } else { rng.usize(1..30) },
+            products: if rng.u8(0..12) == 0 { 0 } else { rng.usize(0..200) },
+            dirty: rng.u8(0..3) == 0,
+            token_lifetime: Duration::from_secs(if rng.u8(0..4) == 0 { rng.u64(3..120) } else { 28_800 }),
+            target_token_lifetime: Duration::from_secs(if rng.u8(0..4) == 0 {
+                rng.u64(3..120)
+            } else {
+                7200
+            }),
+            expires_in: rng.bool(),
+            ids_as_strings: rng.bool(),
+            total_item: rng.bool(),
+            success_code: *rng.choice(&[Some(200), Some(0), None]).unwrap(),
+            msg_key: rng.bool(),
+            max_page_size: if rng.bool() { 100 } else { 20 },
+            calls_per_minute: pipeline.calls_per_minute * if freezing { 4 } else { 1 },
+            query_shape: rng.u8(1..=4),
+            codes: *rng.choice(&[CodeReading::A, CodeReading::B, CodeReading::C]).unwrap(),
+            latency: Duration::from_millis(rng.u64(1..40)),
+            journal: true,
+            ..Options::default()
+        };
+        let story = vec![format!("{options:?}\n{}", pipeline.text)];
+        let sandbox = Sandbox::new(options, clock);
+        let objects = Objects::new(seed);
+        let ever = Arc::new(Mutex::new(Ever::default()));
+        let process = process(&sandbox, &objects, &ever, pipeline.shape, 0, clock.now_ms());
+        let world = Self {
+            rng,
+            sandbox,
+            clock,
+            pipeline,
+            objects,
+            process,
+            processes: 1,
+            ahead_ms: 0,
+            jumped: false,
+            freezing,
+            ever,
+            story,
+            told: String::new(),
+            coverage: Coverage::default(),
+        };
+        world.note_source();
+        world
+    }
+
+    pub fn tell(&mut self, line: impl AsRef<str>) {
+        let seconds = self.virtual_ms() as f64 / 1000.0;
+        self.story.push(format!("{seconds:>10.3} {}", line.as_ref()));
+    }
+
+    pub fn virtual_ms(&self) -> u64 {
+        self.clock.now_ms() - BEGINNING_MS
+    }
+
+    /// A new process with the credentials that are valid now.
+    pub fn start_process(&mut self) -> Process {
+        let now = self.clock.now_ms().checked_add_signed(self.ahead_ms).unwrap();
+        let number = self.processes;
+        self.processes += 1;
+        process(&self.sandbox, &self.objects, &self.ever, self.pipeline.shape, number, now)
+    }
+
+    pub fn restart(&mut self) {
+        self.process = self.start_process();
+    }
+
+    pub fn catalogue(&self) -> Catalogue {
+        self.sandbox.catalogue()
+    }
+
+    /// Notes what the source says now. To be called after each change.
+    pub fn note_source(&self) {
+        note(&self.ever, &self.sandbox, self.pipeline.shape);
+    }
+
+    /// Runs in this process, with this end; none if it was killed.
+    pub async fn drive(
+        &self,
+        process: &Process,
+        request: &Request,
+        death: Death,
+    ) -> Result<Option<Outcome>, String> {
+        let from = PipelineFrom::Text { name: "sim.toml".to_owned(), text: self.pipeline.text.clone() };
+        let watch = |_| {};
+        let mut run = Box::pin(process.app.run(from, request, &watch));
+        let ended = match death {
+            Death::None => None,
+            Death::After(ms) => return Ok(for_a_while(&mut run, ms).await),
+            Death::AtPoll(polls) => return Ok(polled(&mut run, polls).await),
+            Death::Stopped(ms) => {
+                let ended = for_a_while(&mut run, ms).await;
+                process.app.stop();
+                ended
+            }
+            Death::Frozen(after, ms) => {
+                let ended = for_a_while(&mut run, after).await;
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                ended
+            }
+        };
+        if ended.is_some() {
+            return Ok(ended);
+        }
+        match tokio::time::timeout(ENDLESS, run).await {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(_) => Err(format!("a run does not end within {} h", ENDLESS.as_secs() / 3600)),
+        }
+    }
+
+    pub async fn wind(&self, duration: Duration) {
+        tokio::time::advance(duration).await;
+    }
+}
+
+pub fn request(mode: Mode) -> Request {
+    crate::harness::request(mode)
+}
+
+fn note(ever: &Arc<Mutex<Ever>>, sandbox: &Sandbox, shape: Shape) {
+    ever.lock().unwrap().note(sandbox.revision(), shape, || sandbox.catalogue());
+}
+
+fn process(
+    sandbox: &Sandbox,
+    objects: &Objects,
+    ever: &Arc<Mutex<Ever>>,
+    shape: Shape,
+    number: u32,
+    now_ms: u64,
+) -> Process {
+    let known = sandbox.current_credentials();
+    let env = Env::of([
+        ("OKKI_BASE_URL", "http://127.0.0.1:1".to_owned()),
+        ("TARGET_BASE_URL", "http://127.0.0.1:1".to_owned()),
+        ("OKKI_CLIENT_ID", known.okki_client_id),
+        ("OKKI_CLIENT_SECRET", known.okki_client_secret),
+        ("QEASY_APP_KEY", known.qeasy_app_key),
+        ("QEASY_APP_SECRET", known.qeasy_app_secret),
+        ("QEASY_SCHEME_ID", known.scheme_id),
+        ("TARGET_TOKEN", known.target_token),
+    ]);
+    let seen = {
+        let (sandbox, ever) = (sandbox.clone(), Arc::clone(ever));
+        move || note(&ever, &sandbox, shape)
+    };
+    let clock = Clock::starting_at_ms(now_ms);
+    let wires = Wires {
+        source: Some(Wire::InProcess(with_a_way_back(sandbox.okki(), seen))),
+        target: Some(Wire::InProcess(with_a_way_back(sandbox.target(), || ()))),
+        store: Some(Store::of(objects.door(number), "memory:")),
+    };
+    Process { number, app: Arc::new(App::with_wires(env, wires, clock)), clock }
+}
+
+/// An answer is on its way for a moment: a caller may die between the effect and the answer.
+fn with_a_way_back(inner: Router, seen: impl Fn() + Clone + Send + Sync + 'static) -> Router {
+    Router::new().fallback(move |request: axum::extract::Request| {
+        let (inner, seen) = (inner.clone(), seen.clone());
+        async move {
+            let response = inner.oneshot(request).await;
+            seen();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            response
+        }
+    })
+}
+
+async fn for_a_while<T>(run: &mut Pin<Box<impl Future<Output = T>>>, ms: u64) -> Option<T> {
+    tokio::time::timeout(Duration::from_millis(ms), run).await.ok()
+}
+
+async fn polled<T>(run: &mut Pin<Box<impl Future<Output = T>>>, polls: u32) -> Option<T> {
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        run.as_mut().poll(context).map(Some)
+    })
+    .await
+}
