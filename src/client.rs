@@ -444,7 +444,9 @@ impl Client {
             return Err(interrupted("the run's time is over"));
         }
         match &self.pace {
-            Pace::PerSecond(pace) => Ok(pace.slot().await),
+            Pace::PerSecond(pace) => tokio::time::timeout(budget.left(), pace.slot())
+                .await
+                .map_err(|_| interrupted("the run's time is over")),
             Pace::PerMinute { window, .. } => {
                 self.slot_of_the_minute(budget, what, &mut *window.lock().await).await.map(|()| None)
             }

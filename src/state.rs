@@ -70,10 +70,6 @@ pub struct Refusal {
 impl State {
     /// Notes that the target refused a row: it is tried again in the next run, then after 2, 4, 8 … runs.
     pub fn refuse(&mut self, id: RecordId, fingerprint: Fingerprint, said: String) {
-        // Now it is known that the target does not hold it.
-        if self.rows.get(&id) == Some(&Fingerprint::UNKNOWN) {
-            self.rows.remove(&id);
-        }
         let before = self.refused.get(&id).filter(|refusal| refusal.fingerprint == fingerprint);
         let times = before.map_or(1, |refusal| refusal.times.saturating_add(1));
         let distance = (1_u64 << (times - 1).min(63)).min(LONGEST_DISTANCE_RUNS);

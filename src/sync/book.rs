@@ -1,6 +1,5 @@
 //! The state of a run with its version: loaded at the start, saved with what was acknowledged.
 
-use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Edges, Tally};
 use crate::error::Result;
-use crate::plan::{Action, Plan};
+use crate::plan::Plan;
 use crate::state::{Fingerprint, State};
 use crate::store::Version;
 use crate::target::Written;
@@ -56,11 +55,9 @@ impl Book {
     /// Notes the rows that are new to the target before the first of them is sent.
     pub async fn announce(&mut self, edges: &Edges<'_>, plan: &Plan) -> Result<()> {
         let mut announced = false;
-        for change in plan.pending().filter(|change| change.action == Action::Create) {
-            if let Entry::Vacant(row) = self.state.rows.entry(change.id.clone()) {
-                row.insert(Fingerprint::UNKNOWN);
-                announced = true;
-            }
+        for change in plan.pending() {
+            announced |=
+                self.state.rows.insert(change.id.clone(), Fingerprint::UNKNOWN) != Some(Fingerprint::UNKNOWN);
         }
         self.dirty |= announced;
         if announced { self.save(edges).await } else { Ok(()) }

@@ -154,9 +154,21 @@ fn qeasy(answer: &Answer, now_ms: u64) -> Result<Result<Value, String>, Problem>
 /// Judges the answer to `/store`.
 pub fn stored(answer: &Answer, now_ms: u64) -> Result<Verdict, Problem> {
     Ok(match qeasy(answer, now_ms)? {
+        Ok(json) if !says_so(&json) => {
+            return Err(problem(
+                Happened::ServerError,
+                Kind::BadAnswer(Side::Target),
+                format!("target answered neither success nor a count of rows: {}", said(&answer.body)),
+            ));
+        }
         Ok(json) => counted(&json),
         Err(said) => Verdict::Refused(said),
     })
+}
+
+fn says_so(json: &Value) -> bool {
+    json.get("success").and_then(Value::as_bool) == Some(true)
+        || ["/content/inserted", "/data/inserted", "/inserted"].iter().any(|at| json.pointer(at).is_some())
 }
 
 fn counted(json: &Value) -> Verdict {
