@@ -10,7 +10,7 @@ use super::{BAD_USAGE, DONE, FAILED, Screen, complain, pipeline_file, print, sho
 use crate::app::{App, StoredState};
 use crate::config::Env;
 use crate::error::Error;
-use crate::state::{Fingerprint, State};
+use crate::state::State;
 
 /// Refused rows shown; the rest is counted.
 const REFUSED_SHOWN: usize = 20;
@@ -38,7 +38,7 @@ async fn show_state(env: &Env, args: &StateShowArgs) -> Result<(), Error> {
 }
 
 fn announced(state: &State) -> usize {
-    state.rows.values().filter(|fingerprint| **fingerprint == Fingerprint::UNKNOWN).count()
+    state.rows.values().filter(|fingerprint| !fingerprint.is_acknowledged()).count()
 }
 
 fn as_json(stored: &StoredState) -> String {
@@ -67,8 +67,7 @@ fn as_text(stored: &StoredState) -> String {
         Some((state, target)) => {
             let _ = writeln!(text, "target       {}", show::clean(target, usize::MAX));
             let _ = writeln!(text, "acknowledged {} rows", state.rows.len() - announced(state));
-            let _ =
-                writeln!(text, "announced    {} rows (sent perhaps, never acknowledged)", announced(state));
+            let _ = writeln!(text, "announced    {} rows (sent perhaps, not acknowledged)", announced(state));
             let _ = writeln!(text, "refused      {} rows", state.refused.len());
             for (id, refusal) in state.refused.iter().take(REFUSED_SHOWN) {
                 let due = refusal.not_before_run.saturating_sub(state.runs).max(1);

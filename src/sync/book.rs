@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Edges, Tally};
 use crate::error::Result;
-use crate::plan::Plan;
+use crate::plan::{Action, Plan};
 use crate::state::{Fingerprint, State};
 use crate::store::Version;
 use crate::target::Written;
@@ -52,12 +52,14 @@ impl Book {
         refused.retain(|id, _| plan.held_back.contains(id) || tried.contains(id));
     }
 
-    /// Notes the rows that are new to the target before the first of them is sent.
+    /// Notes the rows of the plan before the first of them is sent: from then on, what the target holds of them is
+    /// not known until it is acknowledged.
     pub async fn announce(&mut self, edges: &Edges<'_>, plan: &Plan) -> Result<()> {
         let mut announced = false;
         for change in plan.pending() {
-            announced |=
-                self.state.rows.insert(change.id.clone(), Fingerprint::UNKNOWN) != Some(Fingerprint::UNKNOWN);
+            let mark =
+                if change.action == Action::Create { Fingerprint::UNKNOWN } else { Fingerprint::UNSURE };
+            announced |= self.state.rows.insert(change.id.clone(), mark) != Some(mark);
         }
         self.dirty |= announced;
         if announced { self.save(edges).await } else { Ok(()) }

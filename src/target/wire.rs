@@ -166,8 +166,10 @@ pub fn stored(answer: &Answer, now_ms: u64) -> Result<Verdict, Problem> {
     })
 }
 
+/// A success says so: by its flag, by Qeasy's code for it, or by the count of rows that it took.
 fn says_so(json: &Value) -> bool {
-    json.get("success").and_then(Value::as_bool) == Some(true)
+    body_code(json) == Some(0)
+        || json.get("success").and_then(Value::as_bool) == Some(true)
         || ["/content/inserted", "/data/inserted", "/inserted"].iter().any(|at| json.pointer(at).is_some())
 }
 

@@ -243,6 +243,35 @@ async fn a_rebuilt_state_leaves_rows_alone_that_only_the_target_has_unless_it_is
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_whose_answer_was_never_seen_and_that_people_took_back_is_taken_back_at_the_target_too() {
+    let world = World::new(small(), qeasy("groups", "max_rows_per_batch = 500"));
+    world.sync_well().await;
+    let name = world.catalogue().groups[0].name.clone();
+    world.sandbox.edit(|catalogue| catalogue.groups[0].name.push('!'));
+    // The row is stored; every answer, and the answer to what is stored, is lost.
+    world.fault(Endpoint::QeasyStore, Fault::LostAfter, ALWAYS, 0);
+    world.fault(Endpoint::QeasyQuery, Fault::LostAfter, ALWAYS, 0);
+    assert_eq!(world.sync().await.report.status, Status::Failed);
+    world.sandbox.heal();
+    world.sandbox.edit(|catalogue| catalogue.groups[0].name.clone_from(&name));
+    world.wind(60).await;
+    assert_eq!(world.sync_well().await.report.plan.update, 1);
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_says_neither_success_nor_a_count_is_not_believed() {
+    let world = World::new(small(), qeasy("groups", ""));
+    world.fault(Endpoint::QeasyStore, Fault::AccessDenied, ALWAYS, 0);
+    let outcome = world.sync().await;
+    assert_eq!(outcome.error.unwrap().kind, Kind::BadAnswer(Side::Target));
+    assert_eq!((outcome.report.target.written, world.rows().len()), (0, 0));
+    world.sandbox.heal();
+    world.sync_well().await;
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scheme_that_cannot_be_asked_is_searched_by_halves() {
     let sandbox = Sandbox::new(small(), Clock::pinned());
     let id = {

@@ -79,7 +79,7 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     // State never ahead of the target.
     for (id, fingerprint) in &state.rows {
         let taken = ledger.accepted.get(id.as_str()).is_some_and(|taken| taken.contains(fingerprint));
-        if *fingerprint != Fingerprint::UNKNOWN && !taken {
+        if fingerprint.is_acknowledged() && !taken {
             return Err(format!(
                 "state ahead of the target: row {id} counts as written, the target never took it"
             ));
