@@ -91,7 +91,20 @@ struct Ready {
     okki: Okki,
     target: Target,
     credentials: Credentials,
-    read_at: Instant,
+    /// When the credentials were last read.
+    read_at: std::sync::Mutex<Instant>,
+}
+
+impl Ready {
+    fn is_fresh(&self) -> bool {
+        self.read_at.lock().is_ok_and(|read_at| read_at.elapsed() < CREDENTIALS_KEPT_FOR)
+    }
+
+    fn was_read_now(&self) {
+        if let Ok(mut read_at) = self.read_at.lock() {
+            *read_at = Instant::now();
+        }
+    }
 }
 
 impl App {
@@ -179,6 +192,8 @@ impl App {
                 config::OnDelete::Tombstone => OnDelete::Tombstone,
             },
             max_delete_ratio: pipeline.guard.max_delete_ratio,
+            full_read_every: (ready.config.products() == config::Products::Incremental)
+                .then_some(pipeline.guard.full_read_every),
             max_rows_per_batch: pipeline.target.max_rows_per_batch,
             max_bytes_per_batch: pipeline.target.max_bytes_per_batch,
             clock: self.clock,
@@ -323,16 +338,19 @@ impl App {
     /// The connection's warm edges, or new ones where pipeline or credentials call for them.
     async fn ready(&self, from: &PipelineFrom) -> Result<Arc<Ready>> {
         let (name, text) = self.pipeline_text(from).await?;
-        if let Some(warm) = self.ready.lock().await.get(&name)
-            && warm.text == text
-            && warm.read_at.elapsed() < CREDENTIALS_KEPT_FOR
-        {
+        let warm = self.ready.lock().await.get(&name).filter(|warm| warm.text == text).cloned();
+        if let Some(warm) = warm.as_ref().filter(|warm| warm.is_fresh()) {
             return Ok(Arc::clone(warm));
         }
         let mut config =
             config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
         name_connection(&mut config, from, &name)?;
         let credentials = self.credentials(&config.pipeline.connection).await?;
+        // The same credentials: tokens and connections stay warm.
+        if let Some(warm) = warm.filter(|warm| same_credentials(&warm.credentials, &credentials)) {
+            warm.was_read_now();
+            return Ok(warm);
+        }
         let ready = Arc::new(self.build(config, text, credentials)?);
         self.ready.lock().await.insert(name, Arc::clone(&ready));
         Ok(ready)
@@ -371,7 +389,7 @@ impl App {
             target_wire,
             self.clock,
         )?;
-        Ok(Ready { config, text, okki, target, credentials, read_at: Instant::now() })
+        Ok(Ready { config, text, okki, target, credentials, read_at: std::sync::Mutex::new(Instant::now()) })
     }
 
     /// The outcome of a run that never began.

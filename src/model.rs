@@ -75,6 +75,18 @@ impl Table {
         Self { width, text: String::new(), ends: Vec::new() }
     }
 
+    /// Its text, and where each cell ends in it.
+    pub fn parts(&self) -> (&str, &[u32]) {
+        (&self.text, &self.ends)
+    }
+
+    /// A table of these parts; none if they do not fit together.
+    pub fn of_parts(width: usize, text: String, ends: Vec<u32>) -> Option<Self> {
+        let whole = width > 0 && ends.len().is_multiple_of(width);
+        let ordered = ends.is_sorted() && ends.last().is_none_or(|end| *end as usize == text.len());
+        (whole && ordered).then_some(Self { width, text, ends })
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.ends.len().checked_div(self.width).unwrap_or(0)
@@ -98,6 +110,11 @@ impl Table {
             self.ends.push(u32::try_from(self.text.len()).map_err(|_| TableFull)?);
         }
         Ok(())
+    }
+
+    /// The cells of a row.
+    pub fn row(&self, row: usize) -> impl Iterator<Item = &str> {
+        (0..self.width).map(move |column| self.cell(row, column))
     }
 
     /// One cell; empty if there is none.
@@ -133,7 +150,8 @@ pub struct Catalogue {
     pub groups: Vec<Group>,
     /// The groups' fields that the pipeline names, one row per group.
     pub group_cells: Table,
-    /// The products' fields that the pipeline names; column 0 is the product's id, column 1 its name as raw JSON.
+    /// The products' fields that the pipeline names; column 0 is the product's id, column 1 its name as raw JSON. Two
+    /// more columns, [`PRODUCT_EXTRA_COLUMNS`], are for the cache: the group's id, and the row's status.
     pub product_cells: Table,
     /// The products of each group, as row numbers of `product_cells` in the order of their ids.
     pub products_of: Vec<Vec<u32>>,
@@ -147,6 +165,14 @@ pub struct Catalogue {
     pub read_began: Option<String>,
     /// The total of products that the source gave.
     pub source_total: u64,
+    /// Whether all products were read, rather than those that changed.
+    pub full_read: bool,
+    /// The source's own time from which the next read may go on; none where `product_cells` is no use as a cache.
+    pub cursor: Option<String>,
+    /// Products that differ from the cache (all of them where there was none).
+    pub fresh_products: u64,
+    /// Whether the cache should be kept anew: something changed, or the next read would repeat pages.
+    pub worth_keeping: bool,
     /// Time spent on parsing and cleaning.
     pub cleaned_in: std::time::Duration,
 }
@@ -162,6 +188,9 @@ impl Catalogue {
 pub const PRODUCT_ID_COLUMN: usize = 0;
 /// Product column: the name, raw JSON.
 pub const PRODUCT_NAME_COLUMN: usize = 1;
+
+/// Columns at the end of a product's row that the pipeline does not name.
+pub const PRODUCT_EXTRA_COLUMNS: usize = 2;
 
 /// Orders ids as people do: shorter numbers first, then by text.
 pub fn id_order(a: &str, b: &str) -> std::cmp::Ordering {

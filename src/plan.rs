@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Kind, Result};
-use crate::model::{Catalogue, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind};
+use crate::model::{
+    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind,
+};
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, Refusal, State};
 use crate::transform::{Misfit, Renderer, RowMap};
@@ -324,9 +326,8 @@ fn line(change: &Change, catalogue: &Catalogue) -> Line {
 fn product_raw(catalogue: &Catalogue, group: usize, product: u32) -> (RowKind, String, String) {
     let id = catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN).to_owned();
     let of = catalogue.groups.get(group).map(|g| g.id.to_string()).unwrap_or_default();
-    let cells: Vec<&str> = (1..catalogue.product_cells.width())
-        .map(|c| catalogue.product_cells.cell(product as usize, c))
-        .collect();
+    let named = catalogue.product_cells.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
+    let cells: Vec<&str> = (1..named).map(|c| catalogue.product_cells.cell(product as usize, c)).collect();
     (RowKind::Product, id.clone(), kept_fields(&[("product_id", &id), ("group_id", &of)], &cells))
 }
 
@@ -338,8 +339,8 @@ fn group_raw(catalogue: &Catalogue, group: usize) -> (RowKind, String, String) {
     (RowKind::Group, id.clone(), kept_fields(&[("id", &id), ("name", &name)], &cells))
 }
 
-/// The row's raw JSON is no longer in memory at this point; what the pipeline keeps of it is.
-fn kept_fields(named: &[(&str, &str)], cells: &[&str]) -> String {
+/// A row for the quarantine whose raw JSON is no longer in memory: what the pipeline keeps of it is.
+pub fn kept_fields(named: &[(&str, &str)], cells: &[&str]) -> String {
     let named = named.iter().map(|(key, value)| format!("\"{key}\":{}", serde_json::Value::from(*value)));
     let kept: Vec<&str> = cells.iter().copied().filter(|cell| !cell.is_empty()).collect();
     let kept = format!("\"kept_values\":[{}]", kept.join(","));

@@ -4,12 +4,13 @@
 //! while people edit the catalogue, so a read counts only if it holds as many distinct ids as the total says and
 //! the total stayed the same; see [`Okki::read`]. Deliberately absent: writing, and the catalogue's images.
 
+pub mod cache;
 mod clean;
 mod page;
 mod wire;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -23,17 +24,24 @@ use crate::client::{Auth, Budget, Call, Client, Pace, exposed};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::http::{Answer, Request, Wire, at};
-use crate::model::{Catalogue, RecordId, Rejected, RowKind, Table, id_order};
+use crate::model::{
+    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table, TableFull,
+    id_order,
+};
 use crate::mutants::Mutant;
 use crate::pace::PerSecond;
 use crate::report::{Progress, Watch};
 use crate::transform::{Columns, RowMap};
+pub use cache::Cache;
+use cache::CachedRow;
 use clean::SourceGroup;
 use page::{ProductPage, ProductRow};
 use wire::RowReader;
 
 /// Reads at most so often before giving up on a catalogue that moves.
 pub const MAX_READS: u32 = 5;
+/// Changes are read so often before everything is.
+const CHANGE_READS: u32 = 2;
 
 /// What the source needs to know.
 #[derive(Debug, Clone)]
@@ -108,11 +116,34 @@ impl Okki {
         self.client.start_run();
     }
 
-    /// Reads everything that the pipeline needs, until a read is consistent.
+    /// What a cache depends on: the fields that the pipeline names, and the source.
+    pub fn cache_key(&self, map: &RowMap) -> String {
+        let Settings { base_url, id_check, .. } = &self.settings;
+        let host =
+            if crate::http::is_loopback(base_url) { "local" } else { base_url.host_str().unwrap_or("") };
+        format!("{} {host}{} {id_check}", map.fingerprint(), base_url.path())
+    }
+
+    /// Reads everything that the pipeline needs, until a read is consistent; with a cache only what changed since.
     ///
-    /// Two reads in a row that agree with each other are the truth too: then the difference between the total
+    /// Two full reads in a row that agree with each other are the truth too: then the difference between the total
     /// and the rows is the source's own (real duplicates), which are rejected like any other offender.
-    pub async fn read(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Catalogue> {
+    pub async fn read(
+        &self,
+        budget: &Budget,
+        map: &RowMap,
+        cache: Option<Cache>,
+        watch: &Watch,
+    ) -> Result<Catalogue> {
+        if let Some(cache) = cache
+            && let Some(catalogue) = self.read_changes(budget, map, &cache, watch).await?
+        {
+            return Ok(catalogue);
+        }
+        self.read_all(budget, map, watch).await
+    }
+
+    async fn read_all(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Catalogue> {
         let mut last: Option<(u64, u64)> = None;
         let mut doubts = String::new();
         for attempt in 1..=MAX_READS {
@@ -148,7 +179,8 @@ impl Okki {
         if map.uses_products() {
             if reading.embedded.is_empty() {
                 let pages = self.read_products(budget, &mut reading, watch).await?;
-                reading.began = began.filter(|_| pages > 1);
+                reading.several_pages = pages > 1;
+                reading.began = began;
             } else {
                 reading.take_embedded()?;
             }
@@ -174,9 +206,17 @@ impl Okki {
             .await
     }
 
-    async fn page(&self, budget: &Budget, number: u64, reader: RowReader<'_>) -> Result<ProductPage> {
-        let size = self.settings.page_size.to_string();
-        self.list(budget, &[("start_index", &number.to_string()), ("count", &size)], reader).await
+    async fn page(
+        &self,
+        budget: &Budget,
+        number: u64,
+        filter: &[(&str, &str)],
+        reader: RowReader<'_>,
+    ) -> Result<ProductPage> {
+        let (number, size) = (number.to_string(), self.settings.page_size.to_string());
+        let page = [("start_index", number.as_str()), ("count", size.as_str())];
+        let query: Vec<(&str, &str)> = page.iter().chain(filter).copied().collect();
+        self.list(budget, &query, reader).await
     }
 
     async fn list(
@@ -215,25 +255,115 @@ impl Okki {
         Ok(created > 0 && created < catalogue.source_total.max(1))
     }
 
-    /// Reads all pages; gives back how many there were.
+    /// Reads all pages into the reading; gives back how many there were.
     async fn read_products(&self, budget: &Budget, reading: &mut Reading<'_>, watch: &Watch) -> Result<u64> {
-        let reader = product_reader(&reading.map.product_columns);
-        let first = self.page(budget, 1, reader).await?;
+        let map = reading.map;
+        self.read_pages(budget, map, &[], |page| {
+            reading.take_page(&page)?;
+            watch(Progress::Reading { read: reading.rows_seen, total: page.total });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Hands over the pages of a list in their order, whatever order they arrive in: of rows with one id the first stays.
+    async fn read_pages(
+        &self,
+        budget: &Budget,
+        map: &RowMap,
+        filter: &[(&str, &str)],
+        mut take: impl FnMut(ProductPage) -> Result<()>,
+    ) -> Result<u64> {
+        let reader = product_reader(&map.product_columns);
+        let first = self.page(budget, 1, filter, reader).await?;
         // A server that caps the page size counts its pages by its own size.
         let size = (first.rows.len() as u64).clamp(1, u64::from(self.settings.page_size));
         let total = first.total;
-        reading.take_page(&first)?;
-        watch(Progress::Reading { read: reading.rows_seen, total });
+        take(first)?;
         let pages = total.div_ceil(size) - u64::from(Mutant::DropTheLastPage.lives() && total > size);
         let mut answers = futures::stream::iter(2..=pages)
-            .map(|number| self.page(budget, number, reader))
+            .map(|number| self.page(budget, number, filter, reader))
             .buffered(self.settings.max_concurrency.max(1));
-        // In page order, whatever order they arrive in: of rows with one id the first stays.
         while let Some(page) = answers.next().await {
-            reading.take_page(&page?)?;
-            watch(Progress::Reading { read: reading.rows_seen, total });
+            take(page?)?;
         }
         Ok(pages)
+    }
+
+    /// Groups in full, products by the source's own clock, merged into the cache. None means: read everything.
+    ///
+    /// Deletions are not announced: the number of products that the source gives in one call of one row must be the
+    /// number of rows that the cache comes to, else something is gone (or came without a new update time).
+    async fn read_changes(
+        &self,
+        budget: &Budget,
+        map: &RowMap,
+        cache: &Cache,
+        watch: &Watch,
+    ) -> Result<Option<Catalogue>> {
+        let Some(since) = cache.changes_since() else { return Ok(None) };
+        let answer = self.groups_answer(budget).await?;
+        let Some(began) = wire::server_time(&answer.body) else { return Ok(None) };
+        let rows = wire::groups(wire::data(&answer, 0).map_err(as_error)?).map_err(as_error)?;
+        for _ in 0..CHANGE_READS {
+            let mut reading = Reading::new(&self.settings, map, &rows);
+            if !reading.embedded.is_empty() {
+                return Ok(None);
+            }
+            let mut changed = Changes::default();
+            let filter = [("time_type", "1"), ("start_time", since.as_str())];
+            self.read_pages(budget, map, &filter, |page| {
+                changed.take(page);
+                watch(Progress::Reading { read: changed.ids.len() as u64, total: changed.total });
+                Ok(())
+            })
+            .await?;
+            let all = self.page_of_one(budget, map).await?;
+            if !changed.is_consistent() {
+                continue;
+            }
+            reading.take_cached(cache, &changed)?;
+            if reading.distinct == all {
+                reading.total = Some(all);
+                reading.began = Some(began);
+                reading.full_read = false;
+                reading.several_pages = changed.pages.len() > 1;
+                return Ok(Some(reading.finish()?.catalogue));
+            }
+            tracing::info!(total = all, cached = reading.distinct, "the cache and the source's total differ");
+        }
+        tracing::info!("reading all products");
+        Ok(None)
+    }
+
+    async fn page_of_one(&self, budget: &Budget, map: &RowMap) -> Result<u64> {
+        let query = [("start_index", "1"), ("count", "1")];
+        Ok(self.list(budget, &query, product_reader(&map.product_columns)).await?.total)
+    }
+}
+
+/// The pages of products that changed.
+#[derive(Default)]
+struct Changes {
+    pages: Vec<ProductPage>,
+    ids: HashSet<CompactString>,
+    total: u64,
+    rows: u64,
+    moved: bool,
+}
+
+impl Changes {
+    fn take(&mut self, page: ProductPage) {
+        self.moved |= !self.pages.is_empty() && self.total != page.total;
+        self.total = page.total;
+        self.rows += page.rows.len() as u64;
+        self.ids.extend(page.rows.iter().filter_map(|row| row.id.clone()));
+        self.pages.push(page);
+    }
+
+    /// As many different ids as rows as the total says.
+    fn is_consistent(&self) -> bool {
+        !self.moved && self.rows == self.total && self.ids.len() as u64 == self.total
     }
 }
 
@@ -281,8 +411,20 @@ struct Reading<'a> {
     total: Option<u64>,
     total_moved: Option<(u64, u64)>,
     began: Option<String>,
+    several_pages: bool,
+    full_read: bool,
+    /// Distinct ids, and rows without one.
+    distinct: u64,
+    /// Rows that the cache does not hold as they are now.
+    fresh: u64,
+    /// Whether each row has an id of its own: only then can changes be merged into the table.
+    unique: bool,
     embedded: Vec<(RecordId, &'a RawValue)>,
     cleaned_in: Duration,
+}
+
+fn full_table(full: TableFull) -> Error {
+    Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}"))
 }
 
 /// A row that was replaced, or that never became a product.
@@ -339,7 +481,7 @@ impl<'a> Reading<'a> {
             group_of,
             quarantined_groups,
             group_cells,
-            product_cells: Table::new(map.product_columns.len()),
+            product_cells: Table::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
             product_group: Vec::new(),
             seen: HashMap::new(),
             rejected,
@@ -351,6 +493,11 @@ impl<'a> Reading<'a> {
             total: None,
             total_moved: None,
             began: None,
+            several_pages: false,
+            full_read: true,
+            distinct: 0,
+            fresh: 0,
+            unique: true,
             embedded,
             cleaned_in: started.elapsed(),
         }
@@ -397,8 +544,10 @@ impl<'a> Reading<'a> {
         group: Option<&RecordId>,
     ) -> Result<()> {
         self.rows_seen += 1;
+        self.fresh += 1;
         let Some(id) = &row.id else {
-            self.without_id += 1;
+            (self.without_id, self.distinct) = (self.without_id + 1, self.distinct + 1);
+            self.unique = false;
             let why = row.unreadable.clone().unwrap_or_else(|| "product_id is missing or blank".to_owned());
             self.rejected.push(Rejected::new(RowKind::Product, None, why, &page.raw(at)));
             return Ok(());
@@ -406,12 +555,14 @@ impl<'a> Reading<'a> {
         let place = u32::try_from(self.product_group.len()).unwrap_or(GONE);
         match self.seen.entry(id.clone()) {
             Entry::Occupied(_) if self.id_check => {
+                self.unique = false;
                 let reason = format!("product_id {id} is repeated; the first row stays");
                 let raw = page.raw(at);
                 self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
                 return Ok(());
             }
             Entry::Occupied(mut first) => {
+                self.unique = false;
                 if let Some(group) = self.product_group.get_mut(*first.get() as usize) {
                     *group = GONE;
                 }
@@ -419,26 +570,82 @@ impl<'a> Reading<'a> {
             }
             Entry::Vacant(vacant) => {
                 self.signature = self.signature.wrapping_add(xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+                self.distinct += 1;
                 vacant.insert(place);
             }
         }
         let cell = |column: usize| if column == 0 { id.as_str() } else { page.cells.cell(at, column) };
         let of = match self.map.product_misfit(id, cell) {
             _ if row.deleted => self.count_deleted(),
-            Some(reason) => self.quarantine_product(id, reason, page, at),
+            Some(reason) => self.quarantine_product(id, reason, page.raw(at)),
             None => self.group_for(row, id, group, page, at),
         };
         self.product_group.push(of);
-        // Rows that go nowhere keep their place in the table, but not their bytes.
-        let width = if of == GONE { 0 } else { self.map.product_columns.len() };
-        self.product_cells
-            .push((0..width).map(cell))
-            .map_err(|full| Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}")))
+        let named = self.map.product_columns.len();
+        // A row that goes nowhere keeps its place in the table and of its bytes what the cache must know.
+        let status = match of {
+            GONE if row.deleted => cache::DELETED.to_owned(),
+            GONE => format!("{}{}", cache::REJECTED, page.raw(at)),
+            _ => String::new(),
+        };
+        let cells = (0..named).map(|column| if of == GONE && column > 0 { "" } else { cell(column) });
+        let group = if of == GONE { "" } else { row.group.as_deref().unwrap_or("") };
+        self.product_cells.push(cells.chain([group, &status])).map_err(full_table)
     }
 
-    fn quarantine_product(&mut self, id: &RecordId, reason: String, page: &ProductPage, at: usize) -> u32 {
+    /// Takes the cache's rows, but for those that changed, and then these.
+    fn take_cached(&mut self, cache: &Cache, changed: &Changes) -> Result<()> {
+        let started = Instant::now();
+        let known: HashMap<&str, CachedRow<'_>> =
+            cache.rows_only(&changed.ids).map(|row| (row.cell(PRODUCT_ID_COLUMN), row)).collect();
+        for row in cache.rows_except(&changed.ids) {
+            self.take_cached_row(row)?;
+        }
+        for page in &changed.pages {
+            let before = self.product_cells.len();
+            self.take_rows(page, None)?;
+            // Read once more because of the overlap, and as it was.
+            let same = (before..self.product_cells.len())
+                .filter(|at| {
+                    let id = self.product_cells.cell(*at, PRODUCT_ID_COLUMN);
+                    known.get(id).is_some_and(|row| row.cells().eq(self.product_cells.row(*at)))
+                })
+                .count();
+            self.fresh -= same as u64;
+        }
+        self.cleaned_in += started.elapsed();
+        Ok(())
+    }
+
+    fn take_cached_row(&mut self, row: CachedRow<'_>) -> Result<()> {
+        let (group, status) = row.group_and_status();
+        if let Some(raw) = status.strip_prefix(cache::REJECTED) {
+            // Judged anew: what stood in its way may be gone.
+            let Ok(raw) = serde_json::from_str::<&RawValue>(raw) else { return Ok(()) };
+            let page = ProductPage::of_rows(0, &[raw], product_reader(&self.map.product_columns));
+            self.take_rows(&page, None)?;
+            self.fresh -= 1;
+            return Ok(());
+        }
+        self.rows_seen += 1;
+        self.distinct += 1;
+        let of = match self.group_of.get(group) {
+            _ if status == cache::DELETED => self.count_deleted(),
+            Some(&at) => at,
+            None => {
+                let id = RecordId::from(row.cell(PRODUCT_ID_COLUMN));
+                let cells: Vec<&str> = row.cells().skip(1).take(self.map.product_columns.len() - 1).collect();
+                let raw = crate::plan::kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
+                let reason = self.no_group(&id, group);
+                self.quarantine_product(&id, reason, raw)
+            }
+        };
+        self.product_group.push(of);
+        self.product_cells.push(row.cells()).map_err(full_table)
+    }
+
+    fn quarantine_product(&mut self, id: &RecordId, reason: String, raw: String) -> u32 {
         self.held_products.push(id.clone());
-        let raw = page.raw(at);
         self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
         GONE
     }
@@ -462,17 +669,22 @@ impl<'a> Reading<'a> {
             (_, None) => format!("product {id} names no group"),
             (_, Some(group)) => match self.group_of.get(group) {
                 Some(&at) => return at,
-                None if self.quarantined_groups.contains(group) => {
-                    format!("group {group} of product {id} is in the quarantine")
-                }
-                None => format!("group {group} of product {id} is unknown"),
+                None => self.no_group(id, group),
             },
         };
-        self.quarantine_product(id, reason, page, at)
+        self.quarantine_product(id, reason, page.raw(at))
+    }
+
+    fn no_group(&self, id: &str, group: &str) -> String {
+        if self.quarantined_groups.iter().any(|quarantined| quarantined == group) {
+            format!("group {group} of product {id} is in the quarantine")
+        } else {
+            format!("group {group} of product {id} is unknown")
+        }
     }
 
     fn finish(self) -> Result<Attempt> {
-        let distinct = self.seen.len() as u64 + self.without_id;
+        let distinct = self.distinct;
         let doubt = match (self.total, self.total_moved) {
             (_, Some((before, after))) => {
                 Some(format!("the total moved from {before} to {after} while reading"))
@@ -505,7 +717,11 @@ impl<'a> Reading<'a> {
             rejected: self.rejected,
             held,
             deleted_products: self.deleted,
-            read_began: self.began,
+            cursor: self.began.clone().filter(|_| self.unique),
+            read_began: self.began.filter(|_| self.several_pages && self.full_read),
+            full_read: self.full_read,
+            fresh_products: self.fresh,
+            worth_keeping: self.fresh > 0 || self.several_pages,
             source_total: total.unwrap_or(0),
             cleaned_in: self.cleaned_in,
         };

@@ -9,7 +9,7 @@ pub mod faults;
 mod okki;
 mod qeasy;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -309,9 +309,20 @@ impl Sandbox {
         self.with_rng(|catalogue, rng| catalogue.change_as_people_do(rng, now));
     }
 
-    /// Direct access to the catalogue.
+    /// Direct access to the catalogue. As in OKKI, a product that was changed is one that was updated now.
     pub fn edit(&self, f: impl FnOnce(&mut Catalogue)) {
-        self.with_rng(|catalogue, _| f(catalogue));
+        let now = self.now_s();
+        self.with_rng(|catalogue, _| {
+            let look = |product: &catalogue::Product| (product.product_id.clone(), format!("{product:?}"));
+            let before: HashMap<String, String> = catalogue.products.iter().map(look).collect();
+            f(catalogue);
+            for product in &mut catalogue.products {
+                let (id, looks) = look(product);
+                if before.get(&id).is_none_or(|before| *before != looks) {
+                    product.update_time = now;
+                }
+            }
+        });
     }
 
     /// Queues a fault.

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::lease::Lease;
 use crate::model::{Catalogue, Rejected};
 use crate::mutants::Mutant;
-use crate::okki::{self, Okki};
+use crate::okki::{self, Cache, Okki};
 pub use crate::plan::Line;
 use crate::plan::{Action, Change, Found, Guard, OnDelete, Origin, Plan};
 use crate::report::{Mode, PlanCounts, SourceCounts};
@@ -71,6 +71,8 @@ pub struct Edges<'a> {
     pub on_delete: OnDelete,
     /// The share of rows that a plan may delete.
     pub max_delete_ratio: f64,
+    /// Read only the products that changed, and all of them this often; none: all of them each time.
+    pub full_read_every: Option<Duration>,
     /// Rows per batch.
     pub max_rows_per_batch: usize,
     /// Bytes per batch.
@@ -198,7 +200,7 @@ impl Run<'_> {
         self.remember_limits(lease).await?;
         // Refused by name if it is not ours: then the target is not ours to compare with either.
         Book::open(edges).await?;
-        let catalogue = self.read(budget).await?;
+        let catalogue = self.read(budget, None).await?;
         let plan = Plan::new(edges.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
         let theirs = edges.target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await?;
@@ -245,12 +247,22 @@ impl Run<'_> {
     /// Reads and plans. A plan that takes something away is believed only if the catalogue stood still meanwhile: a
     /// row deleted and another created between two pages leave the total as it was, and hide a third one.
     async fn read_and_decide(&mut self, budget: &Budget, state: &State) -> Result<(Catalogue, Plan)> {
+        let edges = self.edges;
         for attempt in 1..=okki::MAX_READS {
-            let catalogue = self.read(budget).await?;
+            // Only the first read may go by the cache: a doubt is settled by reading everything.
+            let cache = if attempt == 1 { self.load_cache().await } else { None };
+            let since_ms = cache.as_ref().map(|cache| cache.full_read_at_ms);
+            let catalogue = self.read(budget, cache).await?;
             let plan = self.decide(&catalogue, state)?;
             let takes_away = plan.counts.update + plan.counts.delete > 0;
-            if !takes_away || !self.edges.okki.grew_since(budget, &catalogue).await? {
+            let keeps = self.request.mode == Mode::Sync && edges.full_read_every.is_some();
+            let grew = (takes_away || keeps) && edges.okki.grew_since(budget, &catalogue).await?;
+            if !takes_away || !grew {
                 (self.watch)(Progress::Planned(plan.counts.clone()));
+                // What may lack a row would go on lacking it, since later reads only add what changed.
+                if keeps && !grew {
+                    self.save_cache(&catalogue, since_ms).await;
+                }
                 return Ok((catalogue, plan));
             }
             let why = "products were created while the pages were read".to_owned();
@@ -268,17 +280,54 @@ impl Run<'_> {
         ))
     }
 
-    async fn read(&mut self, budget: &Budget) -> Result<Catalogue> {
+    /// The products of an earlier read, where going by them is wanted and possible.
+    async fn load_cache(&self) -> Option<Cache> {
+        let edges = self.edges;
+        let every = edges.full_read_every.filter(|_| !self.request.full && edges.rows.uses_products())?;
+        let (bytes, _) = match edges.store.load(&okki::cache::path(edges.connection)).await {
+            Ok(found) => found?,
+            Err(error) => {
+                tracing::warn!(error = %error.line(), "the cache of products cannot be read; reading all of them");
+                return None;
+            }
+        };
+        match Cache::from_bytes(&bytes, &edges.okki.cache_key(edges.rows)) {
+            Ok(cache) if !cache.is_older_than(every, edges.clock.now_ms()) => Some(cache),
+            Ok(_) => None,
+            Err(why) => {
+                tracing::info!(why, "the cache of products is of no use; reading all of them");
+                None
+            }
+        }
+    }
+
+    /// Keeps the products for the next read. It is only a shortcut: a store that fails here spoils nothing.
+    async fn save_cache(&self, catalogue: &Catalogue, since_ms: Option<u64>) {
+        let edges = self.edges;
+        let (Some(cursor), Some(_)) = (&catalogue.cursor, edges.full_read_every) else { return };
+        if !edges.rows.uses_products() || !catalogue.worth_keeping {
+            return;
+        }
+        let now_ms = edges.clock.now_ms();
+        let full_read_at_ms = since_ms.filter(|_| !catalogue.full_read).unwrap_or(now_ms);
+        let key = edges.okki.cache_key(edges.rows);
+        let bytes = okki::cache::to_bytes(&key, cursor, full_read_at_ms, &catalogue.product_cells);
+        if let Err(error) = edges.store.put(&okki::cache::path(edges.connection), bytes).await {
+            tracing::warn!(error = %error.line(), "the cache of products cannot be kept; the next run reads all of them");
+        }
+    }
+
+    async fn read(&mut self, budget: &Budget, cache: Option<Cache>) -> Result<Catalogue> {
         let started = Instant::now();
         let edges = self.edges;
-        let catalogue = edges.okki.read(budget, edges.rows, self.watch).await;
+        let catalogue = edges.okki.read(budget, edges.rows, cache, self.watch).await;
         let source = &mut self.tally.source;
         let (requests, retries, throttled) = edges.okki.take_counters();
         source.requests += requests;
         source.retries += retries;
         source.throttled += throttled;
-        source.full_read = true;
         let catalogue = catalogue?;
+        source.full_read = catalogue.full_read;
         source.groups = catalogue.groups.len() as u64;
         source.products = catalogue.product_count() as u64;
         tracing::info!(
@@ -286,6 +335,8 @@ impl Run<'_> {
             groups = source.groups,
             products = source.products,
             deleted_at_source = catalogue.deleted_products,
+            full_read = catalogue.full_read,
+            fresh = catalogue.fresh_products,
             requests,
             retries,
             throttled,

@@ -50,7 +50,7 @@ impl Run<'_> {
         let path = state::path(edges.connection);
         // Whatever is there, readable or not, is kept beside.
         let version = edges.store.load(&path).await?.map(|(_, version)| version);
-        let catalogue = self.read(budget).await?;
+        let catalogue = self.read(budget, None).await?;
         let plan = Plan::new(edges.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
         let mut theirs =

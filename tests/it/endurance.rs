@@ -169,7 +169,8 @@ async fn a_row_deleted_and_another_created_between_two_pages_make_no_third_one_v
             }
             None
         });
-        let world = World::of(sandbox, Some(source), env(), qeasy(shape, ""), Clock::pinned());
+        let text = qeasy(shape, "").replace("[source]\n", "[source]\nproducts = \"full\"\n");
+        let world = World::of(sandbox, Some(source), env(), text, Clock::pinned());
         world.sync_well().await;
         let tombstones = |world: &World| {
             world.rows().values().filter(|row| row.get().contains("\"deleted\":true")).count()

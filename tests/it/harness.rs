@@ -16,6 +16,7 @@ use okki_sync::report::{Mode, Status};
 use okki_sync::sandbox::catalogue::{Catalogue, Group, Product};
 use okki_sync::sandbox::faults::{Endpoint, Fault, Kind};
 use okki_sync::sandbox::{Options, Sandbox};
+use okki_sync::store::Store;
 use okki_sync::sync::{Outcome, Progress, Request};
 use serde_json::value::RawValue;
 use tower::ServiceExt as _;
@@ -155,6 +156,25 @@ impl World {
             store: None,
         };
         Self { app: Arc::new(App::with_wires(env(), wires, self.clock)), ..self }
+    }
+
+    /// Another program on the same sandbox and this store.
+    pub fn again_on(&self, store: Store) -> Self {
+        let (source, target) = (Tap::default(), Tap::default());
+        let wires = Wires {
+            source: Some(Wire::InProcess(source.on(self.sandbox.okki()))),
+            target: Some(Wire::InProcess(target.on(self.sandbox.target()))),
+            store: Some(store),
+        };
+        let app = Arc::new(App::with_wires(env(), wires, self.clock));
+        Self {
+            sandbox: self.sandbox.clone(),
+            app,
+            clock: self.clock,
+            text: self.text.clone(),
+            source,
+            target,
+        }
     }
 
     /// Another program on the same sandbox, with this environment.

@@ -8,6 +8,7 @@ mod envelopes;
 mod faults;
 mod golden;
 mod harness;
+mod incremental;
 mod large;
 mod plan;
 mod program;

@@ -54,12 +54,14 @@ impl Pipeline {
             crate::harness::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
         };
         let text = format!(
-            "connection = \"it\"\n[source]\nmax_requests_per_second = {}.0\npage_size = {}\nmax_concurrency = {}\n{}\n\
+            "connection = \"it\"\n[source]\nmax_requests_per_second = {}.0\npage_size = {}\nmax_concurrency = {}\n{}{}\n\
              [target]\n{target}\nmax_rows_per_batch = {}\nrequests_per_minute = {calls_per_minute}\non_delete = \"{}\"\n\
              [guard]\nmax_delete_ratio = {}\n",
             rng.u32(2..50),
             rng.u32(10..=100),
             rng.u32(1..=4),
+            // Left out, it is "incremental".
+            if rng.u8(0..3) == 0 && shape != Shape::Groups { "products = \"full\"\n" } else { "" },
             shape.record(),
             rng.u32(3..50),
             if tombstones { "tombstone" } else { "ignore" },

@@ -1,0 +1,173 @@
+//! Incremental reads: cost follows change, and what was not announced is found all the same.
+
+use std::time::Duration;
+
+use okki_sync::clock::Clock;
+use okki_sync::report::Mode;
+use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync::sandbox::{Options, Sandbox};
+use okki_sync::sync::{Outcome, Request};
+
+use crate::harness::{World, env, qeasy, request};
+
+fn options() -> Options {
+    Options { groups: 20, products: 950, ..Options::default() }
+}
+
+/// A world after its first sync, an hour later.
+async fn synced(shape: &str) -> World {
+    let world = World::new(options(), qeasy(shape, ""));
+    assert!(world.sync_well().await.report.source.full_read);
+    world.wind(3600).await;
+    world
+}
+
+/// Syncs and says how: (source calls, full read).
+async fn sync(world: &World) -> (Outcome, u64, bool) {
+    let outcome = world.sync_well().await;
+    world.assert_complete();
+    let (requests, full) = (outcome.report.source.requests, outcome.report.source.full_read);
+    (outcome, requests, full)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_without_a_change_is_four_calls_to_the_source_and_none_to_the_target() {
+    for shape in ["products", "groups-with-items"] {
+        let world = synced(shape).await;
+        // A new program: its token is cold.
+        let store = world.app.store().await.unwrap().clone();
+        let again = world.again_on(store);
+        let (outcome, requests, full) = sync(&again).await;
+        assert_eq!((requests, full, outcome.report.target.requests), (4, false, 0), "{shape}");
+        assert_eq!(outcome.report.source.products, 950);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_new_and_flagged_products_come_without_a_full_read() {
+    let world = synced("products").await;
+    world.sandbox.edit(|catalogue| {
+        catalogue.products[3].name.push('!');
+        catalogue.products[4].enable_flag = 0;
+        let mut new = catalogue.products[5].clone();
+        new.product_id = "99999999999".to_owned();
+        catalogue.products.push(new);
+    });
+    let (outcome, requests, full) = sync(&world).await;
+    assert_eq!((requests, full), (3, false));
+    let plan = outcome.report.plan;
+    assert_eq!((plan.create, plan.update, plan.delete), (1, 1, 1));
+    world.wind(3600).await;
+    assert_eq!(sync(&world).await.0.report.plan.unchanged, 950);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_product_that_is_gone_without_notice_is_found_by_the_total_and_means_a_full_read() {
+    let world = synced("products").await;
+    world.sandbox.edit(|catalogue| drop(catalogue.products.remove(7)));
+    let (outcome, _, full) = sync(&world).await;
+    assert_eq!((full, outcome.report.target.deleted), (true, 1));
+    // One gone and another come: the total is as it was, the cache is not.
+    world.wind(3600).await;
+    world.sandbox.edit(|catalogue| {
+        let mut new = catalogue.products.remove(8);
+        new.product_id = "99999999999".to_owned();
+        catalogue.products.push(new);
+    });
+    let (outcome, _, full) = sync(&world).await;
+    assert_eq!((full, outcome.report.target.deleted, outcome.report.plan.create), (true, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_a_page_of_products_updated_in_one_second_is_read_whole_and_not_again() {
+    let world = synced("products").await;
+    world.sandbox.edit(|catalogue| catalogue.products.iter_mut().take(350).for_each(|p| p.name.push('!')));
+    let (outcome, requests, full) = sync(&world).await;
+    assert_eq!((requests, full, outcome.report.plan.update), (6, false, 350));
+    // In the same second: the overlap reads them once more, and moves on.
+    let (_, requests, _) = sync(&world).await;
+    assert_eq!(requests, 6);
+    world.wind(120).await;
+    sync(&world).await;
+    world.wind(120).await;
+    assert_eq!(sync(&world).await.1, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_read_comes_at_least_as_often_as_the_guard_says_and_when_it_is_asked_for() {
+    let world = synced("products").await;
+    assert!(!sync(&world).await.2);
+    let full = Request { full: true, ..request(Mode::Sync) };
+    assert!(world.run(&full, |_| {}).await.report.source.full_read);
+    world.wind(23 * 3600).await;
+    assert!(!sync(&world).await.2);
+    world.wind(3601).await;
+    assert!(sync(&world).await.2, "24 h after the last full read");
+    assert!(world.verify().await.report.source.full_read, "a verification reads everything");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_with_other_fields_reads_everything_again() {
+    let mut world = synced("products").await;
+    world.text = qeasy("groups-with-items", "");
+    // The state is of rows of another kind; what counts here is the read.
+    assert!(world.plan().await.report.source.full_read);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_cache_costs_a_full_read_and_nothing_else() {
+    let world = synced("products").await;
+    world.app.store().await.unwrap().put("state/it.products", "damaged").await.unwrap();
+    assert!(sync(&world).await.2);
+    assert!(!sync(&world).await.2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_product_whose_group_comes_later_leaves_the_quarantine_without_an_update_of_its_own() {
+    let sandbox = Sandbox::new(options(), Clock::pinned());
+    let mut group = None;
+    sandbox.edit(|catalogue| group = catalogue.groups.pop());
+    let world = World::of(sandbox, None, env(), qeasy("products", ""), Clock::pinned());
+    let quarantined = world.sync().await.report.quarantined;
+    assert!(quarantined > 0);
+    world.wind(3600).await;
+    assert_eq!(world.sync().await.report.quarantined, quarantined, "an incremental read knows of them too");
+    world.sandbox.edit(|catalogue| catalogue.groups.extend(group.take()));
+    let (outcome, requests, full) = sync(&world).await;
+    assert_eq!((requests, full, outcome.report.plan.create), (3, false, quarantined));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_gone_takes_its_products_into_the_quarantine_without_an_update_of_their_own() {
+    let world = synced("groups-with-items").await;
+    world.sandbox.edit(|catalogue| drop(catalogue.groups.pop()));
+    let outcome = world.sync().await;
+    assert!(!outcome.report.source.full_read && outcome.report.quarantined > 0, "{:?}", outcome.report);
+    let row = &world.quarantine(&outcome).await[0];
+    assert!(row["reason"].as_str().unwrap().contains("is unknown"), "{row}");
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_whose_pages_shift_are_read_again_and_lose_nothing() {
+    let world = synced("products").await;
+    world.sandbox.edit(|catalogue| catalogue.products.iter_mut().take(350).for_each(|p| p.name.push('!')));
+    world.fault(Endpoint::OkkiProducts, Fault::ShiftPages, 1, 1);
+    world.sync().await;
+    world.wind(3600).await;
+    sync(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_whose_clock_is_hours_away_from_ours_is_asked_in_its_own_time() {
+    for hours in [-7, 7] {
+        let theirs = Clock::pinned();
+        let ours = Clock::starting_at_ms(theirs.now_ms().saturating_add_signed(hours * 3_600_000));
+        let world = World::of(Sandbox::new(options(), theirs), None, env(), qeasy("products", ""), ours);
+        sync(&world).await;
+        tokio::time::advance(Duration::from_secs(600)).await;
+        world.sandbox.edit(|catalogue| catalogue.products[3].name.push('!'));
+        let (outcome, requests, full) = sync(&world).await;
+        assert_eq!((requests, full, outcome.report.plan.update), (3, false, 1), "{hours} h");
+    }
+}
