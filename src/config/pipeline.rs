@@ -67,8 +67,8 @@ pub struct Source {
     /// Rows per page of the product list, 1 to 1000.
     #[schemars(range(min = 1, max = 1000))]
     pub page_size: u32,
-    /// Calls per second to OKKI, more than 0 and at most 100.
-    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 100))]
+    /// Calls per second to OKKI, more than 0 and at most 100000.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 100000))]
     pub max_requests_per_second: f64,
     /// Calls under way at the same time to OKKI, 1 to 64.
     #[schemars(range(min = 1, max = 64))]

@@ -105,7 +105,7 @@ fn wrong_types() {
 fn numbers_out_of_range() {
     assert_snapshot!(qeasy("[source]\npage_size = 1001\nmax_requests_per_second = 0\nmax_concurrency = 65\n[guard]\nmax_delete_ratio = 1.5"), @r#"
     pipeline.toml:2 source.page_size: 1001 is out of range; write a number from 1 to 1000
-    pipeline.toml:3 source.max_requests_per_second: 0 is out of range; write a number more than 0 and at most 100
+    pipeline.toml:3 source.max_requests_per_second: 0 is out of range; write a number more than 0 and at most 100000
     pipeline.toml:4 source.max_concurrency: 65 is out of range; write a number from 1 to 64
     pipeline.toml:6 guard.max_delete_ratio: 1.5 is out of range; write a number from 0 to 1
     "#);
