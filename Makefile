@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 ENV ?= dev
 PIPELINE ?= pipeline.toml
 
-.PHONY: help demo test build lint unit simulate lambda infra package deny fuzz watch invoke-local deploy pipeline secret invoke logs destroy clean
+.PHONY: help demo test build lint unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ fuzz: ## every fuzz target for FUZZ_SECONDS, from the seeds in fuzz/seeds; needs
 			-- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096; \
 	done
 
+bench: ## beside Python scripts, a bare Rust program and the wire: a table and a plot for the README; takes long
+	python3 benches/run.py $(BENCH)
+
+bench-quick: ## the same for the small sizes, three rounds; changes no file
+	python3 benches/run.py --sizes S,M --runs 3 $(BENCH)
+
 watch: $(VENV)/.installed ## the Lambda function on PORT, with the environment of dev.env (okki-sync sandbox --env-file dev.env)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda watch --ignore-changes --wait --env-file dev.env -A 127.0.0.1 -P $(PORT)
 
@@ -91,7 +97,7 @@ infra/.venv/.installed: infra/requirements.txt
 	touch $@
 
 clean: ## everything that was built or installed here
-	rm -rf target fuzz/target fuzz/corpus .tools $(VENV) infra/.venv .aws-sam
+	rm -rf target fuzz/target fuzz/corpus benches/target benches/.venv .tools $(VENV) infra/.venv .aws-sam
 
 # The stamp is last, so that a broken installation is done again.
 $(VENV)/.installed: tests/requirements.txt
