@@ -15,7 +15,7 @@ use crate::client::Budget;
 use crate::clock::Clock;
 use crate::config::{self, Config, Endpoint, Env, Mistake};
 use crate::error::{Error, Kind, Result};
-use crate::http::Wire;
+use crate::http::{Network, Wire};
 use crate::okki::{self, Okki};
 use crate::plan::OnDelete;
 use crate::report::{PlanCounts, Report, SourceCounts, Status, TargetCounts};
@@ -63,6 +63,7 @@ pub struct Wires {
 pub struct App {
     env: Env,
     wires: Wires,
+    network: Network,
     clock: Clock,
     aws: OnceCell<SdkConfig>,
     store: OnceCell<Store>,
@@ -118,6 +119,7 @@ impl App {
         Self {
             env,
             wires,
+            network: Network::default(),
             clock,
             aws: OnceCell::new(),
             store: OnceCell::new(),
@@ -375,10 +377,10 @@ impl App {
             return Err(Error::new(Kind::MissingCredentials, format!("{first}{more}")));
         }
         let source = source_settings(&config, &credentials);
-        let source_wire = wire(self.wires.source.as_ref(), &source.base_url)?;
+        let source_wire = self.wire(self.wires.source.as_ref(), &source.base_url)?;
         let okki = Okki::new(source, source_wire, self.clock)?;
         let target = target_settings(&config, &credentials)?;
-        let target_wire = wire(self.wires.target.as_ref(), target.address())?;
+        let target_wire = self.wire(self.wires.target.as_ref(), target.address())?;
         let target = Target::new(
             target,
             config.rows.id_name(),
@@ -390,6 +392,13 @@ impl App {
             self.clock,
         )?;
         Ok(Ready { config, text, okki, target, credentials, read_at: std::sync::Mutex::new(Instant::now()) })
+    }
+
+    fn wire(&self, given: Option<&Wire>, to: &url::Url) -> Result<Wire> {
+        match given {
+            Some(wire) => Ok(wire.clone()),
+            None => self.network.wire(to).map_err(|lost| Error::new(Kind::BadPipeline, lost.message)),
+        }
     }
 
     /// The outcome of a run that never began.
@@ -410,13 +419,6 @@ impl App {
             error: Some(error.line()),
         };
         Outcome { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
-    }
-}
-
-fn wire(given: Option<&Wire>, to: &url::Url) -> Result<Wire> {
-    match given {
-        Some(wire) => Ok(wire.clone()),
-        None => Wire::network(to).map_err(|lost| Error::new(Kind::BadPipeline, lost.message)),
     }
 }
 

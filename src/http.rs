@@ -1,5 +1,6 @@
 //! The wire: sends one request and gives back a whole answer, bounded in time and size; redacts what it reports.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,6 +10,8 @@ use url::Url;
 
 /// No answer is read beyond this. A page of 1,000 products is under 2 MB.
 pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// No more room than this is made because a server announces a long answer.
+const MAX_ANNOUNCED_BYTES: usize = 4 * 1024 * 1024;
 /// OKKI documents 60 s for connecting and answering.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// A host that does not accept a connection within this is down.
@@ -22,6 +25,25 @@ pub enum Wire {
     /// Straight into a router in this process: whole runs under tokio's paused clock.
     #[cfg(feature = "cli")]
     InProcess(axum::Router),
+}
+
+/// The network's wires, which all connections share: reading the system's certificates is most of what a client costs.
+#[derive(Default)]
+pub struct Network {
+    direct: OnceLock<Wire>,
+    proxied: OnceLock<Wire>,
+}
+
+impl Network {
+    /// The wire that leads there.
+    pub fn wire(&self, to: &Url) -> Result<Wire, Lost> {
+        let shared = if is_loopback(to) { &self.direct } else { &self.proxied };
+        if let Some(wire) = shared.get() {
+            return Ok(wire.clone());
+        }
+        let wire = Wire::network(to)?;
+        Ok(shared.get_or_init(|| wire).clone())
+    }
 }
 
 /// One request.
@@ -180,7 +202,8 @@ where
 {
     use http_body_util::BodyExt as _;
     let mut body = std::pin::pin!(body);
-    let mut read = BytesMut::new();
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    let mut read = BytesMut::with_capacity(announced.min(MAX_ANNOUNCED_BYTES));
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| Lost::passing(format!("the answer broke off: {}", root_cause(&error))))?;

@@ -102,6 +102,12 @@ impl Table {
         self.ends.is_empty()
     }
 
+    /// Makes room for so many rows of so many bytes together, so that the text need not grow by doubling.
+    pub fn reserve(&mut self, rows: usize, bytes: usize) {
+        self.text.reserve(bytes);
+        self.ends.reserve(rows.saturating_mul(self.width));
+    }
+
     /// Adds a row; missing cells are empty, surplus ones are left out.
     pub fn push<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) -> Result<(), TableFull> {
         let mut cells = cells.into_iter();

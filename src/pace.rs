@@ -55,7 +55,10 @@ impl PerSecond {
             state.next = at + state.interval;
             at
         };
-        tokio::time::sleep_until(at).await;
+        // The timer counts milliseconds: a slot that is free already is not waited for.
+        if at > Instant::now() {
+            tokio::time::sleep_until(at).await;
+        }
         permit
     }
 

@@ -40,6 +40,8 @@ use wire::RowReader;
 
 /// Reads at most so often before giving up on a catalogue that moves.
 pub const MAX_READS: u32 = 5;
+/// A total is only what a server says: no more room than for this is made in advance.
+const MOST_ROWS_EXPECTED: usize = 2_000_000;
 /// Changes are read so often before everything is.
 const CHANGE_READS: u32 = 2;
 
@@ -509,9 +511,22 @@ impl<'a> Reading<'a> {
             Some(total) if total != page.total => self.total_moved = Some((total, page.total)),
             _ => self.total = Some(page.total),
         }
+        if self.product_cells.is_empty() {
+            self.expect(page);
+        }
         self.take_rows(page, None)?;
         self.cleaned_in += started.elapsed();
         Ok(())
+    }
+
+    /// The first page tells how much room all of them will take.
+    fn expect(&mut self, first: &ProductPage) {
+        let total = usize::try_from(first.total).unwrap_or(0).min(MOST_ROWS_EXPECTED);
+        let group_id_bytes = 12;
+        let row_bytes = first.bytes().div_ceil(first.rows.len().max(1)) + group_id_bytes;
+        self.product_cells.reserve(total, total.saturating_mul(row_bytes).saturating_mul(21) / 20);
+        self.product_group.reserve(total);
+        self.seen.reserve(total);
     }
 
     /// The document's sample: each group brings its own products.

@@ -3,7 +3,6 @@
 //! The one pass reads a page as it should be. Whatever is not so (a failing code, a row that is no object, other
 //! JSON) is left to the patient reading of `wire.rs`, which says what is wrong and keeps the other rows.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use compact_str::CompactString;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::wire::{self, Int, Row, RowReader};
+use super::wire::{self, Int, Key, Row, RowReader};
 use crate::client::Problem;
 use crate::http::Answer;
 use crate::model::{Table, TableFull};
@@ -91,6 +90,11 @@ impl ProductPage {
         page
     }
 
+    /// Bytes of its cells.
+    pub fn bytes(&self) -> usize {
+        self.cells.parts().0.len()
+    }
+
     fn take(&mut self, row: &Row<'_>) -> Result<(), TableFull> {
         self.cells.push(row.cells.iter().map(|cell| cell.as_deref().unwrap_or("")))?;
         self.rows.push(ProductRow {
@@ -168,7 +172,7 @@ impl<'de> Visitor<'de> for Envelope<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { page, found, reader } = self;
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
             match &*key {
                 "code" => {
                     let code: Option<Int<'de>> = map.next_value()?;
@@ -212,7 +216,7 @@ impl<'de> Visitor<'de> for Data<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { page, found, reader } = self;
         let whole = |number: Option<Int<'de>>| number?.value().and_then(|n| u64::try_from(n).ok());
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
             match &*key {
                 "count" => found.count = whole(map.next_value()?),
                 "totalItem" => found.total_item = whole(map.next_value()?),

@@ -257,6 +257,10 @@ pub struct Row<'a> {
     pub cells: Vec<Option<Cow<'a, str>>>,
 }
 
+/// A key that is borrowed where it can be: serde copies a plain `Cow`.
+#[derive(Deserialize)]
+pub struct Key<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
 /// How to read a row.
 #[derive(Clone, Copy)]
 pub struct RowReader<'m> {
@@ -298,7 +302,7 @@ impl<'de> Visitor<'de> for RowReader<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row<'de>, A::Error> {
         let mut row = Row { cells: vec![None; self.columns.len()], ..Row::default() };
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
             let key = if self.product { canonical_product_key(&key) } else { canonical_group_key(&key) };
             let needed = key == self.id
                 || key == self.name
