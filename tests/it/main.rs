@@ -9,6 +9,7 @@ mod faults;
 mod golden;
 mod harness;
 mod large;
+mod notify;
 mod plan;
 mod program;
 mod runs;
