@@ -135,18 +135,14 @@ impl App {
     /// Runs, and tells the group what it should know. What goes wrong stands in the outcome.
     pub async fn run(&self, from: PipelineFrom, request: &Request, watch: &Watch) -> Outcome {
         let started = Instant::now();
-        match self.ready(&from).await {
-            Ok(ready) => {
-                let outcome = self.run_renewing(&from, &ready, request, watch).await;
-                self.notify(&from, Some(&ready), request, &outcome).await;
-                outcome
-            }
-            Err(error) => {
-                let outcome = self.failed(&from, request, error, started);
-                self.notify(&from, None, request, &outcome).await;
-                outcome
-            }
-        }
+        let ready = self.ready(&from).await;
+        let (outcome, ready) = match ready {
+            // In a box: the run's future is as deep as the compiler can lay out.
+            Ok(ready) => (Box::pin(self.run_renewing(&from, &ready, request, watch)).await, Some(ready)),
+            Err(error) => (self.failed(&from, request, error, started), None),
+        };
+        Box::pin(self.notify(&from, ready.as_deref(), request, &outcome)).await;
+        outcome
     }
 
     /// Runs; once more if the credentials were refused and the secret holds new ones.
