@@ -1,4 +1,6 @@
 //! Notices, to a robot on a real socket of this machine (and therefore in real time).
+//!
+//! Every test here listens to the log: a line that first comes up where nobody listens may be switched off for all.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -90,7 +92,7 @@ fn tiny() -> Options {
 /// A connection on this environment.
 fn world(env: Env) -> World {
     let clock = Clock::pinned();
-    World::of(Sandbox::new(tiny(), clock), None, env, qeasy("productGroups", ""), clock)
+    World::of(Sandbox::new(tiny(), clock), None, env, qeasy("products", ""), clock)
 }
 
 const STATE: &str = "state/it.state";
@@ -183,6 +185,7 @@ async fn a_robot_that_refuses_or_breaks_or_is_away_hears_it_with_the_next_run() 
 
 #[tokio::test]
 async fn a_robot_that_is_away_changes_nothing_of_the_run() {
+    let _guard = Lines::default().listen_to_the_program();
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let away = format!("http://127.0.0.1:{port}/open-apis/bot/v2/hook/{KEY}");
     let world = world(env().with("NOTIFY_WEBHOOK", &away));
@@ -194,6 +197,7 @@ async fn a_robot_that_is_away_changes_nothing_of_the_run() {
 
 #[tokio::test]
 async fn a_robot_that_hangs_takes_six_seconds_at_most_and_none_of_the_next_run() {
+    let _guard = Lines::default().listen_to_the_program();
     let robot = Robot::start(Mood::Hangs).await;
     let world = world(robot.env());
     damage(&world).await;
@@ -208,6 +212,7 @@ async fn a_robot_that_hangs_takes_six_seconds_at_most_and_none_of_the_next_run()
 
 #[tokio::test]
 async fn no_notice_without_time_or_after_a_stop_or_of_another_mode() {
+    let _guard = Lines::default().listen_to_the_program();
     let robot = Robot::start(Mood::Takes).await;
     let world = world(robot.env());
     damage(&world).await;
@@ -237,6 +242,7 @@ async fn an_address_of_no_robot_is_a_warning_and_no_record() {
 
 #[tokio::test]
 async fn a_pipeline_with_a_mistake_is_told_and_its_mend_too() {
+    let _guard = Lines::default().listen_to_the_program();
     let robot = Robot::start(Mood::Takes).await;
     let mut world = world(robot.env());
     let good = std::mem::replace(&mut world.text, "nonsense = 1".to_owned());
@@ -253,9 +259,10 @@ async fn a_pipeline_with_a_mistake_is_told_and_its_mend_too() {
 
 #[tokio::test]
 async fn a_connection_without_credentials_is_told_by_its_own_name() {
+    let _guard = Lines::default().listen_to_the_program();
     let robot = Robot::start(Mood::Takes).await;
     let app = App::with_wires(robot.env().with("OKKI_CLIENT_ID", ""), Wires::default(), Clock::system());
-    let from = PipelineFrom::Text { name: "t.toml".to_owned(), text: qeasy("productGroups", "") };
+    let from = PipelineFrom::Text { name: "t.toml".to_owned(), text: qeasy("products", "") };
     let outcome = app.run(from, &request(Mode::Sync), &|_| {}).await;
     assert_eq!(outcome.report.status, Status::Failed);
     let texts = robot.texts();
