@@ -166,6 +166,10 @@ def put_pipeline(session, bucket, path, fleet=False, deployed=None):
     return connection
 
 
+# Nobody is asked for these; they go into the secret where the environment has them.
+OPTIONAL = ["NOTIFY_WEBHOOK", "NOTIFY_SECRET"]
+
+
 def collect(needed, environ=None, prompt=None):
     """The credentials, from the environment or else from the terminal without echo; none if they cannot be had."""
     environ = os.environ if environ is None else environ
@@ -179,6 +183,8 @@ def collect(needed, environ=None, prompt=None):
         values[name] = prompt(f"{name} (not shown): ").strip()
         if not values[name]:
             return None, [name]
+    given = {name: environ.get(name, "").strip() for name in OPTIONAL}
+    values.update({name: value for name, value in given.items() if value})
     return {name.lower(): value for name, value in values.items()}, []
 
 

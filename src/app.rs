@@ -16,10 +16,11 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Endpoint, Env, Mistake};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Network, Wire};
+use crate::notify;
 use crate::okki::{self, Okki};
 use crate::plan::OnDelete;
-use crate::report::{PlanCounts, Report, SourceCounts, Status, TargetCounts};
-use crate::secrets::Credentials;
+use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
+use crate::secrets::{Credentials, Notify};
 use crate::state::State;
 use crate::store::{Address, Store};
 use crate::sync::{self, Edges, Outcome, Rebuilt, Request, Watch};
@@ -29,6 +30,8 @@ use crate::target::{self, Target, batch};
 pub const CREDENTIALS_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 /// Where state and reports go unless `OKKI_SYNC_STORE` says otherwise.
 const DEFAULT_STORE: &str = "file://./.okki-sync";
+/// Kept free before the deadline when a notice is sent, so that the report still goes out.
+const NOTICE_RESERVE: Duration = Duration::from_secs(1);
 /// In `OKKI_SYNC_SECRET`, stands for the connection's name: one secret per connection.
 const CONNECTION_PLACEHOLDER: &str = "{connection}";
 
@@ -144,20 +147,34 @@ impl App {
         let _ = self.ready(&self.default_pipeline()).await;
     }
 
-    /// Runs. What goes wrong stands in the outcome.
+    /// Runs, and tells the group what it should know. What goes wrong stands in the outcome.
     pub async fn run(&self, from: PipelineFrom, request: &Request, watch: &Watch) -> Outcome {
         let started = Instant::now();
-        let ready = match self.ready(&from).await {
-            Ok(ready) => ready,
-            Err(error) => return self.failed(&from, request, error, started),
+        let ready = self.ready(&from).await;
+        let (outcome, ready) = match ready {
+            // In a box: the run's future is as deep as the compiler can lay out.
+            Ok(ready) => (Box::pin(self.run_renewing(&from, &ready, request, watch)).await, Some(ready)),
+            Err(error) => (self.failed(&from, request, error, started), None),
         };
-        let outcome = self.run_ready(&ready, request, watch).await;
+        Box::pin(self.notify(&from, ready.as_deref(), request, &outcome)).await;
+        outcome
+    }
+
+    /// Runs; once more if the credentials were refused and the secret holds new ones.
+    async fn run_renewing(
+        &self,
+        from: &PipelineFrom,
+        ready: &Ready,
+        request: &Request,
+        watch: &Watch,
+    ) -> Outcome {
+        let outcome = self.run_ready(ready, request, watch).await;
         let refused =
             outcome.error.as_ref().is_some_and(|error| matches!(error.kind, Kind::CredentialsRefused(_)));
         if !refused || self.env.secret().is_none() {
             return outcome;
         }
-        match self.refreshed(&from, &ready).await {
+        match self.refreshed(from, ready).await {
             Some(renewed) => {
                 tracing::info!(
                     "the credentials were refused and have changed in Secrets Manager; running with the new ones"
@@ -179,6 +196,65 @@ impl App {
         let edges = self.edges(ready, store);
         let budget = Budget::new(request.deadline, self.stop.subscribe());
         sync::run(&edges, request, &budget, watch).await
+    }
+
+    /// Tells the group how a sync run ended, where somebody asked for it and there is time for it. It changes
+    /// nothing of the outcome.
+    async fn notify(&self, from: &PipelineFrom, ready: Option<&Ready>, request: &Request, outcome: &Outcome) {
+        let budget = Budget::new(request.deadline, self.stop.subscribe());
+        let left = request
+            .deadline
+            .map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        if request.mode != Mode::Sync || left < notify::LIMIT || *self.stop.borrow() {
+            return;
+        }
+        let limit = notify::LIMIT.min(left.saturating_sub(NOTICE_RESERVE));
+        let told = tokio::time::timeout(limit, self.tell(from, ready, outcome));
+        if let Ok(Err(_)) = budget.unless_stopped(told).await {
+            tracing::warn!("the notice took too long and was given up");
+        }
+    }
+
+    async fn tell(&self, from: &PipelineFrom, ready: Option<&Ready>, outcome: &Outcome) {
+        let (name, notify) = match ready {
+            Some(ready) => (ready.config.pipeline.connection.clone(), ready.credentials.notify.clone()),
+            None => {
+                let in_env = Notify::from_env(&self.env);
+                if self.env.secret().is_none() && in_env.is_none() {
+                    return;
+                }
+                let name = self.name_of(from).await;
+                let known = self.credentials(&name).await;
+                (name, known.map_or(in_env, |known| known.notify))
+            }
+        };
+        let webhook = match notify.webhook() {
+            Ok(Some(webhook)) => webhook,
+            Ok(None) => return,
+            Err(mistake) => {
+                tracing::warn!(%mistake, "no notices are sent");
+                return;
+            }
+        };
+        let Ok(store) = self.store().await else { return };
+        let kind = outcome.error.as_ref().map(|error| error.kind);
+        notify::tell(&webhook, store, self.clock, &name, &outcome.report, kind).await;
+        // Of a failure before its connection was known the group heard under the file's name.
+        if let (Some(file), Status::Succeeded | Status::Partial) = (file_name(from), outcome.report.status) {
+            notify::tell(&webhook, store, self.clock, file, &outcome.report, kind).await;
+        }
+    }
+
+    /// The connection's name, or where nothing tells it the pipeline file's.
+    async fn name_of(&self, from: &PipelineFrom) -> String {
+        let Some(file) = file_name(from) else {
+            return from_connection(from).unwrap_or("default").to_owned();
+        };
+        let config = match self.pipeline_text(from).await {
+            Ok((name, text)) => config::parse(&text, &name, &self.env).ok(),
+            Err(_) => None,
+        };
+        config.map_or_else(|| file.to_owned(), |config| config.pipeline.connection)
     }
 
     fn edges<'a>(&self, ready: &'a Ready, store: &'a Store) -> Edges<'a> {
@@ -244,6 +320,10 @@ impl App {
             }
         };
         let credentials = self.credentials(from_connection(&from).unwrap_or("default")).await;
+        let notify = match &credentials {
+            Ok(known) => known.notify.clone(),
+            Err(_) => Notify::from_env(&self.env),
+        };
         match config::parse(&text, &name, &self.env) {
             Err(found) => mistakes.extend(found),
             Ok(config) => {
@@ -258,6 +338,7 @@ impl App {
             }
         }
         mistakes.extend(credentials.err().map(|error| as_mistake("credentials", &error)));
+        mistakes.extend(notify.webhook().err());
         mistakes
     }
 
@@ -332,7 +413,9 @@ impl App {
             None => Ok(Credentials::from_env(&self.env)),
             Some(id) => {
                 let id = id.replace(CONNECTION_PLACEHOLDER, connection);
-                Credentials::from_secret_json(&crate::aws::secret(self.aws().await, &id).await?)
+                let json = crate::aws::secret(self.aws().await, &id).await?;
+                let known = Credentials::from_secret_json(&json)?;
+                Ok(Credentials { notify: known.notify.or(Notify::from_env(&self.env)), ..known })
             }
         }
     }
@@ -426,6 +509,16 @@ fn from_connection(from: &PipelineFrom) -> Option<&str> {
     match from {
         PipelineFrom::Connection(connection) => Some(connection),
         _ => None,
+    }
+}
+
+/// The pipeline file's name with its ending; the dot keeps it apart from every connection's name.
+fn file_name(from: &PipelineFrom) -> Option<&str> {
+    match from {
+        PipelineFrom::File(name) | PipelineFrom::Text { name, .. } => {
+            Some(Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or("pipeline.toml"))
+        }
+        PipelineFrom::Connection(_) => None,
     }
 }
 

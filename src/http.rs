@@ -122,15 +122,17 @@ pub struct Lost {
     pub message: String,
     /// Whether another attempt may end otherwise.
     pub may_pass: bool,
+    /// Whether the other side certainly has not seen the request.
+    pub not_sent: bool,
 }
 
 impl Lost {
     fn passing(message: String) -> Self {
-        Self { message, may_pass: true }
+        Self { message, may_pass: true, not_sent: false }
     }
 
     fn permanent(message: String) -> Self {
-        Self { message, may_pass: false }
+        Self { message, may_pass: false, not_sent: false }
     }
 }
 
@@ -225,7 +227,7 @@ fn network_error(error: reqwest::Error) -> Lost {
     } else {
         "the connection broke"
     };
-    Lost::passing(format!("{what}: {}", root_cause(&error)))
+    Lost { not_sent: error.is_connect(), ..Lost::passing(format!("{what}: {}", root_cause(&error))) }
 }
 
 /// The innermost cause says what happened ("Connection refused"); the outer ones say which layer noticed.

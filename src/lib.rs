@@ -32,6 +32,7 @@ pub mod fuzz_doors;
 pub mod http;
 pub mod lease;
 pub mod metrics;
+pub mod notify;
 pub mod okki;
 pub mod pace;
 pub mod store;

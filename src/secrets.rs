@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{Auth, Env, Mistake, Target, TargetKind};
 use crate::error::{Error, Kind, Result};
+use crate::notify::Webhook;
 
 /// What the two sides want to see. Blank counts as missing: see [`Credentials::require`].
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,71 @@ pub struct Credentials {
     pub qeasy_app_secret: Option<SecretString>,
     /// `TARGET_TOKEN`, for targets of kind `http` with `auth = "bearer"`.
     pub target_token: Option<SecretString>,
+    /// Where notices go.
+    pub notify: Notify,
+}
+
+/// The robot that notices go to: `NOTIFY_WEBHOOK` and `NOTIFY_SECRET`. No run fails because of it.
+#[derive(Debug, Clone, Default)]
+pub struct Notify {
+    webhook: Option<SecretString>,
+    secret: Option<SecretString>,
+    /// A field that is no text; it counts as a mistake, not as missing.
+    wrong: Option<&'static str>,
+}
+
+impl Notify {
+    /// What the environment says.
+    pub fn from_env(env: &Env) -> Self {
+        let get = |name: &str| env.get(name).map(SecretString::from);
+        Self { webhook: get("NOTIFY_WEBHOOK"), secret: get("NOTIFY_SECRET"), wrong: None }
+    }
+
+    fn from_fields(fields: &Map<String, Value>) -> Self {
+        let mut wrong = None;
+        let mut get = |name: &str, variable| match field(fields, name) {
+            Ok(value) => value.filter(|value| !is_blank(Some(value))),
+            Err(_) => {
+                wrong = wrong.or(Some(variable));
+                None
+            }
+        };
+        let (webhook, secret) =
+            (get("notify_webhook", "NOTIFY_WEBHOOK"), get("notify_secret", "NOTIFY_SECRET"));
+        Self { webhook, secret, wrong }
+    }
+
+    /// The same, with what it lacks from another place.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            webhook: self.webhook.or(other.webhook),
+            secret: self.secret.or(other.secret),
+            wrong: self.wrong.or(other.wrong),
+        }
+    }
+
+    /// Whether nobody asked for notices.
+    pub fn is_none(&self) -> bool {
+        self.webhook.is_none() && self.wrong.is_none()
+    }
+
+    /// The robot; none if nobody asked for one.
+    pub fn webhook(&self) -> Result<Option<Webhook>, Mistake> {
+        if let Some(variable) = self.wrong {
+            return Err(Mistake {
+                place: format!("credentials {variable}"),
+                what: "is not a string".to_owned(),
+                mend: format!("put the value of the secret's field {} in quotes", variable.to_lowercase()),
+            });
+        }
+        let Some(url) = &self.webhook else { return Ok(None) };
+        Webhook::parse(url, self.secret.as_ref()).map(Some).ok_or_else(|| Mistake {
+            place: "credentials NOTIFY_WEBHOOK".to_owned(),
+            what: "is no address of a WeCom, DingTalk or Feishu robot".to_owned(),
+            mend: "copy it whole from the robot's settings, https:// and key included, or remove it"
+                .to_owned(),
+        })
+    }
 }
 
 impl Credentials {
@@ -31,6 +97,7 @@ impl Credentials {
             qeasy_app_key: get("QEASY_APP_KEY"),
             qeasy_app_secret: get("QEASY_APP_SECRET"),
             target_token: get("TARGET_TOKEN"),
+            notify: Notify::from_env(env),
         }
     }
 
@@ -46,6 +113,7 @@ impl Credentials {
             qeasy_app_key: field(&fields, "qeasy_app_key")?,
             qeasy_app_secret: field(&fields, "qeasy_app_secret")?,
             target_token: field(&fields, "target_token")?,
+            notify: Notify::from_fields(&fields),
         })
     }
 
@@ -138,6 +206,28 @@ mod tests {
         assert_eq!(credentials.okki_client_secret.expose_secret(), "hunter2");
         assert!(credentials.qeasy_app_key.is_none());
         assert!(!format!("{credentials:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_robot_is_read_from_the_secret_or_the_environment_and_a_wrong_one_is_a_mistake() {
+        let robot = "https://oapi.dingtalk.com/robot/send?access_token=hunter2";
+        let of = |json: &str, env: &[(&str, &str)]| {
+            let secret = Credentials::from_secret_json(&json.into()).unwrap().notify;
+            let notify = secret.or(Notify::from_env(&Env::of(env.iter().copied())));
+            assert!(!format!("{notify:?}").contains("hunter2"));
+            match notify.webhook() {
+                Ok(webhook) => format!("{webhook:?}"),
+                Err(mistake) => mistake.to_string(),
+            }
+        };
+        let both = [("NOTIFY_WEBHOOK", robot), ("NOTIFY_SECRET", "hunter2")];
+        assert_eq!(of("{}", &[]), "None");
+        assert_eq!(of("{}", &both), "Some(Webhook { robot: DingTalk, .. })");
+        assert_eq!(of(r#"{"notify_webhook": " ", "notify_secret": null}"#, &both), of("{}", &both));
+        assert_eq!(of(&format!("{{\"notify_webhook\": \"{robot}\"}}"), &[]), of("{}", &both));
+        assert_snapshot!(of(r#"{"notify_webhook": ["hunter2"]}"#, &both), @"credentials NOTIFY_WEBHOOK: is not a string; put the value of the secret's field notify_webhook in quotes");
+        assert_snapshot!(of(r#"{"notify_secret": 5}"#, &both), @"credentials NOTIFY_SECRET: is not a string; put the value of the secret's field notify_secret in quotes");
+        assert_snapshot!(of(r#"{"notify_webhook": "https://example.com/hunter2"}"#, &both), @"credentials NOTIFY_WEBHOOK: is no address of a WeCom, DingTalk or Feishu robot; copy it whole from the robot's settings, https:// and key included, or remove it");
     }
 
     #[test]

@@ -173,6 +173,9 @@ fn sandboxed(env: &Env, serving: &Serving) -> Env {
         .iter()
         .fold(env.clone(), |env, (key, value)| env.with(key, value))
         .with("OKKI_SYNC_SECRET", "")
+        // What goes wrong in a sandbox is nothing to tell the group.
+        .with("NOTIFY_WEBHOOK", "")
+        .with("NOTIFY_SECRET", "")
         .with("OKKI_SYNC_STORE", &store)
 }
 

@@ -214,6 +214,8 @@ def test_credentials_come_from_the_environment_first_and_then_from_the_terminal(
     assert (values, missing) == ({"okki_client_id": "set", "target_token": "typed"}, [])
     assert asked == ["TARGET_TOKEN (not shown): "]
     assert lifecycle.collect(["TARGET_TOKEN"], {}, lambda text: " ") == (None, ["TARGET_TOKEN"])
+    robot = {"TARGET_TOKEN": "set", "NOTIFY_WEBHOOK": "https://robot", "NOTIFY_SECRET": " "}
+    assert lifecycle.collect(["TARGET_TOKEN"], robot)[0] == {"target_token": "set", "notify_webhook": "https://robot"}
 
 
 def test_the_terminal_does_not_echo_a_credential(monkeypatch):

@@ -154,6 +154,7 @@ fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_
         "pace",
         "store",
         "metrics",
+        "notify",
         "okki/mod",
         "okki/wire",
         "target/mod",

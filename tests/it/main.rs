@@ -10,6 +10,7 @@ mod golden;
 mod harness;
 mod incremental;
 mod large;
+mod notify;
 mod plan;
 mod program;
 mod runs;

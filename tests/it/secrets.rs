@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::harness::{World, answer, env, http, qeasy, request, small};
 
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -36,7 +36,16 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Lines {
     /// Every line that this program logs, down to the last detail. (The sandbox is no part of it.)
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let filter = tracing_subscriber::EnvFilter::new("trace,okki_sync::sandbox=off");
+        self.listen_as("trace,okki_sync::sandbox=off")
+    }
+
+    /// The same, and of the libraries what the program lets through: see `logging.rs`.
+    pub fn listen_to_the_program(&self) -> tracing::subscriber::DefaultGuard {
+        self.listen_as("warn,okki_sync=trace,okki_sync::sandbox=off")
+    }
+
+    fn listen_as(&self, filter: &str) -> tracing::subscriber::DefaultGuard {
+        let filter = tracing_subscriber::EnvFilter::new(filter);
         let subscriber = tracing_subscriber::fmt()
             .with_writer(self.clone())
             .with_ansi(false)
@@ -45,7 +54,7 @@ impl Lines {
         tracing::subscriber::set_default(subscriber)
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
