@@ -1,18 +1,17 @@
 //! The one send loop: pace, token, send, judge, and the next step that `retry.rs` decides. Both sides use it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Mutex, SemaphorePermit, watch};
+use tokio::sync::{Mutex, SemaphorePermit};
 use tokio::time::Instant;
 
+use crate::budget::{Budget, interrupted};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::http::{Answer, Request, Wire};
-use crate::lease::Lease;
 use crate::pace::{PerMinute, PerSecond, RateLimit};
 use crate::retry::{self, Happened, Next, Situation};
 
@@ -20,61 +19,6 @@ use crate::retry::{self, Happened, Next, Situation};
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// An answer that takes longer asks for a slower pace.
 const SLOW_ANSWER: Duration = Duration::from_secs(10);
-/// Time kept free before the deadline, for saving the state and the report.
-pub const SAVE_RESERVE: Duration = Duration::from_secs(5);
-
-/// The run's budget of time, the wish that it stop, and the lease under which it calls the target.
-#[derive(Clone)]
-pub struct Budget {
-    deadline: Option<Instant>,
-    stop: watch::Receiver<bool>,
-    lease: Option<Arc<Lease>>,
-}
-
-impl Budget {
-    /// A budget that ends at the deadline, or when `stop` turns true.
-    pub fn new(deadline: Option<Instant>, stop: watch::Receiver<bool>) -> Self {
-        Self { deadline, stop, lease: None }
-    }
-
-    /// The same, with the lease that keeps the calls to the target.
-    pub fn under(&self, lease: &Arc<Lease>) -> Self {
-        Self { lease: Some(Arc::clone(lease)), ..self.clone() }
-    }
-
-    /// Time left for work; [`SAVE_RESERVE`] is already taken off.
-    pub fn left(&self) -> Duration {
-        match self.deadline {
-            Some(deadline) => deadline.saturating_duration_since(Instant::now()).saturating_sub(SAVE_RESERVE),
-            None => Duration::MAX,
-        }
-    }
-
-    /// Whether the run should end now.
-    pub fn is_over(&self) -> bool {
-        *self.stop.borrow() || self.left().is_zero()
-    }
-
-    /// Runs something unless the run is asked to stop meanwhile.
-    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        let mut stop = self.stop.clone();
-        let stopped = async move {
-            if stop.wait_for(|stop| *stop).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            // In this order, so that a simulated run replays exactly.
-            biased;
-            done = work => Ok(done),
-            () = stopped => Err(interrupted("the run was asked to stop")),
-        }
-    }
-}
-
-fn interrupted(why: &str) -> Error {
-    Error::new(Kind::Interrupted, format!("{why}; what remains is for the next run"))
-}
 
 /// What a side's limit looks like.
 pub enum Pace {

@@ -25,6 +25,7 @@ pub mod transform;
 
 // Edges
 pub mod aws;
+pub mod budget;
 pub mod client;
 pub mod clock;
 #[cfg(fuzzing)]

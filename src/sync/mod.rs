@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::client::Budget;
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::lease::Lease;

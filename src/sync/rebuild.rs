@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Edges, Run, render};
-use crate::client::Budget;
+use crate::budget::Budget;
 use crate::error::Result;
 use crate::lease::Lease;
 use crate::plan::{OnDelete, Plan};

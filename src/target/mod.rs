@@ -12,7 +12,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use url::Url;
 
-use crate::client::{Auth, Budget, Call, Client, Pace, exposed};
+use crate::budget::Budget;
+use crate::client::{Auth, Call, Client, Pace, exposed};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::http::{Answer, Request, Wire, at};

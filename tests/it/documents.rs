@@ -133,6 +133,7 @@ fn both_languages_of_the_readme_show_the_same_commands_keys_and_errors() {
 fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_other() {
     let core = ["error", "model", "mutants", "plan", "report", "retry", "state", "transform"];
     let folders = [
+        "okki/cache",
         "okki/clean",
         "transform/compile",
         "transform/fields",
@@ -148,6 +149,7 @@ fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_
         }
     }
     let edges = [
+        "budget",
         "client",
         "http",
         "lease",
@@ -156,6 +158,8 @@ fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_
         "metrics",
         "notify",
         "okki/mod",
+        "okki/page",
+        "okki/reading",
         "okki/wire",
         "target/mod",
         "target/wire",

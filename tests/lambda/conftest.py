@@ -89,7 +89,7 @@ class World:
         self.s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}", Body=text.encode())
 
     def get(self, key):
-        return self.s3.get_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}")["Body"].read().decode()
+        return self.s3.get_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}")["Body"].read().decode(errors="replace")
 
     def keys(self, under=""):
         listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{PREFIX}/{under}").get("Contents", [])

@@ -1,30 +1,31 @@
 //! Builds the edges from the configuration and keeps them warm; the only module that knows everybody.
 
+mod settings;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use indexmap::IndexMap;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio::sync::{Mutex, OnceCell, watch};
 use tokio::time::Instant;
 
-use crate::client::Budget;
+use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::config::{self, Config, Endpoint, Env, Mistake};
+use crate::config::{self, Config, Env, Mistake};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Network, Wire};
 use crate::notify;
-use crate::okki::{self, Okki};
+use crate::okki::Okki;
 use crate::plan::OnDelete;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
 use crate::secrets::{Credentials, Notify};
 use crate::state::State;
 use crate::store::{Address, Store};
 use crate::sync::{self, Edges, Outcome, Rebuilt, Request, Watch};
-use crate::target::{self, Target, batch};
+use crate::target::{self, Target};
 
 /// A secret is read again after this long, so that a rotation takes effect also where nobody refuses the old one.
 pub const CREDENTIALS_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
@@ -459,10 +460,10 @@ impl App {
             };
             return Err(Error::new(Kind::MissingCredentials, format!("{first}{more}")));
         }
-        let source = source_settings(&config, &credentials);
+        let source = settings::source(&config, &credentials);
         let source_wire = self.wire(self.wires.source.as_ref(), &source.base_url)?;
         let okki = Okki::new(source, source_wire, self.clock)?;
-        let target = target_settings(&config, &credentials)?;
+        let target = settings::target(&config, &credentials)?;
         let target_wire = self.wire(self.wires.target.as_ref(), target.address())?;
         let target = Target::new(
             target,
@@ -560,60 +561,4 @@ fn same_credentials(a: &Credentials, b: &Credentials) -> bool {
         .map(|secret| secret.map(|secret| secret.expose_secret().to_owned()))
     };
     all(a) == all(b)
-}
-
-fn source_settings(config: &Config, credentials: &Credentials) -> okki::Settings {
-    let source = &config.pipeline.source;
-    okki::Settings {
-        base_url: source.base_url.clone(),
-        api: "/v1/product/groups".to_owned(),
-        id: source.id.clone(),
-        number: source.number.clone(),
-        id_check: source.id_check,
-        page_size: source.page_size,
-        max_requests_per_second: source.max_requests_per_second,
-        max_concurrency: source.max_concurrency,
-        client_id: credentials.okki_client_id.clone(),
-        client_secret: credentials.okki_client_secret.clone(),
-    }
-}
-
-fn target_settings(config: &Config, credentials: &Credentials) -> Result<target::Settings> {
-    let none = || SecretString::from("");
-    let endpoint = config.pipeline.target.endpoint().ok_or_else(|| {
-        Error::new(Kind::BadPipeline, "target: a required key is missing; okki-sync check names it")
-    })?;
-    Ok(match endpoint {
-        Endpoint::Qeasy { base_url, scheme_id, token_in } => target::Settings::Qeasy {
-            base_url,
-            scheme_id,
-            token_in: match token_in {
-                config::TokenIn::Header => target::TokenIn::Header,
-                config::TokenIn::Query => target::TokenIn::Query,
-            },
-            app_key: credentials.qeasy_app_key.clone().unwrap_or_else(none),
-            app_secret: credentials.qeasy_app_secret.clone().unwrap_or_else(none),
-        },
-        Endpoint::Http { url, method, headers, auth, wrap, success, read_url } => target::Settings::Http {
-            url,
-            method: match method {
-                config::TargetMethod::Post => http::Method::POST,
-                config::TargetMethod::Put => http::Method::PUT,
-                config::TargetMethod::Patch => http::Method::PATCH,
-            },
-            headers: headers
-                .0
-                .into_iter()
-                .map(|(name, value)| (name, value.into()))
-                .collect::<IndexMap<_, _>>(),
-            token: if auth == config::Auth::Bearer { credentials.target_token.clone() } else { None },
-            wrap: match wrap {
-                config::Wrap::Nothing => batch::Wrap::Array,
-                config::Wrap::Groups => batch::Wrap::Groups,
-                config::Wrap::Content => batch::Wrap::Content,
-            },
-            success,
-            read_url,
-        },
-    })
 }

@@ -1,0 +1,68 @@
+//! What a run may still spend: its time, until it is asked to stop, under the lease that counts its calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::error::{Error, Kind, Result};
+use crate::lease::Lease;
+
+/// Time kept free before the deadline, for saving the state and the report.
+pub const SAVE_RESERVE: Duration = Duration::from_secs(5);
+
+/// The run's budget of time, the wish that it stop, and the lease under which it calls the target.
+#[derive(Clone)]
+pub struct Budget {
+    deadline: Option<Instant>,
+    stop: watch::Receiver<bool>,
+    /// Where calls to the target are reserved before they are made.
+    pub lease: Option<Arc<Lease>>,
+}
+
+impl Budget {
+    /// A budget that ends at the deadline, or when `stop` turns true.
+    pub fn new(deadline: Option<Instant>, stop: watch::Receiver<bool>) -> Self {
+        Self { deadline, stop, lease: None }
+    }
+
+    /// The same, with the lease that keeps the calls to the target.
+    pub fn under(&self, lease: &Arc<Lease>) -> Self {
+        Self { lease: Some(Arc::clone(lease)), ..self.clone() }
+    }
+
+    /// Time left for work; [`SAVE_RESERVE`] is already taken off.
+    pub fn left(&self) -> Duration {
+        match self.deadline {
+            Some(deadline) => deadline.saturating_duration_since(Instant::now()).saturating_sub(SAVE_RESERVE),
+            None => Duration::MAX,
+        }
+    }
+
+    /// Whether the run should end now.
+    pub fn is_over(&self) -> bool {
+        *self.stop.borrow() || self.left().is_zero()
+    }
+
+    /// Runs something unless the run is asked to stop meanwhile.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let mut stop = self.stop.clone();
+        let stopped = async move {
+            if stop.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            // In this order, so that a simulated run replays exactly.
+            biased;
+            done = work => Ok(done),
+            () = stopped => Err(interrupted("the run was asked to stop")),
+        }
+    }
+}
+
+/// The run ends here, in good order.
+pub fn interrupted(why: &str) -> Error {
+    Error::new(Kind::Interrupted, format!("{why}; what remains is for the next run"))
+}

@@ -1,0 +1,411 @@
+//! Collects one read: rows into columns, products to their groups, offenders into the quarantine.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use compact_str::CompactString;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::cache::{self, Cache, CachedRow};
+use super::clean::{self, SourceGroup};
+use super::page::{ProductPage, ProductRow};
+use super::wire::RowReader;
+use super::{Settings, product_reader};
+use crate::error::{Error, Kind, Result, Side};
+use crate::model::{
+    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table, TableFull,
+    id_order,
+};
+use crate::transform::RowMap;
+
+/// A total is only what a server says: no more room than for this is made in advance.
+const MOST_ROWS_EXPECTED: usize = 2_000_000;
+
+/// One attempt at reading everything.
+pub struct Attempt {
+    pub catalogue: Catalogue,
+    pub total: Option<u64>,
+    /// Distinct ids, and rows without one.
+    pub distinct: u64,
+    /// The same for two reads that saw the same ids.
+    pub signature: (u64, u64),
+    /// Why it does not count, if so.
+    pub doubt: Option<String>,
+}
+/// The pages of products that changed.
+#[derive(Default)]
+pub struct Changes {
+    pub pages: Vec<ProductPage>,
+    pub ids: HashSet<CompactString>,
+    pub total: u64,
+    pub rows: u64,
+    pub moved: bool,
+}
+
+impl Changes {
+    pub fn take(&mut self, page: ProductPage) {
+        self.moved |= !self.pages.is_empty() && self.total != page.total;
+        self.total = page.total;
+        self.rows += page.rows.len() as u64;
+        self.ids.extend(page.rows.iter().filter_map(|row| row.id.clone()));
+        self.pages.push(page);
+    }
+
+    /// As many different ids as rows as the total says.
+    pub fn is_consistent(&self) -> bool {
+        !self.moved && self.rows == self.total && self.ids.len() as u64 == self.total
+    }
+}
+/// Collects one read.
+pub struct Reading<'a> {
+    pub map: &'a RowMap,
+    pub id_check: bool,
+    pub groups: Vec<crate::model::Group>,
+    pub group_of: HashMap<RecordId, u32>,
+    pub quarantined_groups: Vec<RecordId>,
+    pub group_cells: Table,
+    pub product_cells: Table,
+    /// The group of each product row; `GONE` where a later row took its place.
+    pub product_group: Vec<u32>,
+    pub seen: HashMap<CompactString, u32>,
+    pub rejected: Vec<Rejected>,
+    pub held_products: Vec<RecordId>,
+    pub deleted: u64,
+    pub rows_seen: u64,
+    pub without_id: u64,
+    pub signature: u64,
+    pub total: Option<u64>,
+    pub total_moved: Option<(u64, u64)>,
+    pub began: Option<String>,
+    pub several_pages: bool,
+    pub full_read: bool,
+    /// Distinct ids, and rows without one.
+    pub distinct: u64,
+    /// Rows that the cache does not hold as they are now.
+    pub fresh: u64,
+    /// Whether each row has an id of its own: only then can changes be merged into the table.
+    pub unique: bool,
+    pub embedded: Vec<(RecordId, &'a RawValue)>,
+    pub cleaned_in: Duration,
+}
+
+fn full_table(full: TableFull) -> Error {
+    Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}"))
+}
+
+/// A row that was replaced, or that never became a product.
+const GONE: u32 = u32::MAX;
+
+impl<'a> Reading<'a> {
+    pub fn new(settings: &'a Settings, map: &'a RowMap, rows: &[&'a RawValue]) -> Self {
+        let started = Instant::now();
+        let id = crate::transform::canonical_group_key(&settings.id);
+        let name = crate::transform::canonical_group_key(&settings.number);
+        let reader = RowReader { columns: &map.group_columns, id, name, parent: "parent_id", product: false };
+        let mut rejected = Vec::new();
+        let mut source = Vec::with_capacity(rows.len());
+        let mut cells = Vec::with_capacity(rows.len());
+        let mut embedded = Vec::new();
+        for raw in rows {
+            match reader.read(raw) {
+                Ok(row) => {
+                    if let (Some(id), Some(products)) = (&row.id, row.products) {
+                        embedded.push((RecordId::from(id.as_str()), products));
+                    }
+                    source.push(SourceGroup {
+                        id: row.id,
+                        name: row.name,
+                        parent: row.parent,
+                        raw: raw.get().to_owned(),
+                    });
+                    cells.push(row.cells);
+                }
+                Err(why) => rejected.push(Rejected::new(RowKind::Group, None, why, raw.get())),
+            }
+        }
+        let tree = clean::tree(&source, settings.id_check);
+        rejected.extend(tree.rejected);
+        let mut group_cells = Table::new(map.group_columns.len());
+        let mut groups = Vec::with_capacity(tree.groups.len());
+        for (at, group) in tree.groups {
+            // 5,000 groups are far below the table's 4 GiB; a full table shows itself with the products.
+            let row = cells.get(at).map_or(&[][..], Vec::as_slice);
+            let _ = group_cells.push(row.iter().map(|cell| cell.as_deref().unwrap_or("")));
+            groups.push(group);
+        }
+        let group_of =
+            groups.iter().zip(0..).map(|(group, at)| (group.id.clone(), at)).collect::<HashMap<_, _>>();
+        let quarantined_groups = rejected
+            .iter()
+            .filter_map(|r| r.id.as_deref().map(RecordId::from))
+            .filter(|id| !group_of.contains_key(id))
+            .collect();
+        Self {
+            map,
+            id_check: settings.id_check,
+            groups,
+            group_of,
+            quarantined_groups,
+            group_cells,
+            product_cells: Table::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
+            product_group: Vec::new(),
+            seen: HashMap::new(),
+            rejected,
+            held_products: Vec::new(),
+            deleted: 0,
+            rows_seen: 0,
+            without_id: 0,
+            signature: 0,
+            total: None,
+            total_moved: None,
+            began: None,
+            several_pages: false,
+            full_read: true,
+            distinct: 0,
+            fresh: 0,
+            unique: true,
+            embedded,
+            cleaned_in: started.elapsed(),
+        }
+    }
+
+    pub fn take_page(&mut self, page: &ProductPage) -> Result<()> {
+        let started = Instant::now();
+        match self.total {
+            Some(total) if total != page.total => self.total_moved = Some((total, page.total)),
+            _ => self.total = Some(page.total),
+        }
+        if self.product_cells.is_empty() {
+            self.expect(page);
+        }
+        self.take_rows(page, None)?;
+        self.cleaned_in += started.elapsed();
+        Ok(())
+    }
+
+    /// The first page tells how much room all of them will take.
+    fn expect(&mut self, first: &ProductPage) {
+        let total = usize::try_from(first.total).unwrap_or(0).min(MOST_ROWS_EXPECTED);
+        let group_id_bytes = 12;
+        let row_bytes = first.bytes().div_ceil(first.rows.len().max(1)) + group_id_bytes;
+        self.product_cells.reserve(total, total.saturating_mul(row_bytes).saturating_mul(21) / 20);
+        self.product_group.reserve(total);
+        self.seen.reserve(total);
+    }
+
+    /// The document's sample: each group brings its own products.
+    pub fn take_embedded(&mut self) -> Result<()> {
+        for (group, list) in std::mem::take(&mut self.embedded) {
+            let rows: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| {
+                Error::new(
+                    Kind::BadAnswer(Side::Source),
+                    format!("source: products of group {group} are not a list"),
+                )
+            })?;
+            let reader = product_reader(&self.map.product_columns);
+            self.take_rows(&ProductPage::of_rows(0, &rows, reader), Some(&group))?;
+        }
+        Ok(())
+    }
+
+    fn take_rows(&mut self, page: &ProductPage, group: Option<&RecordId>) -> Result<()> {
+        for (at, row) in page.rows.iter().enumerate() {
+            self.take_product(page, at, row, group)?;
+        }
+        Ok(())
+    }
+
+    fn take_product(
+        &mut self,
+        page: &ProductPage,
+        at: usize,
+        row: &ProductRow,
+        group: Option<&RecordId>,
+    ) -> Result<()> {
+        self.rows_seen += 1;
+        self.fresh += 1;
+        let Some(id) = &row.id else {
+            (self.without_id, self.distinct) = (self.without_id + 1, self.distinct + 1);
+            self.unique = false;
+            let why = row.unreadable.clone().unwrap_or_else(|| "product_id is missing or blank".to_owned());
+            self.rejected.push(Rejected::new(RowKind::Product, None, why, &page.raw(at)));
+            return Ok(());
+        };
+        let place = u32::try_from(self.product_group.len()).unwrap_or(GONE);
+        match self.seen.entry(id.clone()) {
+            Entry::Occupied(_) if self.id_check => {
+                self.unique = false;
+                let reason = format!("product_id {id} is repeated; the first row stays");
+                let raw = page.raw(at);
+                self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
+                return Ok(());
+            }
+            Entry::Occupied(mut first) => {
+                self.unique = false;
+                if let Some(group) = self.product_group.get_mut(*first.get() as usize) {
+                    *group = GONE;
+                }
+                first.insert(place);
+            }
+            Entry::Vacant(vacant) => {
+                self.signature = self.signature.wrapping_add(xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+                self.distinct += 1;
+                vacant.insert(place);
+            }
+        }
+        let cell = |column: usize| if column == 0 { id.as_str() } else { page.cells.cell(at, column) };
+        let of = match self.map.product_misfit(id, cell) {
+            _ if row.deleted => self.count_deleted(),
+            Some(reason) => self.quarantine_product(id, reason, page.raw(at)),
+            None => self.group_for(row, id, group, page, at),
+        };
+        self.product_group.push(of);
+        let named = self.map.product_columns.len();
+        // A row that goes nowhere keeps its place in the table and of its bytes what the cache must know.
+        let status = match of {
+            GONE if row.deleted => cache::DELETED.to_owned(),
+            GONE => format!("{}{}", cache::REJECTED, page.raw(at)),
+            _ => String::new(),
+        };
+        let cells = (0..named).map(|column| if of == GONE && column > 0 { "" } else { cell(column) });
+        let group = if of == GONE { "" } else { row.group.as_deref().unwrap_or("") };
+        self.product_cells.push(cells.chain([group, &status])).map_err(full_table)
+    }
+
+    /// Takes the cache's rows, but for those that changed, and then these.
+    pub fn take_cached(&mut self, cache: &Cache, changed: &Changes) -> Result<()> {
+        let started = Instant::now();
+        let known: HashMap<&str, CachedRow<'_>> =
+            cache.rows_only(&changed.ids).map(|row| (row.cell(PRODUCT_ID_COLUMN), row)).collect();
+        for row in cache.rows_except(&changed.ids) {
+            self.take_cached_row(row)?;
+        }
+        for page in &changed.pages {
+            let before = self.product_cells.len();
+            self.take_rows(page, None)?;
+            // Read once more because of the overlap, and as it was.
+            let same = (before..self.product_cells.len())
+                .filter(|at| {
+                    let id = self.product_cells.cell(*at, PRODUCT_ID_COLUMN);
+                    known.get(id).is_some_and(|row| row.cells().eq(self.product_cells.row(*at)))
+                })
+                .count();
+            self.fresh -= same as u64;
+        }
+        self.cleaned_in += started.elapsed();
+        Ok(())
+    }
+
+    fn take_cached_row(&mut self, row: CachedRow<'_>) -> Result<()> {
+        let (group, status) = row.group_and_status();
+        if let Some(raw) = status.strip_prefix(cache::REJECTED) {
+            // Judged anew: what stood in its way may be gone.
+            let Ok(raw) = serde_json::from_str::<&RawValue>(raw) else { return Ok(()) };
+            let page = ProductPage::of_rows(0, &[raw], product_reader(&self.map.product_columns));
+            self.take_rows(&page, None)?;
+            self.fresh -= 1;
+            return Ok(());
+        }
+        self.rows_seen += 1;
+        self.distinct += 1;
+        let of = match self.group_of.get(group) {
+            _ if status == cache::DELETED => self.count_deleted(),
+            Some(&at) => at,
+            None => {
+                let id = RecordId::from(row.cell(PRODUCT_ID_COLUMN));
+                let cells: Vec<&str> = row.cells().skip(1).take(self.map.product_columns.len() - 1).collect();
+                let raw = crate::plan::kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
+                let reason = self.no_group(&id, group);
+                self.quarantine_product(&id, reason, raw)
+            }
+        };
+        self.product_group.push(of);
+        self.product_cells.push(row.cells()).map_err(full_table)
+    }
+
+    fn quarantine_product(&mut self, id: &RecordId, reason: String, raw: String) -> u32 {
+        self.held_products.push(id.clone());
+        self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
+        GONE
+    }
+
+    fn count_deleted(&mut self) -> u32 {
+        self.deleted += 1;
+        GONE
+    }
+
+    /// The index of a product's group, or `GONE` with the product rejected.
+    fn group_for(
+        &mut self,
+        row: &ProductRow,
+        id: &RecordId,
+        embedded_in: Option<&RecordId>,
+        page: &ProductPage,
+        at: usize,
+    ) -> u32 {
+        let reason = match (row.named, embedded_in.or(row.group.as_ref())) {
+            (false, _) => format!("name of product {id} is missing or blank"),
+            (_, None) => format!("product {id} names no group"),
+            (_, Some(group)) => match self.group_of.get(group) {
+                Some(&at) => return at,
+                None => self.no_group(id, group),
+            },
+        };
+        self.quarantine_product(id, reason, page.raw(at))
+    }
+
+    fn no_group(&self, id: &str, group: &str) -> String {
+        if self.quarantined_groups.iter().any(|quarantined| quarantined == group) {
+            format!("group {group} of product {id} is in the quarantine")
+        } else {
+            format!("group {group} of product {id} is unknown")
+        }
+    }
+
+    pub fn finish(self) -> Result<Attempt> {
+        let distinct = self.distinct;
+        let doubt = match (self.total, self.total_moved) {
+            (_, Some((before, after))) => {
+                Some(format!("the total moved from {before} to {after} while reading"))
+            }
+            (Some(total), None) if total != distinct => {
+                Some(format!("the total says {total} products, the pages held {distinct} different ones"))
+            }
+            _ => None,
+        };
+        let total = self.total_moved.map(|(_, after)| after).or(self.total);
+        let mut products_of = vec![Vec::new(); self.groups.len()];
+        for (&group, product) in self.product_group.iter().zip(0_u32..) {
+            if let Some(products) = products_of.get_mut(group as usize) {
+                products.push(product);
+            }
+        }
+        for products in &mut products_of {
+            // By id, so that the same content gives the same row in whatever order the pages came.
+            products.sort_unstable_by(|&a, &b| {
+                let id = |row: u32| self.product_cells.cell(row as usize, crate::model::PRODUCT_ID_COLUMN);
+                id_order(id(a), id(b))
+            });
+        }
+        let held = if self.map.per_product() { self.held_products } else { self.quarantined_groups };
+        let catalogue = Catalogue {
+            groups: self.groups,
+            group_cells: self.group_cells,
+            product_cells: self.product_cells,
+            products_of,
+            rejected: self.rejected,
+            held,
+            deleted_products: self.deleted,
+            cursor: self.began.clone().filter(|_| self.unique),
+            read_began: self.began.filter(|_| self.several_pages && self.full_read),
+            full_read: self.full_read,
+            fresh_products: self.fresh,
+            worth_keeping: self.fresh > 0 || self.several_pages,
+            source_total: total.unwrap_or(0),
+            cleaned_in: self.cleaned_in,
+        };
+        Ok(Attempt { catalogue, total, distinct, signature: (self.signature, total.unwrap_or(0)), doubt })
+    }
+}
