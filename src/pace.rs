@@ -32,8 +32,10 @@ struct Spacing {
     interval: Duration,
     next: Instant,
     good: u32,
-    /// Permits that exist now.
+    /// Calls that may be in flight now.
     permits: usize,
+    /// Permits of calls in flight that are to be given up.
+    surplus: usize,
 }
 
 impl PerSecond {
@@ -41,19 +43,29 @@ impl PerSecond {
     pub fn new(calls_per_second: f64, max_in_flight: usize) -> Self {
         let configured = Duration::from_secs_f64(1.0 / calls_per_second.clamp(0.01, 1_000_000.0));
         let max_in_flight = max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
-        let state = Spacing { interval: configured, next: Instant::now(), good: 0, permits: max_in_flight };
+        let state = Spacing {
+            interval: configured,
+            next: Instant::now(),
+            good: 0,
+            permits: max_in_flight,
+            surplus: 0,
+        };
         Self { state: Mutex::new(state), in_flight: Semaphore::new(max_in_flight), configured, max_in_flight }
     }
 
     /// Waits for the next free slot. The call is in flight until the permit is dropped.
     pub async fn slot(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        let permit = self.in_flight.acquire().await.ok();
-        let at = {
+        let (permit, at) = loop {
+            // The semaphore is never closed.
+            let permit = self.in_flight.acquire().await.ok();
             let mut state = self.state.lock().await;
-            let at = state.next.max(Instant::now());
-            state.next = at + state.interval;
-            at
+            if state.surplus == 0 {
+                let at = state.next.max(Instant::now());
+                state.next = at + state.interval;
+                break (permit, at);
+            }
+            state.surplus -= 1;
+            permit.into_iter().for_each(SemaphorePermit::forget);
         };
         // The timer counts milliseconds: a slot that is free already is not waited for.
         if at > Instant::now() {
@@ -68,9 +80,11 @@ impl PerSecond {
         state.interval = (state.interval * 2).min(SLOWEST.max(self.configured));
         state.next = state.next.max(Instant::now() + wait);
         state.good = 0;
-        let surplus = state.permits - (state.permits / 2).max(1);
-        // Those that are taken just now cannot be forgotten: the next step takes them.
-        state.permits -= self.in_flight.forget_permits(surplus);
+        let half = (state.permits / 2).max(1);
+        // Those in flight are given up when they come back.
+        let given_up = self.in_flight.forget_permits(state.permits - half);
+        state.surplus += state.permits - half - given_up;
+        state.permits = half;
     }
 
     /// A good answer; enough of them bring the configured pace back.
@@ -84,7 +98,10 @@ impl PerSecond {
         state.interval = (state.interval * 3 / 4).max(self.configured);
         if state.permits < self.max_in_flight {
             state.permits += 1;
-            self.in_flight.add_permits(1);
+            match state.surplus {
+                0 => self.in_flight.add_permits(1),
+                _ => state.surplus -= 1,
+            }
         }
     }
 }
@@ -348,6 +365,18 @@ mod tests {
         let before = Instant::now();
         pace.slot().await;
         assert_eq!(before.elapsed().as_millis(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_in_flight_when_the_number_is_halved_are_given_up_when_they_come_back() {
+        let pace = PerSecond::new(1_000.0, 4);
+        let in_flight = [pace.slot().await, pace.slot().await, pace.slot().await, pace.slot().await];
+        pace.slow_down(Duration::ZERO).await;
+        drop(in_flight);
+        let two = [pace.slot().await, pace.slot().await];
+        assert!(tokio::time::timeout(Duration::from_secs(60), pace.slot()).await.is_err());
+        drop(two);
+        assert!(pace.slot().await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
