@@ -105,8 +105,8 @@ impl Okki {
 
     /// Reads everything that the pipeline needs, until a read is consistent; with a cache only what changed since.
     ///
-    /// Two full reads in a row that agree with each other are the truth too: then the difference between the total
-    /// and the rows is the source's own (real duplicates), which are rejected like any other offender.
+    /// Two full reads in a row that agree with each other, and whose rows are as many as the total says, are the truth
+    /// too: then ids really are there twice, and are rejected like any other offender.
     pub async fn read(
         &self,
         budget: &Budget,
@@ -128,7 +128,7 @@ impl Okki {
         for attempt in 1..=MAX_READS {
             let read = self.read_once(budget, map, watch).await?;
             let Some(doubt) = read.doubt else { return Ok(read.catalogue) };
-            if last == Some(read.signature) {
+            if last == Some(read.signature) && read.total == Some(read.rows) {
                 tracing::warn!(
                     total = read.total,
                     distinct = read.distinct,
@@ -264,7 +264,13 @@ impl Okki {
             .map(|number| self.page(budget, number, filter, reader))
             .buffered(self.settings.max_concurrency.max(1));
         while let Some(page) = answers.next().await {
-            take(page?)?;
+            let page = page?;
+            let is_past_the_end = page.rows.is_empty();
+            take(page)?;
+            // Whatever the total promised: an empty page is followed by empty pages.
+            if is_past_the_end {
+                break;
+            }
         }
         Ok(pages)
     }

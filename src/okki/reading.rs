@@ -21,7 +21,7 @@ use crate::model::{
 use crate::transform::RowMap;
 
 /// A total is only what a server says: no more room than for this is made in advance.
-const MOST_ROWS_EXPECTED: usize = 2_000_000;
+const MOST_ROWS_EXPECTED: usize = 300_000;
 
 /// One attempt at reading everything.
 pub struct Attempt {
@@ -29,6 +29,8 @@ pub struct Attempt {
     pub total: Option<u64>,
     /// Distinct ids, and rows without one.
     pub distinct: u64,
+    /// Rows, repeated ones included.
+    pub rows: u64,
     /// The same for two reads that saw the same ids.
     pub signature: (u64, u64),
     /// Why it does not count, if so.
@@ -365,7 +367,7 @@ impl<'a> Reading<'a> {
     }
 
     pub fn finish(self) -> Result<Attempt> {
-        let distinct = self.distinct;
+        let (distinct, rows) = (self.distinct, self.rows_seen);
         let doubt = match (self.total, self.total_moved) {
             (_, Some((before, after))) => {
                 Some(format!("the total moved from {before} to {after} while reading"))
@@ -406,6 +408,13 @@ impl<'a> Reading<'a> {
             source_total: total.unwrap_or(0),
             cleaned_in: self.cleaned_in,
         };
-        Ok(Attempt { catalogue, total, distinct, signature: (self.signature, total.unwrap_or(0)), doubt })
+        Ok(Attempt {
+            catalogue,
+            total,
+            distinct,
+            rows,
+            signature: (self.signature, total.unwrap_or(0)),
+            doubt,
+        })
     }
 }

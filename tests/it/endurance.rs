@@ -185,6 +185,38 @@ async fn a_row_deleted_and_another_created_between_two_pages_make_no_third_one_v
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_total_that_the_pages_never_hold_ends_the_run_soon_and_deletes_nothing() {
+    for total in [251, u64::MAX] {
+        let sandbox =
+            Sandbox::new(Options { groups: 5, products: 250, ..Options::default() }, Clock::pinned());
+        let lying = Arc::new(AtomicU32::new(0));
+        let (lies, inner) = (Arc::clone(&lying), sandbox.okki());
+        let source = Router::new().fallback(move |request: axum::extract::Request| {
+            let (lies, inner) = (Arc::clone(&lies), inner.clone());
+            async move {
+                let response = inner.oneshot(request).await.unwrap();
+                let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+                let text = String::from_utf8(body.to_vec()).unwrap();
+                let said = if lies.load(Ordering::Relaxed) == 1 { total } else { 250 };
+                answer(text.replace("\"count\":250", &format!("\"count\":{said}")))
+            }
+        });
+        let text = qeasy("products", "").replace("[source]\n", "[source]\nproducts = \"full\"\n");
+        let world = World::of(sandbox, Some(source), env(), text, Clock::pinned());
+        world.sync_well().await;
+        lying.store(1, Ordering::Relaxed);
+        world.sandbox.edit(|catalogue| catalogue.products[0].name.push('!'));
+        let calls = world.calls(Endpoint::OkkiProducts);
+        let outcome = world.sync().await;
+        assert_eq!((outcome.report.status, outcome.report.plan.delete), (Status::Failed, 0));
+        assert!(world.calls(Endpoint::OkkiProducts) - calls < 60);
+        lying.store(0, Ordering::Relaxed);
+        world.sync_well().await;
+        world.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_others_make_with_the_same_key_are_left_to_them() {
     let sandbox = Sandbox::new(small(), Clock::pinned());
     let inner = sandbox.target();
