@@ -78,6 +78,7 @@ async fn load(store: &Store, connection: &str) -> Result<(Record, Option<Version
 pub struct Lease {
     store: Store,
     connection: String,
+    run_id: String,
     clock: Clock,
     held: Mutex<Held>,
     /// In a directory; released with the process.
@@ -113,6 +114,7 @@ impl Lease {
         let lease = Self {
             store: store.clone(),
             connection: connection.to_owned(),
+            run_id: run_id.to_owned(),
             clock,
             held: Mutex::new(Held { record, version }),
             lock,
@@ -188,8 +190,12 @@ impl Lease {
     }
 
     async fn save(&self, held: &mut Held) -> Result<()> {
-        let bytes = Bytes::from(serde_json::to_vec(&held.record).unwrap_or_default());
-        let saved = self.store.save_if_unchanged(&path(&self.connection), bytes, held.version.as_ref()).await;
+        let saved = match self.put(held).await {
+            Err(error) if error.kind == Kind::StateConflict && self.adopt_own_write(held).await => {
+                self.put(held).await
+            }
+            saved => saved,
+        };
         held.version = Some(saved.map_err(|error| match error.kind {
             Kind::StateConflict => Error::new(
                 Kind::StateConflict,
@@ -201,6 +207,24 @@ impl Lease {
             _ => error,
         })?);
         Ok(())
+    }
+
+    async fn put(&self, held: &Held) -> Result<Version> {
+        let bytes = Bytes::from(serde_json::to_vec(&held.record).unwrap_or_default());
+        self.store.save_if_unchanged(&path(&self.connection), bytes, held.version.as_ref()).await
+    }
+
+    /// A renewal that was cut off when the run ended may have had its effect: what stands there is still this run's.
+    async fn adopt_own_write(&self, held: &mut Held) -> bool {
+        match load(&self.store, &self.connection).await {
+            Ok((there, version))
+                if there.holder.as_ref().is_some_and(|holder| holder.run_id == self.run_id) =>
+            {
+                held.version = version;
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -266,6 +290,17 @@ mod tests {
         assert_eq!(first.note_calls(vec![1]).await.unwrap_err().kind, Kind::StateConflict);
         assert_eq!(first.keep().await.kind, Kind::StateConflict);
         second.note_calls(vec![2]).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_was_cut_off_after_its_effect_does_not_keep_the_lease_from_being_given_back() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
+        let lease = take(&store, "run-1", clock).await.unwrap();
+        let stale = lease.held.lock().await.version.clone();
+        lease.note_calls(vec![1]).await.unwrap();
+        lease.held.lock().await.version = stale;
+        lease.release(vec![2], None).await;
+        assert_eq!(take(&store, "run-2", clock).await.unwrap().limits().await.0, [2]);
     }
 
     #[tokio::test]

@@ -216,22 +216,21 @@ impl Okki {
             .await
     }
 
-    /// Whether products were created since this read began (by the source's own clock), in one call of one row.
-    ///
-    /// A server that cannot say (no time, no such filter) leaves it at what the pages said.
-    pub async fn grew_since(&self, budget: &Budget, catalogue: &Catalogue) -> Result<bool> {
-        let Some(began) = &catalogue.read_began else { return Ok(false) };
+    /// Whether products were created since this read began (by the source's own clock), in one call of one row. None if
+    /// the source cannot say: it gives no time, or has no such filter.
+    pub async fn grew_since(&self, budget: &Budget, catalogue: &Catalogue) -> Result<Option<bool>> {
+        let Some(began) = &catalogue.read_began else { return Ok(Some(false)) };
         let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
         let columns = Columns::default();
         let created = match self.list(budget, &query, product_reader(&columns)).await {
             Ok(page) => page.total,
             Err(error) if matches!(error.kind, Kind::BadAnswer(_)) => {
                 tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
-                return Ok(false);
+                return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        Ok(created > 0 && created < catalogue.source_total.max(1))
+        Ok((created == 0 || created < catalogue.source_total).then_some(created > 0))
     }
 
     /// Reads all pages into the reading; gives back how many there were.

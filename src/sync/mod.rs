@@ -256,11 +256,14 @@ impl Run<'_> {
             let plan = self.decide(&catalogue, state)?;
             let takes_away = plan.counts.update + plan.counts.delete > 0;
             let keeps = self.request.mode == Mode::Sync && edges.full_read_every.is_some();
-            let grew = (takes_away || keeps) && edges.okki.grew_since(budget, &catalogue).await?;
-            if !takes_away || !grew {
+            let grew = match takes_away || keeps {
+                true => edges.okki.grew_since(budget, &catalogue).await?,
+                false => None,
+            };
+            if !takes_away || grew != Some(true) {
                 (self.watch)(Progress::Planned(plan.counts.clone()));
                 // What may lack a row would go on lacking it, since later reads only add what changed.
-                if keeps && !grew {
+                if keeps && grew == Some(false) {
                     self.save_cache(&catalogue, since_ms).await;
                 }
                 return Ok((catalogue, plan));

@@ -529,6 +529,14 @@ impl Scenario {
                 self.world.jumped = false;
                 continue;
             }
+            // It makes a dead run's lease look young too, for as long as a lease may last.
+            let busy = outcome.error.as_ref().is_some_and(|error| error.kind == okki_sync::error::Kind::Busy);
+            if busy && self.world.jumped && runs == 1 {
+                self.world.wind(Duration::from_secs(120)).await;
+                runs = 0;
+                self.world.jumped = false;
+                continue;
+            }
             if outcome.report.status == Status::Paused {
                 return Err(format!("a run paused without any fault: {:?}", outcome.report.error));
             }
