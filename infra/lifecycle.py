@@ -107,11 +107,25 @@ def guide(env, session_region, file=None):
         schedule = ask("Schedule", parameters.get("ScheduleExpression", "rate(1 hour)"), schedule_pattern(),
                        "write rate(1 hour), rate(15 minutes), or cron(0 2 * * ? *)")
         parameters["ScheduleExpression"] = schedule
+        if (hours := hours_between_runs(schedule)) is None:
+            freshness = ask("Hours without a completed run before the alarm rings", "49", r"[2-9]|[1-9]\d|1[0-5]\d|16[0-8]", "write 2 to 168")
+        else:
+            freshness = str(min(168, max(int(parameters.get("FreshnessHours", 3)), 2 * hours + 1)))
+        parameters["FreshnessHours"] = freshness
     if email and email != "-":
         parameters["AlarmEmail"] = email
     remember(env, "parameter_overrides", as_overrides(parameters), file)
     remember(env, "region", region, file)
     return settings(env, file)
+
+
+def hours_between_runs(schedule):
+    """Of a rate, rounded up; none for a cron, whose gaps only a person knows."""
+    found = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", schedule)
+    if not found:
+        return None
+    minutes = int(found[1]) * {"minute": 1, "hour": 60, "day": 1440}[found[2]]
+    return -(-minutes // 60)
 
 
 def schedule_pattern():
@@ -234,6 +248,21 @@ def outputs(session, stack):
     return {one["OutputKey"]: one["OutputValue"] for one in found.get("Outputs", [])}
 
 
+def remove_rolled_back(session, stack):
+    """A first deployment that failed leaves a stack that holds nothing and can only be deleted."""
+    client = session.client("cloudformation")
+    try:
+        [found] = client.describe_stacks(StackName=stack)["Stacks"]
+    except ClientError as error:
+        if "does not exist" in str(error):
+            return
+        raise
+    if found["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
+        say(f"the first deployment of {stack} failed and was rolled back; removing what is left of it")
+        client.delete_stack(StackName=stack)
+        client.get_waiter("stack_delete_complete").wait(StackName=stack)
+
+
 def deployed(session, env, stack):
     found = outputs(session, stack)
     if not found or "Store" not in found:
@@ -257,7 +286,8 @@ def run(command, **more):
 
 
 def deploy(env, pipeline):
-    section = guide(env, boto3.Session().region_name)
+    # boto3 reads AWS_DEFAULT_REGION only.
+    section = guide(env, os.environ.get("AWS_REGION") or boto3.Session().region_name)
     session = boto3.Session(region_name=section["region"])
     account = session.client("sts").get_caller_identity()["Account"]
     stack, parameters = section["stack_name"], overrides(section)
@@ -266,8 +296,8 @@ def deploy(env, pipeline):
     say(f"{stack} goes to account {account}, {section['region']}")
 
     fleet = parameters.get("Fleet") == "on"
-    if not fleet:
-        parameters["Connection"] = connection
+    parameters["Connection"] = connection
+    remove_rolled_back(session, stack)
     before = outputs(session, stack) or {}
     wanted = int(parameters.get("FleetMaxConcurrency", 20) if fleet else parameters.get("ReservedConcurrency", 1))
     if wanted and not can_reserve(session, wanted, before.get("Function")):

@@ -1,18 +1,22 @@
 //! AWS: one configuration, read as every AWS SDK reads it, for Secrets Manager and for S3.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials as _;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
-use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
+use object_store::{ClientOptions, RetryConfig};
 use secrecy::SecretString;
 use url::Url;
 
 use crate::config::Env;
 use crate::error::{Error, Kind, Result};
+
+/// How long a call to the store is repeated.
+const STORE_PATIENCE: Duration = Duration::from_secs(12);
 
 /// The SDK's configuration. Reading it makes no call; credentials are fetched when they are first needed.
 pub async fn load() -> SdkConfig {
@@ -50,11 +54,16 @@ pub fn s3(config: &SdkConfig, env: &Env, bucket: &str) -> Result<AmazonS3> {
         .region()
         .map(ToString::to_string)
         .ok_or_else(|| fail("no region; set AWS_REGION".to_owned()))?;
-    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region);
+    // China is a partition with an address of its own, which object_store does not know.
+    let home = region.starts_with("cn-").then(|| format!("https://s3.{region}.amazonaws.com.cn"));
+    // Its own default of three minutes outlasts every lease and most deadlines.
+    let retry = RetryConfig { max_retries: 3, retry_timeout: STORE_PATIENCE, ..RetryConfig::default() };
+    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region).with_retry(retry);
     if let Some(provider) = config.credentials_provider() {
         builder = builder.with_credentials(Arc::new(Credentials(provider)));
     }
-    let endpoint = env.get("AWS_ENDPOINT_URL_S3").or_else(|| config.endpoint_url().map(str::to_owned));
+    let endpoint =
+        env.get("AWS_ENDPOINT_URL_S3").or_else(|| config.endpoint_url().map(str::to_owned)).or(home);
     if let Some(endpoint) = endpoint {
         let url =
             Url::parse(&endpoint).map_err(|error| fail(format!("AWS_ENDPOINT_URL is not a URL: {error}")))?;

@@ -17,6 +17,8 @@ use crate::retry::{self, Happened, Next, Situation};
 
 /// A token that has less than this left is replaced before it is used.
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
+/// A server that says "never" means this; no clock holds its number.
+const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 3600);
 /// An answer that takes longer asks for a slower pace.
 const SLOW_ANSWER: Duration = Duration::from_secs(10);
 
@@ -414,10 +416,12 @@ impl Client {
         }
         if window.reserve(self.clock.now_ms())
             && let Some(lease) = &budget.lease
-            && let Err(error) = lease.note_calls(window.kept_ms()).await
         {
-            window.give_back();
-            return Err(error);
+            let noted = tokio::time::timeout(budget.left(), lease.note_calls(window.kept_ms())).await;
+            if let Err(error) = noted.unwrap_or_else(|_| Err(interrupted("the run's time is over"))) {
+                window.give_back();
+                return Err(error);
+            }
         }
         window.count(self.clock.now_ms());
         Ok(())
@@ -436,8 +440,9 @@ impl Client {
         }
         let token = self.login(budget, request, *read).await?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let margin = TOKEN_MARGIN.min(token.expires_in / 2);
-        let renew_at = Instant::now() + token.expires_in.saturating_sub(margin);
+        let expires_in = token.expires_in.min(LONGEST_TOKEN);
+        let margin = TOKEN_MARGIN.min(expires_in / 2);
+        let renew_at = Instant::now() + expires_in.saturating_sub(margin);
         *held = Some(Held { value: token.value.clone(), renew_at, generation });
         Ok(Some((token.value, generation)))
     }

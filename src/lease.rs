@@ -150,7 +150,10 @@ impl Lease {
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
             let mut held = self.held.lock().await;
-            let Err(error) = self.write(&mut held).await else { continue };
+            let hung =
+                || Err(Error::new(Kind::Store, "the store did not answer while the lease was renewed"));
+            let renewed = tokio::time::timeout(RENEW_EVERY, self.write(&mut held)).await;
+            let Err(error) = renewed.unwrap_or_else(|_| hung()) else { continue };
             let expired = held
                 .record
                 .holder
@@ -168,9 +171,8 @@ impl Lease {
         let mut held = self.held.lock().await;
         held.record.holder = None;
         held.record.target_calls_ms = calls_ms;
-        let now_ms = self.clock.now_ms();
-        held.record.target_blocked_until_ms =
-            blocked_until_ms.max(held.record.target_blocked_until_ms).filter(|until_ms| *until_ms > now_ms);
+        // What stood there was over when this run began, or came from a clock that was set back.
+        held.record.target_blocked_until_ms = blocked_until_ms;
         if let Err(error) = self.save(&mut held).await {
             tracing::warn!(error = %error.line(), "the lease could not be given back; it ends by itself");
         }

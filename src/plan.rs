@@ -101,6 +101,8 @@ pub struct Plan {
 pub struct Found {
     /// Whether it found no row at all of the kind that the target holds.
     pub nothing: bool,
+    /// Whether it found rows that cannot go through.
+    pub offenders: bool,
     /// Number of products, where they are items inside the target's rows.
     pub items: Option<u64>,
 }
@@ -111,7 +113,8 @@ impl Found {
         let products = catalogue.product_count() as u64;
         let rows = if map.per_product() { products } else { catalogue.groups.len() as u64 };
         Self {
-            nothing: rows == 0 && catalogue.rejected.is_empty(),
+            nothing: rows == 0,
+            offenders: !catalogue.rejected.is_empty(),
             items: (map.uses_products() && !map.per_product()).then_some(products),
         }
     }
@@ -234,8 +237,11 @@ impl Plan {
             );
             Err(Error::new(Kind::GuardRefused, message))
         };
-        if found.nothing && known > 0 {
-            return refuse(format!("the source answered no row at all, the target holds {known}"));
+        // Rows that only lost their ids or names are offenders, and would be deleted as if they were gone.
+        if found.nothing && known > 0 && (!found.offenders || self.counts.delete > 0) {
+            return refuse(format!(
+                "the source answered no row that can go through, the target holds {known}"
+            ));
         }
         let allowed = guard.max_delete_ratio;
         if let (Some(before), Some(now)) = (state.source_products, found.items) {

@@ -10,6 +10,8 @@ mod page;
 mod reading;
 mod wire;
 
+use std::ops::ControlFlow;
+
 use futures::StreamExt as _;
 use secrecy::SecretString;
 use url::Url;
@@ -31,6 +33,8 @@ use wire::RowReader;
 
 /// Reads at most so often before giving up on a catalogue that moves.
 pub const MAX_READS: u32 = 5;
+/// More changes than this are not kept in memory beside the cache: everything is read, page by page.
+const MOST_CHANGES: u64 = 20_000;
 /// Changes are read so often before everything is.
 const CHANGE_READS: u32 = 2;
 
@@ -239,7 +243,7 @@ impl Okki {
         self.read_pages(budget, map, &[], |page| {
             reading.take_page(&page)?;
             watch(Progress::Reading { read: reading.rows_seen, total: page.total });
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })
         .await
     }
@@ -250,14 +254,16 @@ impl Okki {
         budget: &Budget,
         map: &RowMap,
         filter: &[(&str, &str)],
-        mut take: impl FnMut(ProductPage) -> Result<()>,
+        mut take: impl FnMut(ProductPage) -> Result<ControlFlow<()>>,
     ) -> Result<u64> {
         let reader = product_reader(&map.product_columns);
         let first = self.page(budget, 1, filter, reader).await?;
         // A server that caps the page size counts its pages by its own size.
         let size = (first.rows.len() as u64).clamp(1, u64::from(self.settings.page_size));
         let total = first.total;
-        take(first)?;
+        if take(first)?.is_break() {
+            return Ok(1);
+        }
         let pages = total.div_ceil(size) - u64::from(Mutant::DropTheLastPage.lives() && total > size);
         let mut answers = futures::stream::iter(2..=pages)
             .map(|number| self.page(budget, number, filter, reader))
@@ -265,9 +271,8 @@ impl Okki {
         while let Some(page) = answers.next().await {
             let page = page?;
             let is_past_the_end = page.rows.is_empty();
-            take(page)?;
             // Whatever the total promised: an empty page is followed by empty pages.
-            if is_past_the_end {
+            if take(page)?.is_break() || is_past_the_end {
                 break;
             }
         }
@@ -296,13 +301,22 @@ impl Okki {
             }
             let mut changed = Changes::default();
             let filter = [("time_type", "1"), ("start_time", since.as_str())];
-            self.read_pages(budget, map, &filter, |page| {
+            let pages = self.read_pages(budget, map, &filter, |page| {
                 changed.take(page);
                 watch(Progress::Reading { read: changed.ids.len() as u64, total: changed.total });
-                Ok(())
-            })
-            .await?;
-            let all = self.page_of_one(budget, map).await?;
+                let too_many = changed.total > MOST_CHANGES;
+                Ok(if too_many { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            });
+            let all = match pages.await {
+                Ok(_) if changed.total > MOST_CHANGES => return Ok(None),
+                Ok(_) => self.page_of_one(budget, map).await?,
+                // A source without such a filter can still be read in full.
+                Err(error) if matches!(error.kind, Kind::BadAnswer(_)) => {
+                    tracing::info!(error = %error.line(), "the source cannot be asked for changes");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
             if !changed.is_consistent() {
                 continue;
             }

@@ -4,6 +4,8 @@
 //! JSON) is left to the patient reading of `wire.rs`, which says what is wrong and keeps the other rows.
 
 use std::fmt;
+use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -45,7 +47,8 @@ pub struct ProductPage {
 /// Where the raw JSON of a row is found again: few rows are ever asked for it.
 #[derive(Debug)]
 enum Text {
-    Page(Bytes),
+    /// The page, and once somebody has asked where each row stands in it.
+    Page(Bytes, OnceLock<Vec<Range<usize>>>),
     Rows(Vec<String>),
 }
 
@@ -111,8 +114,10 @@ impl ProductPage {
     pub fn raw(&self, at: usize) -> String {
         match &self.text {
             Text::Rows(rows) => rows.get(at).cloned().unwrap_or_default(),
-            Text::Page(body) => {
-                wire::rows_of_page(body).get(at).map(|raw| raw.get().to_owned()).unwrap_or_default()
+            Text::Page(body, places) => {
+                let places = places.get_or_init(|| wire::places_of_rows(body));
+                let raw = places.get(at).and_then(|place| body.get(place.clone())).unwrap_or(b"");
+                String::from_utf8_lossy(raw).into_owned()
             }
         }
     }
@@ -124,7 +129,7 @@ fn in_one_pass(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
         total: 0,
         rows: Vec::new(),
         cells: Table::new(reader.columns.len()),
-        text: Text::Page(body.clone()),
+        text: Text::Page(body.clone(), OnceLock::new()),
     };
     let mut found = Found::default();
     let mut json = serde_json::Deserializer::from_str(text);

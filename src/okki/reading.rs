@@ -22,6 +22,8 @@ use crate::transform::RowMap;
 
 /// A total is only what a server says: no more room than for this is made in advance.
 const MOST_ROWS_EXPECTED: usize = 300_000;
+/// The same for their text.
+const MOST_BYTES_EXPECTED: usize = 64 << 20;
 
 /// One attempt at reading everything.
 pub struct Attempt {
@@ -192,7 +194,8 @@ impl<'a> Reading<'a> {
         let total = usize::try_from(first.total).unwrap_or(0).min(MOST_ROWS_EXPECTED);
         let group_id_bytes = 12;
         let row_bytes = first.bytes().div_ceil(first.rows.len().max(1)) + group_id_bytes;
-        self.product_cells.reserve(total, total.saturating_mul(row_bytes).saturating_mul(21) / 20);
+        let bytes = total.saturating_mul(row_bytes).saturating_mul(21) / 20;
+        self.product_cells.reserve(total, bytes.min(MOST_BYTES_EXPECTED));
         self.product_group.reserve(total);
         self.seen.reserve(total);
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -40,6 +41,10 @@ pub fn token(answer: &Answer, now_ms: u64) -> Result<Token, Problem> {
         expires_in: Option<u64>,
     }
     let status = answer.status.as_u16();
+    // An outage at the login is no refusal, whatever its body calls itself.
+    if let (408 | 429 | 500..=599, Some(problem)) = (status, judge_status(answer, Side::Source, now_ms)) {
+        return Err(problem);
+    }
     if matches!(status, 400 | 401 | 403) || oauth_error(&answer.body).is_some() {
         return Err(refused_credentials(&answer.body));
     }
@@ -81,9 +86,12 @@ fn refused_credentials(body: &[u8]) -> Problem {
     } else {
         "check OKKI_CLIENT_ID and OKKI_CLIENT_SECRET"
     };
-    let happened = if error == "server_error" { Happened::ServerError } else { Happened::Refused };
+    if matches!(error.as_str(), "server_error" | "temporarily_unavailable") {
+        let message = format!("source had an error of its own at the login: {error} {said}");
+        return problem(Happened::ServerError, Kind::Unavailable(Side::Source), message);
+    }
     problem(
-        happened,
+        Happened::Refused,
         Kind::CredentialsRefused(Side::Source),
         format!("source refused the credentials: {error} {said}; {mend}"),
     )
@@ -211,8 +219,16 @@ pub fn page(data: &RawValue) -> Result<Page<'_>, Problem> {
     }
 }
 
-/// The rows of a page that was read before, for the few that are quarantined.
-pub fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
+/// Where the rows of a page that was read before stand in it, for the few that are quarantined.
+pub fn places_of_rows(body: &[u8]) -> Vec<Range<usize>> {
+    let place = |raw: &RawValue| {
+        let start = (raw.get().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
+        start..start + raw.get().len()
+    };
+    rows_of_page(body).into_iter().map(place).collect()
+}
+
+fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
     #[derive(Deserialize)]
     struct List<'a> {
         #[serde(borrow)]

@@ -26,6 +26,8 @@ use wire::{ReadPage, Verdict};
 
 /// Rows per read-back call: Qeasy's largest page.
 const QUERY_PAGE: usize = 100;
+/// No key is shorter.
+const SHORTEST_KEY: usize = 8;
 /// Calls that a run spends on finding refused rows by halving.
 const SPLIT_CALLS: u32 = 64;
 
@@ -134,10 +136,10 @@ impl Target {
                 (Auth::Login { request, read: wire::token }, vec![app_key.clone(), app_secret.clone()])
             }
             Settings::Http { token: Some(token), headers, .. } => {
-                let secrets = std::iter::once(token).chain(headers.values()).cloned().collect();
+                let secrets = std::iter::once(token).chain(secret_headers(headers)).cloned().collect();
                 (Auth::Fixed(token.clone()), secrets)
             }
-            Settings::Http { headers, .. } => (Auth::None, headers.values().cloned().collect()),
+            Settings::Http { headers, .. } => (Auth::None, secret_headers(headers).cloned().collect()),
         };
         let window = tokio::sync::Mutex::new(PerMinute::new(limit.requests_per_minute, []));
         let pace = Pace::PerMinute { window, reserve_ratio: limit.reserve_ratio };
@@ -225,6 +227,7 @@ impl Target {
                 }
                 Verdict::PartlyFailed { failed, said } => {
                     tracing::warn!(failed, rows, %said, "the target stored a batch only in part");
+                    let failed = failed.min(rows as u64);
                     (Happened::PartlyStored(rows), format!("{failed} of {rows} rows failed: {said}"))
                 }
                 Verdict::Refused(said) => (Happened::RowsRefused(rows), said),
@@ -402,12 +405,15 @@ impl Target {
                     let answer = self
                         .query(budget, &serde_json::json!({"page": page, "pageSize": QUERY_PAGE}))
                         .await?;
-                    let on_this_page = answer.rows.len();
+                    let (known, on_this_page) = (rows.len(), answer.rows.len());
                     read += on_this_page as u64;
                     self.keep(answer.rows, &mut rows);
                     on_page(read);
-                    let all = answer.total.map_or(on_this_page < QUERY_PAGE, |total| read >= total);
-                    if all || on_this_page == 0 {
+                    // A page without a new row is the last one, whatever the total promises; a short one need not be.
+                    if rows.len() == known
+                        || answer.total.is_some_and(|total| read >= total)
+                        || on_this_page == 0
+                    {
                         break;
                     }
                 }
@@ -440,6 +446,11 @@ pub fn holds(theirs: &Value, ours: &[u8]) -> bool {
         .ok()
         .and_then(|ours| serde_json::from_str::<&RawValue>(ours).ok())
         .is_some_and(|ours| wire::holds(theirs, ours))
+}
+
+/// Headers that may hold a key. Short ones ("true", "json") are words, which an answer may hold too.
+fn secret_headers(headers: &IndexMap<String, SecretString>) -> impl Iterator<Item = &SecretString> {
+    headers.values().filter(|value| exposed(value).len() >= SHORTEST_KEY)
 }
 
 fn accept(entries: Vec<Entry>, written: &mut Written) {

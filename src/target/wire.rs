@@ -17,6 +17,9 @@ pub const LOCKOUT: Duration = Duration::from_secs(300);
 /// A token without `expires_in` lasts this long (Qeasy's documentation).
 const TOKEN_LIFETIME: Duration = Duration::from_secs(7200);
 
+/// Stands for a count that is there and cannot be read.
+const UNREADABLE_COUNT: u64 = u64::MAX;
+
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -44,8 +47,18 @@ fn body_code(json: &Value) -> Option<i64> {
     code.as_i64().or_else(|| code.as_str()?.trim().parse().ok())
 }
 
+/// A code that is there and is no number says something, and hardly that all went well.
+fn strange_code(json: &Value) -> bool {
+    json.get("code").is_some_and(|code| !code.is_null()) && body_code(json).is_none()
+}
+
 fn failed_flag(json: &Value) -> bool {
-    json.get("success").and_then(Value::as_bool) == Some(false)
+    match json.get("success") {
+        Some(Value::Bool(success)) => !success,
+        Some(Value::String(word)) => word.eq_ignore_ascii_case("false") || word == "0",
+        Some(Value::Number(number)) => number.as_i64() == Some(0),
+        _ => false,
+    }
 }
 
 /// Reads Qeasy's token answer.
@@ -60,6 +73,10 @@ pub fn token(answer: &Answer, now_ms: u64) -> Result<Token, Problem> {
     };
     match body_code(&json) {
         Some(42901 | 40029) => return Err(throttled(answer, now_ms)),
+        // An outage at the login is no refusal, whatever its body calls itself.
+        _ if matches!(answer.status.as_u16(), 408 | 429 | 500..=599) => {
+            return Err(judge_status(answer, Side::Target, now_ms).unwrap_or_else(refused));
+        }
         Some(50000 | 50001) => {
             return Err(problem(
                 Happened::ServerError,
@@ -144,7 +161,7 @@ fn qeasy(answer: &Answer, now_ms: u64) -> Result<Result<Value, String>, Problem>
         ));
     };
     let code = body_code(&json);
-    if failed_flag(&json) || !matches!(code, None | Some(0 | 200)) {
+    if failed_flag(&json) || strange_code(&json) || !matches!(code, None | Some(0 | 200)) {
         let code = code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
         return Ok(Err(format!("{code}: {said}")));
     }
@@ -174,12 +191,15 @@ fn says_so(json: &Value) -> bool {
 }
 
 fn counted(json: &Value) -> Verdict {
-    let failed = json
-        .pointer("/content/failed")
-        .or_else(|| json.pointer("/data/failed"))
-        .or_else(|| json.get("failed"))
-        .and_then(Value::as_u64)
-        .unwrap_or(0);
+    let failed = ["/content/failed", "/data/failed", "/failed"].iter().find_map(|at| json.pointer(at));
+    let failed = match failed {
+        None | Some(Value::Null) => 0,
+        Some(Value::Array(rows)) => rows.len() as u64,
+        // Something failed, and how much is not to be read.
+        Some(other) => {
+            other.as_u64().or_else(|| other.as_str()?.trim().parse().ok()).unwrap_or(UNREADABLE_COUNT)
+        }
+    };
     if failed == 0 || Mutant::IgnoreFailed.lives() {
         return Verdict::Accepted;
     }
@@ -205,7 +225,7 @@ pub fn accepted(answer: &Answer, success: &IndexMap<String, Value>, now_ms: u64)
         let Ok(json) = parsed else {
             return if is_plain(answer) { Ok(Verdict::Accepted) } else { Err(not_json()) };
         };
-        if failed_flag(&json) || !matches!(body_code(&json), None | Some(0 | 200)) {
+        if failed_flag(&json) || strange_code(&json) || !matches!(body_code(&json), None | Some(0 | 200)) {
             return Ok(Verdict::Refused(said));
         }
         return Ok(counted(&json));
