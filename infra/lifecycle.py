@@ -309,8 +309,14 @@ def deploy(env, pipeline):
     given = [f'{name}="{value}"' for name, value in parameters.items()]
     run([sam, "build", "--template-file", INFRA / "template.yaml", "--config-file", SAMCONFIG, "--config-env", env,
          "--parameter-overrides", *given], env=path)
-    run([sam, "deploy", "--config-file", SAMCONFIG, "--config-env", env, "--region", section["region"],
-         "--parameter-overrides", *given], env=path)
+
+    def put_stack(*more):
+        run([sam, "deploy", "--config-file", SAMCONFIG, "--config-env", env, "--region", section["region"],
+             "--parameter-overrides", *given, *more], env=path)
+
+    # A schedule starts at once: the first time it waits until pipeline and credentials are there.
+    waits = not before and parameters.get("ScheduleState", "ENABLED") == "ENABLED"
+    put_stack(*(['ScheduleState="DISABLED"'] if waits else []))
 
     now = deployed(session, env, stack)
     put_pipeline(session, now["Store"], pipeline, fleet)
@@ -321,6 +327,11 @@ def deploy(env, pipeline):
             fill_secret(session, secret, values)
         else:
             say(f"the secret has no value yet: {', '.join(missing)} missing. Set {', '.join(needed)} and run make secret ENV={env}")
+            if waits:
+                say(f"the schedule is off until then: run make deploy ENV={env} again after it")
+                return 0
+    if waits:
+        put_stack()
     say(f"done. Look: CloudWatch dashboard {now['Dashboard']}. Try: make invoke ENV={env} EVENT=events/plan.json")
     return 0
 

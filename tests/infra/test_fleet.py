@@ -4,6 +4,7 @@ Lambda program behind it and the sandbox behind that."""
 import json
 import re
 import subprocess
+import time
 from datetime import timedelta
 
 import pytest
@@ -63,6 +64,15 @@ def test_a_connection_that_pauses_three_times_is_run_four_times_and_left_alone_f
         # The emulator's times are whole milliseconds.
         assert begin - end >= timedelta(seconds=told_seconds * WAIT_SCALE) - timedelta(milliseconds=2)
     assert fleet.troubled.holds_the_catalogue()
+
+
+def test_a_connection_that_somebody_else_is_running_is_waited_for(fleet):
+    holder = {"run_id": "of-somebody-else", "since": "2026-11-23T00:00:00Z", "expires_at_ms": int((time.time() + 4) * 1000)}
+    record = {"format": "okki-sync run", "version": 1, "holder": holder, "target_calls_ms": [], "target_blocked_until_ms": None}
+    fleet.cloud.s3.put_object(Bucket=BUCKET, Key="fleet/state/held.run", Body=json.dumps(record))
+    execution, children = fleet.run({"held.toml": fleet.well.pipeline("held")})
+    assert summary(execution)["succeeded"] == 1
+    assert any(event["type"] == "TaskFailed" for event in children["held.toml"][1]), "it was busy at first"
 
 
 def test_a_run_that_says_no_time_to_wait_for_is_taken_up_again(fleet):

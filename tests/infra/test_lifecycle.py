@@ -82,7 +82,7 @@ def secret_value(session, name="credentials"):
 
 def test_every_output_that_the_script_reads_is_one_of_the_template():
     text = (ROOT / "infra/lifecycle.py").read_text()
-    read = set(re.findall(r'(?:now|found|before|deployed\(session, env, stack\))(?:\[|\.get\()["\']([A-Z]\w+)', text))
+    read = set(re.findall(r'(?:now|found|before|deployed\(session, env, stack\))(?:\[|\.get\()["\']([A-Z]\w+)', text)) - {"StackStatus"}
     assert read >= {"Store", "Secret", "Function", "Connection", "Logs", "Dashboard"}
     assert read - {"Outputs"} <= set(source()["Outputs"]), read
     assert set(SMALL["Outputs"]) <= set(source()["Outputs"])
@@ -105,13 +105,13 @@ def test_an_environment_without_a_section_is_a_mistake_that_names_it(config):
 
 
 def test_the_first_deployment_asks_refuses_nonsense_and_keeps_the_answers(config, monkeypatch, capsys):
-    answers = iter(["Hongkong", "eu-west-1", "nobody", "ops@example.com", "rate(1 hours)", "cron(0 2 * * ? *)"])
+    answers = iter(["Hongkong", "eu-west-1", "nobody", "ops@example.com", "rate(1 hours)", "cron(0 2 * * ? *)", "1", "49"])
     monkeypatch.setattr("builtins.input", lambda question: next(answers))
     monkeypatch.setattr(lifecycle.sys.stdin, "isatty", lambda: True, raising=False)
     section = lifecycle.guide("prod", None)
     assert (section["region"], section["stack_name"]) == ("eu-west-1", "okki-sync-prod")
     assert lifecycle.overrides(section) == {
-        "ScheduleExpression": "cron(0 2 * * ? *)", "FreshnessHours": "3", "LogRetentionDays": "90", "AlarmEmail": "ops@example.com"}
+        "ScheduleExpression": "cron(0 2 * * ? *)", "FreshnessHours": "49", "LogRetentionDays": "90", "AlarmEmail": "ops@example.com"}
     assert next(answers, None) is None
     assert lifecycle.guide("prod", None) == section, "the second deployment asks nothing"
     assert "region" not in lifecycle.settings("dev")
@@ -141,6 +141,45 @@ def test_a_deployment_builds_deploys_puts_the_pipeline_and_fills_the_secret(stac
     assert secret_value(stack) == {name.lower(): value for name, value in QEASY.items()}
     printed = "".join(capsys.readouterr())
     assert "hunter2" not in printed + json.dumps(commands) and "qeasy_app_secret" in printed
+
+
+def first_deployment(monkeypatch):
+    """Deploys as if there were no stack before; answers the parameters of each `sam deploy`."""
+    given, real, calls = [], lifecycle.outputs, []
+
+    def run(command, **more):
+        if command[1] == "deploy":
+            given.append([str(part) for part in command])
+
+    def outputs(session, name):
+        calls.append(name)
+        return None if len(calls) == 1 else real(session, name)
+
+    monkeypatch.setattr(lifecycle, "run", run)
+    monkeypatch.setattr(lifecycle, "outputs", outputs)
+    monkeypatch.setattr(lifecycle, "can_reserve", lambda *more: True)
+    return given
+
+
+def test_the_first_deployment_starts_the_schedule_when_pipeline_and_credentials_are_there(stack, pipeline_file, unchecked, monkeypatch):
+    given = first_deployment(monkeypatch)
+    for name, value in QEASY.items():
+        monkeypatch.setenv(name, value)
+    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
+    assert ['ScheduleState="DISABLED"' in command for command in given] == [True, False]
+
+
+def test_the_first_deployment_without_credentials_leaves_the_schedule_off_and_says_so(stack, pipeline_file, unchecked, monkeypatch, capsys):
+    given = first_deployment(monkeypatch)
+    monkeypatch.setattr(lifecycle, "secret_is_filled", lambda session, secret: False)
+    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
+    assert len(given) == 1 and 'ScheduleState="DISABLED"' in given[0]
+    assert "the schedule is off until then" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("schedule, hours", [("rate(15 minutes)", 1), ("rate(1 hour)", 1), ("rate(2 days)", 48), ("cron(0 2 * * ? *)", None)])
+def test_the_hours_between_two_runs_are_known_of_a_rate_and_not_of_a_cron(schedule, hours):
+    assert lifecycle.hours_between_runs(schedule) == hours
 
 
 def test_a_deployment_leaves_a_secret_that_has_a_value_alone(stack, pipeline_file, unchecked, monkeypatch):
