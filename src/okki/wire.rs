@@ -378,3 +378,31 @@ fn inner<'de>(raw: &'de RawValue, path: &[String]) -> Option<Cow<'de, str>> {
     let object: indexmap::IndexMap<Cow<'de, str>, &'de RawValue> = serde_json::from_str(raw.get()).ok()?;
     object.get(key.as_str()).and_then(|raw| inner(raw, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn login(status: u16, body: &str) -> Problem {
+        let answer = Answer {
+            status: http::StatusCode::from_u16(status).unwrap(),
+            headers: http::HeaderMap::new(),
+            body: body.to_owned().into(),
+        };
+        token(&answer, 0).unwrap_err()
+    }
+
+    #[test]
+    fn an_outage_at_the_login_is_no_refusal() {
+        let gateway = r#"{"timestamp":1,"status":503,"error":"Service Unavailable"}"#;
+        assert_eq!(login(503, gateway).kind, Kind::Unavailable(Side::Source));
+        assert_eq!(login(429, r#"{"error":"too_many_requests"}"#).happened, Happened::Throttled(None));
+        assert_eq!(login(400, r#"{"error":"server_error"}"#).happened, Happened::ServerError);
+        let refused = login(400, r#"{"error":"invalid_client"}"#);
+        assert_eq!(
+            (refused.happened, refused.kind),
+            (Happened::Refused, Kind::CredentialsRefused(Side::Source))
+        );
+    }
+}

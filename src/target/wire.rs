@@ -332,3 +332,65 @@ fn same(a: &Value, b: &Value) -> bool {
         _ => a == b,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status: http::StatusCode::from_u16(status).unwrap(),
+            headers: http::HeaderMap::new(),
+            body: body.to_owned().into(),
+        }
+    }
+
+    #[test]
+    fn a_code_or_a_flag_that_is_there_and_strange_is_no_success() {
+        for body in [
+            r#"{"code":"A0400","message":"参数错误"}"#,
+            r#"{"code":"ERROR"}"#,
+            r#"{"code":[],"inserted":1}"#,
+            r#"{"success":"false"}"#,
+            r#"{"success":0,"inserted":1}"#,
+        ] {
+            let plain = accepted(&answer(200, body), &IndexMap::new(), 0).unwrap();
+            assert!(matches!(plain, Verdict::Refused(_)), "{body}: {plain:?}");
+            assert!(!matches!(stored(&answer(200, body), 0), Ok(Verdict::Accepted)), "{body}");
+        }
+        for body in
+            [r#"{"success":true,"code":0}"#, r#"{"success":true,"code":"200","content":{"inserted":1}}"#]
+        {
+            assert_eq!(stored(&answer(200, body), 0).unwrap(), Verdict::Accepted, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_count_of_failed_rows_is_read_in_every_form_and_never_taken_for_none() {
+        for (failed, count) in
+            [("0", 0), ("null", 0), ("\"0\"", 0), ("3", 3), ("\"3\"", 3), ("[\"a\",\"b\"]", 2)]
+        {
+            let body = format!(r#"{{"success":true,"code":0,"content":{{"inserted":1,"failed":{failed}}}}}"#);
+            let read = match stored(&answer(200, &body), 0).unwrap() {
+                Verdict::PartlyFailed { failed, .. } => failed,
+                _ => 0,
+            };
+            assert_eq!(read, count, "{body}");
+        }
+        let body = r#"{"success":true,"content":{"failed":{"some":1}}}"#;
+        assert!(matches!(stored(&answer(200, body), 0).unwrap(), Verdict::PartlyFailed { .. }));
+    }
+
+    #[test]
+    fn an_outage_at_the_login_is_no_refusal() {
+        let body = r#"{"code":503,"message":"down"}"#;
+        let problem = token(&answer(503, body), 0).unwrap_err();
+        assert_eq!(
+            (problem.happened, problem.kind),
+            (Happened::ServerError, Kind::Unavailable(Side::Target))
+        );
+        assert_eq!(token(&answer(429, "{}"), 0).unwrap_err().happened, Happened::Throttled(None));
+        assert_eq!(token(&answer(200, r#"{"code":40101}"#), 0).unwrap_err().happened, Happened::Refused);
+    }
+}

@@ -293,6 +293,41 @@ async fn a_change_whose_answer_was_never_seen_and_that_people_took_back_is_taken
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_whose_rows_lost_their_ids_deletes_nothing() {
+    let world = World::new(Options { groups: 8, ..small() }, qeasy("groups", ""));
+    world.sync_well().await;
+    let rows = format!("{:?}", world.rows());
+    world.sandbox.edit(|catalogue| catalogue.groups.iter_mut().for_each(|group| group.id = " ".to_owned()));
+    let outcome = world.sync().await;
+    assert_eq!(outcome.error.unwrap().kind, Kind::GuardRefused);
+    assert_eq!(format!("{:?}", world.rows()), rows);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_cannot_be_asked_for_changes_is_read_in_full() {
+    let sandbox = Sandbox::new(small(), Clock::pinned());
+    let source = before(sandbox.okki(), |_, uri| {
+        uri.contains("time_type=1").then(|| answer(r#"{"code":400,"message":"end_time is required"}"#))
+    });
+    let world = World::of(sandbox, Some(source), env(), qeasy("products", ""), Clock::pinned());
+    world.sync_well().await;
+    world.wind(3600).await;
+    world.sandbox.edit(|catalogue| catalogue.products[0].name.push('!'));
+    assert!(world.sync_well().await.report.source.full_read);
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_that_is_only_a_word_may_stand_in_the_answer_too() {
+    let world = World::new(
+        small(),
+        http("groups", "headers = { \"X-Upsert\" = \"true\" }\nsuccess = { \"/code\" = 0 }"),
+    );
+    world.sync_well().await;
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_success_that_says_neither_success_nor_a_count_is_not_believed() {
     let world = World::new(small(), qeasy("groups", ""));
     world.fault(Endpoint::QeasyStore, Fault::AccessDenied, ALWAYS, 0);
