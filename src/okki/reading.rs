@@ -243,7 +243,9 @@ impl<'a> Reading<'a> {
             Entry::Occupied(_) if self.id_check => {
                 self.unique = false;
                 // Should the first one be marked as deleted: this one is there all the same.
-                self.held_products.push(id.clone());
+                if !row.deleted {
+                    self.held_products.push(id.clone());
+                }
                 let reason = format!("product_id {id} is repeated; the first row stays");
                 let raw = page.raw(at);
                 self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
