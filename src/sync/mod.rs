@@ -155,11 +155,20 @@ impl<'a> Run<'a> {
 
 impl Run<'_> {
     async fn sync(&mut self, budget: &Budget) -> Result<()> {
+        self.under_lease(budget, async |run, budget, lease| run.sync_under_lease(budget, lease).await).await
+    }
+
+    /// Works under the connection's lease, and gives it back whatever the end.
+    async fn under_lease<T>(
+        &mut self,
+        budget: &Budget,
+        work: impl AsyncFnOnce(&mut Self, &Budget, &Lease) -> Result<T>,
+    ) -> Result<T> {
         let lease = self.take_lease().await?;
         let budget = budget.under(&lease);
         let done = tokio::select! {
             biased;
-            done = self.sync_under_lease(&budget, &lease) => done,
+            done = work(self, &budget, &lease) => done,
             lost = lease.keep() => Err(lost),
         };
         self.give_lease_back(&lease, &done).await;
@@ -184,15 +193,7 @@ impl Run<'_> {
 
     /// Reading back calls the target, so it takes its turn under the lease like a sync; it keeps nothing else.
     async fn verify(&mut self, budget: &Budget) -> Result<()> {
-        let lease = self.take_lease().await?;
-        let budget = budget.under(&lease);
-        let done = tokio::select! {
-            biased;
-            done = self.verify_under_lease(&budget, &lease) => done,
-            lost = lease.keep() => Err(lost),
-        };
-        self.give_lease_back(&lease, &done).await;
-        done
+        self.under_lease(budget, async |run, budget, lease| run.verify_under_lease(budget, lease).await).await
     }
 
     async fn verify_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {

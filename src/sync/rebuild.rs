@@ -28,15 +28,10 @@ pub struct Rebuilt {
 impl Run<'_> {
     /// Rebuilds under the lease.
     pub(super) async fn rebuild(&mut self, budget: &Budget, own_extra: bool) -> Result<Rebuilt> {
-        let lease = self.take_lease().await?;
-        let budget = budget.under(&lease);
-        let done = tokio::select! {
-            biased;
-            done = self.rebuild_under_lease(&budget, &lease, own_extra) => done,
-            lost = lease.keep() => Err(lost),
-        };
-        self.give_lease_back(&lease, &done).await;
-        done
+        self.under_lease(budget, async |run, budget, lease| {
+            run.rebuild_under_lease(budget, lease, own_extra).await
+        })
+        .await
     }
 
     async fn rebuild_under_lease(
