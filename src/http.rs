@@ -268,6 +268,11 @@ pub fn at(base: &Url, path: &str) -> Url {
     url
 }
 
+/// A host's name in what is stored: this machine is one name, since a local server changes its port.
+pub fn stored_host(url: &Url) -> &str {
+    if is_loopback(url) { "local" } else { url.host_str().unwrap_or_default() }
+}
+
 /// Whether a host is this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {

@@ -95,7 +95,7 @@ impl Lease {
     /// Takes the lease for a run, or says who holds it since when.
     pub async fn take(store: &Store, connection: &str, run_id: &str, clock: Clock) -> Result<Self> {
         let Some(lock) = store.lock_run(connection)? else {
-            let holder = record(store, connection).await.ok().and_then(|record| record.holder);
+            let holder = holder_of(store, connection).await;
             return Err(busy(connection, holder.as_ref(), "it ends with its process"));
         };
         let (mut record, version) = load(store, connection).await?;
@@ -122,7 +122,7 @@ impl Lease {
         let taken = lease.write(&mut *lease.held.lock().await).await;
         match taken {
             Err(error) if error.kind == Kind::StateConflict => {
-                let holder = record_of(&lease).await;
+                let holder = holder_of(store, connection).await;
                 Err(busy(connection, holder.as_ref(), "it took the lease at this moment"))
             }
             other => other.map(|()| lease),
@@ -230,8 +230,9 @@ impl Lease {
     }
 }
 
-async fn record_of(lease: &Lease) -> Option<Holder> {
-    record(&lease.store, &lease.connection).await.ok().and_then(|record| record.holder)
+/// Who holds the lease, for a message: a record that cannot be read names nobody.
+async fn holder_of(store: &Store, connection: &str) -> Option<Holder> {
+    record(store, connection).await.ok().and_then(|record| record.holder)
 }
 
 fn expiry(clock: Clock) -> u64 {

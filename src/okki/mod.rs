@@ -102,8 +102,7 @@ impl Okki {
     /// What a cache depends on: the fields that the pipeline names, and the source.
     pub fn cache_key(&self, map: &RowMap) -> String {
         let Settings { base_url, id_check, .. } = &self.settings;
-        let host =
-            if crate::http::is_loopback(base_url) { "local" } else { base_url.host_str().unwrap_or("") };
+        let host = crate::http::stored_host(base_url);
         format!("{} {host}{} {id_check}", map.fingerprint(), base_url.path())
     }
 

@@ -78,7 +78,6 @@ pub struct Reading<'a> {
     pub held_products: Vec<RecordId>,
     pub deleted: u64,
     pub rows_seen: u64,
-    pub without_id: u64,
     pub signature: u64,
     pub total: Option<u64>,
     pub total_moved: Option<(u64, u64)>,
@@ -160,7 +159,6 @@ impl<'a> Reading<'a> {
             held_products: Vec::new(),
             deleted: 0,
             rows_seen: 0,
-            without_id: 0,
             signature: 0,
             total: None,
             total_moved: None,
@@ -232,7 +230,7 @@ impl<'a> Reading<'a> {
         self.rows_seen += 1;
         self.fresh += 1;
         let Some(id) = &row.id else {
-            (self.without_id, self.distinct) = (self.without_id + 1, self.distinct + 1);
+            self.distinct += 1;
             self.unique = false;
             let why = row.unreadable.clone().unwrap_or_else(|| "product_id is missing or blank".to_owned());
             self.rejected.push(Rejected::new(RowKind::Product, None, why, &page.raw(at)));

@@ -16,7 +16,7 @@ use crate::budget::Budget;
 use crate::client::{Auth, Call, Client, Pace, exposed};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
-use crate::http::{Answer, Request, Wire, at};
+use crate::http::{Answer, Request, Wire, at, stored_host};
 use crate::model::{Rejected, RowKind};
 use crate::mutants::Mutant;
 use crate::pace::PerMinute;
@@ -157,16 +157,11 @@ impl Target {
 
     /// Names the target in the state, without its address on this machine (a local one changes its port).
     pub fn identity(&self) -> String {
-        let host = |url: &Url| {
-            if crate::http::is_loopback(url) {
-                "local".to_owned()
-            } else {
-                url.host_str().unwrap_or_default().to_owned()
-            }
-        };
         match &self.settings {
-            Settings::Qeasy { base_url, scheme_id, .. } => format!("qeasy {} {scheme_id}", host(base_url)),
-            Settings::Http { url, .. } => format!("http {} {}", host(url), url.path()),
+            Settings::Qeasy { base_url, scheme_id, .. } => {
+                format!("qeasy {} {scheme_id}", stored_host(base_url))
+            }
+            Settings::Http { url, .. } => format!("http {} {}", stored_host(url), url.path()),
         }
     }
 

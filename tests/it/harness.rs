@@ -15,7 +15,7 @@ use okki_sync::http::Wire;
 use okki_sync::report::{Mode, Status};
 use okki_sync::sandbox::catalogue::{Catalogue, Group, Product};
 use okki_sync::sandbox::faults::{Endpoint, Fault, Kind};
-use okki_sync::sandbox::{Options, Sandbox};
+use okki_sync::sandbox::{Credentials, Options, Sandbox};
 use okki_sync::store::Store;
 use okki_sync::sync::{Outcome, Progress, Request};
 use serde_json::value::RawValue;
@@ -101,9 +101,12 @@ pub fn small() -> Options {
 }
 
 pub fn env() -> Env {
-    let known = Sandbox::credentials();
+    env_with(Sandbox::credentials()).with("OKKI_SYNC_STORE", "memory:")
+}
+
+/// The environment of a program that knows these credentials; nobody listens at its addresses.
+pub fn env_with(known: Credentials) -> Env {
     Env::of([
-        ("OKKI_SYNC_STORE", "memory:".to_owned()),
         ("OKKI_BASE_URL", "http://127.0.0.1:1".to_owned()),
         ("TARGET_BASE_URL", "http://127.0.0.1:1".to_owned()),
         ("OKKI_CLIENT_ID", known.okki_client_id),

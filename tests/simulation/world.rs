@@ -10,7 +10,6 @@ use axum::Router;
 use fastrand::Rng;
 use okki_sync::app::{App, PipelineFrom, Wires};
 use okki_sync::clock::Clock;
-use okki_sync::config::Env;
 use okki_sync::http::Wire;
 use okki_sync::report::Mode;
 use okki_sync::sandbox::catalogue::Catalogue;
@@ -255,17 +254,7 @@ fn process(
     number: u32,
     now_ms: u64,
 ) -> Process {
-    let known = sandbox.current_credentials();
-    let env = Env::of([
-        ("OKKI_BASE_URL", "http://127.0.0.1:1".to_owned()),
-        ("TARGET_BASE_URL", "http://127.0.0.1:1".to_owned()),
-        ("OKKI_CLIENT_ID", known.okki_client_id),
-        ("OKKI_CLIENT_SECRET", known.okki_client_secret),
-        ("QEASY_APP_KEY", known.qeasy_app_key),
-        ("QEASY_APP_SECRET", known.qeasy_app_secret),
-        ("QEASY_SCHEME_ID", known.scheme_id),
-        ("TARGET_TOKEN", known.target_token),
-    ]);
+    let env = crate::harness::env_with(sandbox.current_credentials());
     let seen = {
         let (sandbox, ever) = (sandbox.clone(), Arc::clone(ever));
         move || note(&ever, &sandbox, shape)
