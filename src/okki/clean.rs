@@ -1,20 +1,21 @@
 //! Cleaning: which rows of the source can go through, and why the others cannot. Pure.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::model::{Group, Rejected, RowKind};
 
 /// A group as the source sent it.
 #[derive(Debug, Clone)]
-pub struct SourceGroup {
+pub struct SourceGroup<'a> {
     /// Its id; none if missing or blank.
-    pub id: Option<String>,
+    pub id: Option<Cow<'a, str>>,
     /// Its display name; none if missing or blank.
-    pub name: Option<String>,
+    pub name: Option<Cow<'a, str>>,
     /// `parent_id`; none or `0` for a root (unless a group 0 exists).
-    pub parent: Option<String>,
+    pub parent: Option<Cow<'a, str>>,
     /// The row.
-    pub raw: String,
+    pub raw: &'a str,
 }
 
 /// The clean tree.
@@ -28,7 +29,7 @@ pub struct Tree {
 
 /// Sorts groups into a tree. Offenders: no id, no name, a repeated id (the first stays; without `id_check` the
 /// last), a parent that does not exist, a cycle, and whatever hangs below an offender.
-pub fn tree(source: &[SourceGroup], id_check: bool) -> Tree {
+pub fn tree(source: &[SourceGroup<'_>], id_check: bool) -> Tree {
     let mut out = Tree::default();
     let by_id = unique(source, id_check, &mut out.rejected);
 
@@ -52,11 +53,11 @@ pub fn tree(source: &[SourceGroup], id_check: bool) -> Tree {
         let (Some(id), Some(name)) = (&group.id, &group.name) else { continue };
         let above = parent.and_then(|index| out.groups.get(index)).map(|(_, group)| group);
         let placed_group = Group {
-            id: id.as_str().into(),
-            name: name.clone(),
+            id: id.as_ref().into(),
+            name: name.clone().into_owned(),
             parent,
             layer: above.map_or(1, |parent| parent.layer + 1),
-            path: above.map_or_else(|| name.clone(), |parent| format!("{}/{name}", parent.path)),
+            path: above.map_or_else(|| name.clone().into_owned(), |parent| format!("{}/{name}", parent.path)),
         };
         out.groups.push((at, placed_group));
         if let Some(mark) = placed.get_mut(at) {
@@ -64,7 +65,7 @@ pub fn tree(source: &[SourceGroup], id_check: bool) -> Tree {
         }
         let index = out.groups.len() - 1;
         stack
-            .extend(children.get(id.as_str()).into_iter().flatten().rev().map(|&child| (child, Some(index))));
+            .extend(children.get(id.as_ref()).into_iter().flatten().rev().map(|&child| (child, Some(index))));
     }
     reject_unplaced(source, &by_id, &placed, &mut out.rejected);
     out
@@ -76,7 +77,7 @@ enum Parent<'a> {
     Missing(&'a str),
 }
 
-fn parent_of<'a>(group: &'a SourceGroup, by_id: &HashMap<&'a str, usize>) -> Parent<'a> {
+fn parent_of<'a>(group: &'a SourceGroup<'_>, by_id: &HashMap<&'a str, usize>) -> Parent<'a> {
     match group.parent.as_deref() {
         None => Parent::Root,
         // Id 0 is legitimate somewhere in OKKI: it is the root only where no group has it, or for that group itself.
@@ -87,7 +88,7 @@ fn parent_of<'a>(group: &'a SourceGroup, by_id: &HashMap<&'a str, usize>) -> Par
 }
 
 fn unique<'a>(
-    source: &'a [SourceGroup],
+    source: &'a [SourceGroup<'_>],
     id_check: bool,
     rejected: &mut Vec<Rejected>,
 ) -> HashMap<&'a str, usize> {
@@ -114,7 +115,7 @@ fn unique<'a>(
 
 /// What no root reaches sits in a cycle, or hangs below a cycle or another offender.
 fn reject_unplaced(
-    source: &[SourceGroup],
+    source: &[SourceGroup<'_>],
     by_id: &HashMap<&str, usize>,
     placed: &[bool],
     rejected: &mut Vec<Rejected>,
@@ -133,7 +134,7 @@ fn reject_unplaced(
     }
 }
 
-fn in_cycle(source: &[SourceGroup], by_id: &HashMap<&str, usize>, start: usize) -> bool {
+fn in_cycle(source: &[SourceGroup<'_>], by_id: &HashMap<&str, usize>, start: usize) -> bool {
     let mut at = start;
     for _ in 0..source.len() {
         let parent =
@@ -147,22 +148,17 @@ fn in_cycle(source: &[SourceGroup], by_id: &HashMap<&str, usize>, start: usize) 
     false
 }
 
-fn reject(rejected: &mut Vec<Rejected>, group: &SourceGroup, reason: String) {
-    rejected.push(Rejected::new(RowKind::Group, group.id.clone(), reason, &group.raw));
+fn reject(rejected: &mut Vec<Rejected>, group: &SourceGroup<'_>, reason: String) {
+    rejected.push(Rejected::new(RowKind::Group, group.id.as_deref().map(str::to_owned), reason, group.raw));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn group(id: &str, name: &str, parent: &str) -> SourceGroup {
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        SourceGroup {
-            id: some(id),
-            name: some(name),
-            parent: some(parent),
-            raw: format!("{{\"id\":\"{id}\"}}"),
-        }
+    fn group<'a>(id: &'a str, name: &'a str, parent: &'a str) -> SourceGroup<'a> {
+        let some = |text: &'a str| (!text.is_empty()).then_some(Cow::Borrowed(text));
+        SourceGroup { id: some(id), name: some(name), parent: some(parent), raw: "{}" }
     }
 
     fn ids(tree: &Tree) -> Vec<&str> {

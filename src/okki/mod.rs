@@ -8,6 +8,7 @@ pub mod cache;
 mod clean;
 mod page;
 mod reading;
+mod walk;
 mod wire;
 
 use std::ops::ControlFlow;
@@ -154,9 +155,7 @@ impl Okki {
 
     async fn read_once(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Attempt> {
         let answer = self.groups_answer(budget).await?;
-        let began = wire::server_time(&answer.body);
-        let data = wire::data(&answer, 0).map_err(as_error)?;
-        let rows = wire::groups(data).map_err(as_error)?;
+        let wire::GroupList { rows, now: began } = wire::groups(&answer, 0).map_err(as_error)?;
         let mut reading = Reading::new(&self.settings, map, &rows);
         if map.uses_products() {
             if reading.embedded.is_empty() {
@@ -180,10 +179,7 @@ impl Okki {
                 budget,
                 Call::new("groups"),
                 |token| bearer(Request::get(url.clone()), token),
-                |answer, now_ms| {
-                    let data = wire::data(answer, now_ms)?;
-                    wire::groups(data).map(|_| answer.clone())
-                },
+                |answer, now_ms| wire::groups(answer, now_ms).map(|_| answer.clone()),
             )
             .await
     }
@@ -291,8 +287,8 @@ impl Okki {
     ) -> Result<Option<Catalogue>> {
         let Some(since) = cache.changes_since() else { return Ok(None) };
         let answer = self.groups_answer(budget).await?;
-        let Some(began) = wire::server_time(&answer.body) else { return Ok(None) };
-        let rows = wire::groups(wire::data(&answer, 0).map_err(as_error)?).map_err(as_error)?;
+        let wire::GroupList { rows, now } = wire::groups(&answer, 0).map_err(as_error)?;
+        let Some(began) = now else { return Ok(None) };
         for _ in 0..CHANGE_READS {
             let mut reading = Reading::new(&self.settings, map, &rows);
             if !reading.embedded.is_empty() {
@@ -366,11 +362,10 @@ fn read_file(url: &Url) -> Result<Answer> {
 #[cfg(fuzzing)]
 pub fn fuzz(answer: &Answer) {
     let _ = wire::token(answer, 0);
-    let _ = wire::server_time(&answer.body);
     let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
     let _ = ProductPage::of_answer(answer, 0, product_reader(&columns));
-    if let Ok(data) = wire::data(answer, 0) {
+    if let Ok(groups) = wire::groups(answer, 0) {
         let reader = product_reader(&columns);
-        wire::groups(data).into_iter().flatten().for_each(|row| drop(reader.read(row)));
+        groups.rows.into_iter().for_each(|row| drop(reader.read(row)));
     }
 }

@@ -3,16 +3,15 @@
 //! The one pass reads a page as it should be. Whatever is not so (a failing code, a row that is no object, other
 //! JSON) is left to the patient reading of `wire.rs`, which says what is wrong and keeps the other rows.
 
-use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use compact_str::CompactString;
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::wire::{self, Int, Key, Row, RowReader};
+use super::walk::Walk;
+use super::wire::{self, Row, RowReader};
 use crate::client::Problem;
 use crate::http::Answer;
 use crate::model::{Table, TableFull};
@@ -73,7 +72,7 @@ impl ProductPage {
             text: Text::Rows(raw.iter().map(|raw| raw.get().to_owned()).collect()),
         };
         for raw in raw {
-            match reader.read(raw) {
+            match reader.read(raw.get()) {
                 Ok(row) => {
                     // A page is far below the table's 4 GiB.
                     let _ = page.take(&row);
@@ -98,8 +97,13 @@ impl ProductPage {
         self.cells.parts().0.len()
     }
 
+    fn take_list<'a>(&mut self, walk: &mut Walk<'a>, reader: RowReader<'_>) -> Option<()> {
+        let mut rows = reader.rows();
+        walk.list(|walk| self.take(rows.read(walk)?).ok())
+    }
+
     fn take(&mut self, row: &Row<'_>) -> Result<(), TableFull> {
-        self.cells.push(row.cells.iter().map(|cell| cell.as_deref().unwrap_or("")))?;
+        self.cells.push(row.cells.iter().copied())?;
         self.rows.push(ProductRow {
             id: row.id.as_deref().map(CompactString::from),
             named: row.name.is_some(),
@@ -124,143 +128,37 @@ impl ProductPage {
 }
 
 fn in_one_pass(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
-    let text = std::str::from_utf8(body).ok()?;
     let mut page = ProductPage {
         total: 0,
         rows: Vec::new(),
         cells: Table::new(reader.columns.len()),
         text: Text::Page(body.clone(), OnceLock::new()),
     };
-    let mut found = Found::default();
-    let mut json = serde_json::Deserializer::from_str(text);
-    let pass = Envelope { page: &mut page, found: &mut found, reader };
-    pass.deserialize(&mut json).ok()?;
-    json.end().ok()?;
-    page.total = found.total_item.or(found.count)?;
-    (found.is_success && found.rows).then_some(page)
-}
-
-struct Found {
-    is_success: bool,
-    rows: bool,
-    count: Option<u64>,
-    total_item: Option<u64>,
-}
-
-impl Default for Found {
-    fn default() -> Self {
-        Self { is_success: true, rows: false, count: None, total_item: None }
-    }
-}
-
-/// `{"code", "message", "now", "data"}`
-struct Envelope<'p, 'm> {
-    page: &'p mut ProductPage,
-    found: &'p mut Found,
-    reader: RowReader<'m>,
-}
-
-impl<'de> DeserializeSeed<'de> for Envelope<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Envelope<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an envelope")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { page, found, reader } = self;
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-            match &*key {
-                "code" => {
-                    let code: Option<Int<'de>> = map.next_value()?;
-                    found.is_success &= code.is_none_or(|code| matches!(code.value(), Some(200 | 0)));
-                }
-                "data" => map.next_value_seed(Data { page: &mut *page, found: &mut *found, reader })?,
-                // Not this answer: the patient reading knows what they mean.
-                "error" | "productGroups" => found.is_success = false,
-                _ => drop(map.next_value::<IgnoredAny>()?),
+    let (mut count, mut total_item, mut found_rows) = (None, None, false);
+    let mut walk = Walk::new(std::str::from_utf8(body).ok()?);
+    walk.object(|walk, key| match key {
+        "\"code\"" => wire::is_success(walk.value()?).then_some(()),
+        "\"data\"" => walk.object(|walk, key| match key {
+            "\"count\"" => whole(walk.value()?).map(|total| count = total),
+            "\"totalItem\"" => whole(walk.value()?).map(|total| total_item = total),
+            "\"list\"" if !found_rows => {
+                found_rows = true;
+                page.take_list(walk, reader)
             }
-            if !found.is_success {
-                return Err(de::Error::custom("not a page as it should be"));
-            }
-        }
-        Ok(())
-    }
+            _ => wire::step_over(walk, key),
+        }),
+        _ => wire::step_over(walk, key),
+    })?;
+    walk.end()?;
+    page.total = total_item.or(count)?;
+    found_rows.then_some(page)
 }
 
-/// `{"count" or "totalItem", "list"}`
-struct Data<'p, 'm> {
-    page: &'p mut ProductPage,
-    found: &'p mut Found,
-    reader: RowReader<'m>,
-}
-
-impl<'de> DeserializeSeed<'de> for Data<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Data<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a page")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { page, found, reader } = self;
-        let whole = |number: Option<Int<'de>>| number?.value().and_then(|n| u64::try_from(n).ok());
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-            match &*key {
-                "count" => found.count = whole(map.next_value()?),
-                "totalItem" => found.total_item = whole(map.next_value()?),
-                "list" if !found.rows => {
-                    map.next_value_seed(Rows { page: &mut *page, reader })?;
-                    found.rows = true;
-                }
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Rows<'p, 'm> {
-    page: &'p mut ProductPage,
-    reader: RowReader<'m>,
-}
-
-impl<'de> DeserializeSeed<'de> for Rows<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Rows<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("rows")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
-        while let Some(row) = rows.next_element_seed(self.reader)? {
-            self.page.take(&row).map_err(de::Error::custom)?;
-        }
-        Ok(())
+/// A whole number, perhaps as a string; null is none. Anything else is not as it should be.
+fn whole(raw: &str) -> Option<Option<u64>> {
+    match raw {
+        "null" => Some(None),
+        _ => raw.trim_matches('"').parse().ok().map(Some),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::cache::{self, Cache, CachedRow};
 use super::clean::{self, SourceGroup};
 use super::page::{ProductPage, ProductRow};
-use super::wire::RowReader;
+use super::wire::{Row, RowReader};
 use super::{Settings, product_reader};
 use crate::error::{Error, Kind, Result, Side};
 use crate::model::{
@@ -90,7 +90,7 @@ pub struct Reading<'a> {
     pub fresh: u64,
     /// Whether each row has an id of its own: only then can changes be merged into the table.
     pub unique: bool,
-    pub embedded: Vec<(RecordId, &'a RawValue)>,
+    pub embedded: Vec<(RecordId, &'a str)>,
     pub cleaned_in: Duration,
 }
 
@@ -102,7 +102,7 @@ fn full_table(full: TableFull) -> Error {
 const GONE: u32 = u32::MAX;
 
 impl<'a> Reading<'a> {
-    pub fn new(settings: &'a Settings, map: &'a RowMap, rows: &[&'a RawValue]) -> Self {
+    pub fn new(settings: &'a Settings, map: &'a RowMap, rows: &[&'a str]) -> Self {
         let started = Instant::now();
         let id = crate::transform::canonical_group_key(&settings.id);
         let name = crate::transform::canonical_group_key(&settings.number);
@@ -115,17 +115,13 @@ impl<'a> Reading<'a> {
             match reader.read(raw) {
                 Ok(row) => {
                     if let (Some(id), Some(products)) = (&row.id, row.products) {
-                        embedded.push((RecordId::from(id.as_str()), products));
+                        embedded.push((RecordId::from(id.as_ref()), products));
                     }
-                    source.push(SourceGroup {
-                        id: row.id,
-                        name: row.name,
-                        parent: row.parent,
-                        raw: raw.get().to_owned(),
-                    });
+                    let Row { id, name, parent, .. } = row;
+                    source.push(SourceGroup { id, name, parent, raw });
                     cells.push(row.cells);
                 }
-                Err(why) => rejected.push(Rejected::new(RowKind::Group, None, why, raw.get())),
+                Err(why) => rejected.push(Rejected::new(RowKind::Group, None, why, raw)),
             }
         }
         let tree = clean::tree(&source, settings.id_check);
@@ -135,7 +131,7 @@ impl<'a> Reading<'a> {
         for (at, group) in tree.groups {
             // 5,000 groups are far below the table's 4 GiB; a full table shows itself with the products.
             let row = cells.get(at).map_or(&[][..], Vec::as_slice);
-            let _ = group_cells.push(row.iter().map(|cell| cell.as_deref().unwrap_or("")));
+            let _ = group_cells.push(row.iter().copied());
             groups.push(group);
         }
         let group_of =
@@ -201,7 +197,7 @@ impl<'a> Reading<'a> {
     /// The document's sample: each group brings its own products.
     pub fn take_embedded(&mut self) -> Result<()> {
         for (group, list) in std::mem::take(&mut self.embedded) {
-            let rows: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| {
+            let rows: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| {
                 Error::new(
                     Kind::BadAnswer(Side::Source),
                     format!("source: products of group {group} are not a list"),

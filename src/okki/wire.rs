@@ -1,14 +1,13 @@
 //! OKKI's wire format: envelope, token, groups and product pages, in every reading that was seen.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::walk::Walk;
 use crate::client::{Problem, Token, judge_status, said};
 use crate::error::{Kind, Side};
 use crate::http::Answer;
@@ -61,8 +60,8 @@ pub fn token(answer: &Answer, now_ms: u64) -> Result<Token, Problem> {
     }
 }
 
-/// The `now` of an answer: the server's own time, Beijing, as it says it.
-pub fn server_time(body: &[u8]) -> Option<String> {
+/// The `now` of an answer.
+fn server_time(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Timed {
         now: Option<String>,
@@ -242,8 +241,22 @@ fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
     serde_json::from_slice::<Page<'_>>(body).map(|page| page.data.list).unwrap_or_default()
 }
 
-/// Reads the flat array of groups out of `data`.
-pub fn groups(data: &RawValue) -> Result<Vec<&RawValue>, Problem> {
+/// What the groups call answered.
+pub struct GroupList<'a> {
+    /// The rows as they came.
+    pub rows: Vec<&'a str>,
+    /// The server's own time, Beijing, as it says it.
+    pub now: Option<String>,
+}
+
+/// Reads the flat array of groups out of an answer.
+pub fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList<'_>, Problem> {
+    if answer.status.is_success()
+        && let Some(list) = plain_groups(&answer.body)
+    {
+        return Ok(list);
+    }
+    let data = data(answer, now_ms)?;
     let array = serde_json::from_str(data.get());
     // Sibling endpoints wrap their array as data.list.
     #[derive(Deserialize)]
@@ -251,31 +264,63 @@ pub fn groups(data: &RawValue) -> Result<Vec<&RawValue>, Problem> {
         #[serde(borrow)]
         list: Vec<&'a RawValue>,
     }
-    array
+    let rows: Vec<&RawValue> = array
         .or_else(|_| serde_json::from_str(data.get()).map(|wrapped: Wrapped<'_>| wrapped.list))
-        .map_err(|_| not_okki(b"", "groups that are not a list"))
+        .map_err(|_| not_okki(b"", "groups that are not a list"))?;
+    Ok(GroupList { rows: rows.into_iter().map(RawValue::get).collect(), now: server_time(&answer.body) })
+}
+
+/// `{"code", "message", "now", "data": [ … ]}` as it should be.
+fn plain_groups(body: &[u8]) -> Option<GroupList<'_>> {
+    let mut walk = Walk::new(std::str::from_utf8(body).ok()?);
+    let (mut rows, mut now) = (None, None);
+    walk.object(|walk, key| match key {
+        "\"code\"" => is_success(walk.value()?).then_some(()),
+        "\"now\"" => {
+            now = scalar(walk.value()?).map(Cow::into_owned);
+            Some(())
+        }
+        "\"data\"" => {
+            let mut list = Vec::new();
+            walk.list(|walk| walk.value().map(|row| list.push(row)))?;
+            rows = Some(list);
+            Some(())
+        }
+        _ => step_over(walk, key),
+    })?;
+    walk.end()?;
+    Some(GroupList { rows: rows?, now })
+}
+
+/// A body code that means success (or that is not there).
+pub fn is_success(code: &str) -> bool {
+    matches!(code, "200" | "0" | "\"200\"" | "\"0\"" | "null")
+}
+
+/// Steps over a member of an envelope that is of no use; what may mean something else is left to [`data`].
+pub fn step_over<'a>(walk: &mut Walk<'a>, key: &'a str) -> Option<()> {
+    if key.contains('\\') || matches!(key, "\"error\"" | "\"productGroups\"") {
+        return None;
+    }
+    walk.value().map(drop)
 }
 
 /// The fields of one row that every row needs, and the cells that the pipeline names.
 #[derive(Debug, Default)]
 pub struct Row<'a> {
     /// `id` or `product_id`; none if missing or blank.
-    pub id: Option<String>,
+    pub id: Option<Cow<'a, str>>,
     /// The display name, none if missing or blank.
-    pub name: Option<String>,
+    pub name: Option<Cow<'a, str>>,
     /// `parent_id` of a group, `group_id` of a product.
-    pub parent: Option<String>,
+    pub parent: Option<Cow<'a, str>>,
     /// `enable_flag` is 0.
     pub deleted: bool,
     /// A group's own list of products (the document's sample has it; OKKI does not).
-    pub products: Option<&'a RawValue>,
-    /// Raw JSON by column; none where the source sent nothing.
-    pub cells: Vec<Option<Cow<'a, str>>>,
+    pub products: Option<&'a str>,
+    /// Raw JSON by column; empty where the source sent nothing.
+    pub cells: Vec<&'a str>,
 }
-
-/// A key that is borrowed where it can be: serde copies a plain `Cow`.
-#[derive(Deserialize)]
-pub struct Key<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// How to read a row.
 #[derive(Clone, Copy)]
@@ -294,89 +339,155 @@ pub struct RowReader<'m> {
 
 impl<'m> RowReader<'m> {
     /// Reads one row; an error says why it is none.
-    pub fn read<'a>(&self, raw: &'a RawValue) -> Result<Row<'a>, String> {
-        let mut json = serde_json::Deserializer::from_str(raw.get());
-        self.deserialize(&mut json)
-            .map_err(|error| format!("is not a JSON object with readable fields ({error})"))
+    pub fn read<'a>(self, raw: &'a str) -> Result<Row<'a>, String> {
+        let mut rows = self.rows();
+        match rows.read(&mut Walk::new(raw)) {
+            Some(_) => Ok(rows.row),
+            None => Err("is not a JSON object with readable fields".to_owned()),
+        }
+    }
+
+    /// Reads rows that stand in one text.
+    pub fn rows<'a>(self) -> Rows<'m, 'a> {
+        Rows { reader: self, keys: Vec::new(), row: Row::default() }
+    }
+
+    fn uses(&self, key: &str) -> Option<Uses<'m>> {
+        let key = if self.product { canonical_product_key(key) } else { canonical_group_key(key) };
+        let uses = Uses {
+            id: key == self.id,
+            name: key == self.name,
+            parent: key == self.parent,
+            deleted: self.product && key == "enable_flag",
+            products: !self.product && key == "products",
+            columns: self.columns.starting_with(key).collect(),
+        };
+        let needed = uses.id || uses.name || uses.parent || uses.deleted || uses.products;
+        (needed || !uses.columns.is_empty()).then_some(uses)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for RowReader<'_> {
-    type Value = Row<'de>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Row<'de>, D::Error> {
-        json.deserialize_map(self)
-    }
+/// Reads the rows of one text, whose keys stand in the same order in all of them, most often.
+pub struct Rows<'m, 'a> {
+    reader: RowReader<'m>,
+    /// Keys as they stand, with their quotes, in the order of the first row.
+    keys: Vec<(&'a str, Option<Uses<'m>>)>,
+    row: Row<'a>,
 }
 
-impl<'de> Visitor<'de> for RowReader<'_> {
-    type Value = Row<'de>;
+/// What the value of a key is good for.
+struct Uses<'m> {
+    id: bool,
+    name: bool,
+    parent: bool,
+    deleted: bool,
+    products: bool,
+    columns: Vec<(usize, &'m [String])>,
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row<'de>, A::Error> {
-        let mut row = Row { cells: vec![None; self.columns.len()], ..Row::default() };
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-            let key = if self.product { canonical_product_key(&key) } else { canonical_group_key(&key) };
-            let needed = key == self.id
-                || key == self.name
-                || key == self.parent
-                || key == if self.product { "enable_flag" } else { "products" };
-            if !needed && self.columns.starting_with(key).next().is_none() {
-                map.next_value::<IgnoredAny>()?;
-                continue;
+impl<'a> Rows<'_, 'a> {
+    /// Reads the row that comes next; none if it is not an object.
+    pub fn read(&mut self, walk: &mut Walk<'a>) -> Option<&Row<'a>> {
+        let mut cells = std::mem::take(&mut self.row.cells);
+        cells.clear();
+        cells.resize(self.reader.columns.len(), "");
+        self.row = Row { cells, ..Row::default() };
+        walk.eat(b'{')?;
+        if walk.eat(b'}').is_some() {
+            return Some(&self.row);
+        }
+        let mut expected = 0;
+        loop {
+            let at = self.key(walk, expected)?;
+            expected = at + 1;
+            walk.eat(b':')?;
+            let raw = walk.value()?;
+            if let Some((_, Some(uses))) = self.keys.get(at) {
+                self.row.keep(uses, raw);
             }
-            let raw: &'de RawValue = map.next_value()?;
-            self.keep(&mut row, key, raw);
+            if walk.eat(b',').is_none() {
+                walk.eat(b'}')?;
+                return Some(&self.row);
+            }
         }
-        Ok(row)
+    }
+
+    /// Steps over the key that comes next; gives back where it stands among the known ones.
+    fn key(&mut self, walk: &mut Walk<'a>, expected: usize) -> Option<usize> {
+        walk.peek()?;
+        if let Some((quoted, _)) = self.keys.get(expected)
+            && walk.eat_text(quoted)
+        {
+            return Some(expected);
+        }
+        let quoted = walk.string()?;
+        let known = self.keys.iter().position(|(key, _)| *key == quoted);
+        Some(known.unwrap_or_else(|| {
+            self.keys.push((quoted, self.reader.uses(&unquoted(quoted))));
+            self.keys.len() - 1
+        }))
     }
 }
 
-impl RowReader<'_> {
-    fn keep<'de>(&self, row: &mut Row<'de>, key: &str, raw: &'de RawValue) {
-        if key == self.id {
-            row.id = scalar(raw);
+impl<'a> Row<'a> {
+    fn keep(&mut self, uses: &Uses<'_>, raw: &'a str) {
+        if uses.id {
+            self.id = scalar(raw);
         }
-        if key == self.name {
-            row.name = scalar(raw);
+        if uses.name {
+            self.name = scalar(raw);
         }
-        if key == self.parent {
-            row.parent = scalar(raw);
+        if uses.parent {
+            self.parent = scalar(raw);
         }
-        if self.product && key == "enable_flag" {
-            row.deleted = matches!(raw.get(), "0" | "\"0\"" | "false");
+        if uses.deleted {
+            self.deleted = matches!(raw, "0" | "\"0\"" | "false");
         }
-        if !self.product && key == "products" {
-            row.products = Some(raw);
+        if uses.products {
+            self.products = Some(raw);
         }
-        for (column, rest) in self.columns.starting_with(key) {
-            if let Some(cell) = row.cells.get_mut(column) {
-                *cell = inner(raw, rest);
+        for (column, rest) in &uses.columns {
+            if let Some(cell) = self.cells.get_mut(*column) {
+                *cell = inner(raw, rest).unwrap_or_default();
             }
         }
+    }
+}
+
+/// A string's text. One that stands for no text (half a surrogate pair) is empty.
+fn unquoted(raw: &str) -> Cow<'_, str> {
+    match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+        Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+        _ => Cow::Owned(serde_json::from_str(raw).unwrap_or_default()),
     }
 }
 
 /// An id or a name as text, trimmed; none if it is null, blank, or no scalar.
-fn scalar(raw: &RawValue) -> Option<String> {
-    let text = raw.get();
-    let decoded = match text.as_bytes().first() {
-        Some(b'"') => serde_json::from_str::<String>(text).ok()?,
-        Some(b'-' | b'0'..=b'9') => text.to_owned(),
+fn scalar(raw: &str) -> Option<Cow<'_, str>> {
+    let text = match raw.as_bytes().first() {
+        Some(b'"') => unquoted(raw),
+        Some(b'-' | b'0'..=b'9') => Cow::Borrowed(raw),
         _ => return None,
     };
-    let trimmed = decoded.trim();
-    (!trimmed.is_empty()).then(|| trimmed.to_owned())
+    let trimmed = match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+        Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+    };
+    (!trimmed.is_empty()).then_some(trimmed)
 }
 
 /// Follows a path into nested objects.
-fn inner<'de>(raw: &'de RawValue, path: &[String]) -> Option<Cow<'de, str>> {
-    let Some((key, rest)) = path.split_first() else { return Some(Cow::Borrowed(raw.get())) };
-    let object: indexmap::IndexMap<Cow<'de, str>, &'de RawValue> = serde_json::from_str(raw.get()).ok()?;
-    object.get(key.as_str()).and_then(|raw| inner(raw, rest))
+fn inner<'a>(raw: &'a str, path: &[String]) -> Option<&'a str> {
+    let Some((key, rest)) = path.split_first() else { return Some(raw) };
+    let mut found = None;
+    Walk::new(raw).object(|walk, quoted| {
+        let value = walk.value()?;
+        if unquoted(quoted) == *key {
+            found = Some(value);
+        }
+        Some(())
+    })?;
+    inner(found?, rest)
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl Columns {
     }
 
     /// The columns whose path starts with this key, each with the rest of its path.
-    pub fn starting_with<'a>(&'a self, key: &'a str) -> impl Iterator<Item = (usize, &'a [String])> {
+    pub fn starting_with<'m>(&'m self, key: &str) -> impl Iterator<Item = (usize, &'m [String])> {
         self.paths.iter().enumerate().filter_map(move |(column, path)| match path.split_first() {
             Some((first, rest)) if first == key => Some((column, rest)),
             _ => None,

@@ -1,0 +1,313 @@
+//! A walk over JSON text that builds nothing: it goes from value to value and hands out slices of the text.
+//!
+//! A page of products is a hundred rows of forty fields of which the pipeline names five; to step over the others is
+//! what a read spends its time on. The walk accepts what `serde_json` accepts (a test holds one against the other), up
+//! to [`DEEPEST`], and costs a third of it. None always means: this is not JSON.
+
+/// Lists and objects inside each other beyond this are refused.
+const DEEPEST: usize = 128;
+
+/// Where a walk stands.
+#[derive(Debug, Clone)]
+pub struct Walk<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// At the beginning of a text.
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// The first byte of what comes next.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.byte() {
+            self.at += 1;
+        }
+        self.byte()
+    }
+
+    /// Steps over this byte, if it comes next.
+    #[inline]
+    pub fn eat(&mut self, byte: u8) -> Option<()> {
+        let comes_next = self.peek() == Some(byte);
+        self.at += usize::from(comes_next);
+        comes_next.then_some(())
+    }
+
+    /// Steps over this text, if it comes next as it stands.
+    #[inline]
+    pub fn eat_text(&mut self, text: &str) -> bool {
+        let end = self.at + text.len();
+        let comes_next = self.text.as_bytes().get(self.at..end) == Some(text.as_bytes());
+        if comes_next {
+            self.at = end;
+        }
+        comes_next
+    }
+
+    /// The text ends here.
+    pub fn end(&mut self) -> Option<()> {
+        self.peek().is_none().then_some(())
+    }
+
+    fn since(&self, start: usize) -> Option<&'a str> {
+        self.text.get(start..self.at)
+    }
+
+    /// Steps over a string; gives it back as it stands, with its quotes.
+    #[inline]
+    pub fn string(&mut self) -> Option<&'a str> {
+        self.eat(b'"')?;
+        let start = self.at - 1;
+        self.rest_of_string()?;
+        self.since(start)
+    }
+
+    #[inline]
+    fn rest_of_string(&mut self) -> Option<()> {
+        let bytes = self.text.as_bytes();
+        loop {
+            while let Some(eight) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+                let special = special_bytes(u64::from_le_bytes(*eight));
+                self.at += (special.trailing_zeros() / 8) as usize;
+                if special != 0 {
+                    break;
+                }
+            }
+            match self.byte()? {
+                b'"' => {
+                    self.at += 1;
+                    return Some(());
+                }
+                b'\\' => self.escape()?,
+                0..0x20 => return None,
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Option<()> {
+        let rest = self.text.as_bytes().get(self.at + 1..)?;
+        let length = match rest.first()? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+            b'u' if rest.get(1..5)?.iter().all(u8::is_ascii_hexdigit) => 6,
+            _ => return None,
+        };
+        self.at += length;
+        Some(())
+    }
+
+    /// Steps over a value of any kind; gives it back as it stands.
+    #[inline]
+    pub fn value(&mut self) -> Option<&'a str> {
+        match self.peek()? {
+            b'{' | b'[' => self.container(),
+            _ => self.scalar(),
+        }
+    }
+
+    /// Steps over a value that holds no other.
+    #[inline]
+    fn scalar(&mut self) -> Option<&'a str> {
+        match self.peek()? {
+            b'"' => self.string(),
+            b'-' | b'0'..=b'9' => self.number(),
+            _ => self.word(),
+        }
+    }
+
+    fn word(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        ["true", "false", "null"].into_iter().any(|word| self.eat_text(word)).then_some(())?;
+        self.since(start)
+    }
+
+    #[inline]
+    fn number(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        self.at += usize::from(self.byte() == Some(b'-'));
+        let whole = self.digits();
+        let leading_zero = self.text.as_bytes().get(self.at - whole) == Some(&b'0');
+        if whole == 0 || (whole > 1 && leading_zero) {
+            return None;
+        }
+        if self.byte() == Some(b'.') {
+            self.at += 1;
+            (self.digits() > 0).then_some(())?;
+        }
+        if let Some(b'e' | b'E') = self.byte() {
+            self.at += 1;
+            self.at += usize::from(matches!(self.byte(), Some(b'+' | b'-')));
+            (self.digits() > 0).then_some(())?;
+        }
+        self.since(start)
+    }
+
+    #[inline]
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.byte() {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    /// A list or an object, without recursion: what a server sends must not decide how deep our stack is.
+    fn container(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        // The brackets that are open, and whether each is an object's.
+        let (mut depth, mut objects) = (0_usize, 0_u128);
+        loop {
+            // Here a value stands, or the end of a container that holds none.
+            match self.peek()? {
+                open @ (b'{' | b'[') if depth < DEEPEST => {
+                    self.at += 1;
+                    depth += 1;
+                    objects = objects << 1 | u128::from(open == b'{');
+                    let empty = if open == b'{' { self.eat(b'}') } else { self.eat(b']') };
+                    if empty.is_none() {
+                        self.key_if(objects & 1 == 1)?;
+                        continue;
+                    }
+                    depth -= 1;
+                    objects >>= 1;
+                }
+                b'{' | b'[' => return None,
+                _ => drop(self.scalar()?),
+            }
+            loop {
+                if depth == 0 {
+                    return self.since(start);
+                }
+                let is_object = objects & 1 == 1;
+                match self.peek()? {
+                    b',' => {
+                        self.at += 1;
+                        self.key_if(is_object)?;
+                        break;
+                    }
+                    b'}' if is_object => {}
+                    b']' if !is_object => {}
+                    _ => return None,
+                }
+                self.at += 1;
+                depth -= 1;
+                objects >>= 1;
+            }
+        }
+    }
+
+    fn key_if(&mut self, is_object: bool) -> Option<()> {
+        if is_object {
+            self.string()?;
+            self.eat(b':')?;
+        }
+        Some(())
+    }
+
+    /// Walks through an object: `member` is given each key as it stands, with its quotes, and steps over its value.
+    pub fn object(&mut self, mut member: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
+        self.eat(b'{')?;
+        if self.eat(b'}').is_some() {
+            return Some(());
+        }
+        loop {
+            self.peek()?;
+            let key = self.string()?;
+            self.eat(b':')?;
+            member(self, key)?;
+            if self.eat(b',').is_none() {
+                return self.eat(b'}');
+            }
+        }
+    }
+
+    /// Walks through a list: `element` steps over each of its values.
+    pub fn list(&mut self, mut element: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.eat(b'[')?;
+        if self.eat(b']').is_some() {
+            return Some(());
+        }
+        loop {
+            element(self)?;
+            if self.eat(b',').is_none() {
+                return self.eat(b']');
+            }
+        }
+    }
+}
+
+/// Marks the bytes of a word that end the plain part of a string: a quote, a backslash, a control character. The lowest
+/// mark is exact, and only that one is used.
+#[inline]
+fn special_bytes(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let quote = word ^ (EACH * b'"' as u64);
+    let backslash = word ^ (EACH * b'\\' as u64);
+    let is_zero = |word: u64| word.wrapping_sub(EACH) & !word;
+    let is_control = word.wrapping_sub(EACH * 0x20) & !word;
+    (is_zero(quote) | is_zero(backslash) | is_control) & HIGH
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    use super::*;
+
+    fn walks(text: &str) -> bool {
+        let mut walk = Walk::new(text);
+        walk.value().and_then(|_| walk.end()).is_some()
+    }
+
+    fn agrees(text: &str) {
+        assert_eq!(walks(text), serde_json::from_str::<IgnoredAny>(text).is_ok(), "{text:?}");
+    }
+
+    #[test]
+    fn what_is_json_and_what_is_not() {
+        for text in [
+            "", " ", "1", "-1", "01", "-", "-0", "0.0", "1.", "1.5e3", "1e", "1E+9", "1e+", ".5", "+1", "truex",
+            "true", "nul", "\"a\"", "\"", "\"\\", "\"\\\"", "\"\\x\"", "\"\\u12\"", "\"\\u12aF\"", "\"a\nb\"",
+            "\"12345678\"", "\"1234567\"", "\"123456789中文\\n\"", "[]", "[1,]", "[,]", "[1 2]", "[1,2", "{}", "{\"a\"}",
+            "{\"a\":}", "{\"a\":1,}", "{\"a\":1 \"b\":2}", "{a:1}", "{\"a\":[{},[],{\"b\":[1,{}]}]}", "[}", "{]", "[[]",
+            "{\"a\":1]", "[1}", " [ 1 , { \"a\" : null } ] ", "[1] 2", "\u{b}1",
+        ] {
+            agrees(text);
+        }
+    }
+
+    #[test]
+    fn nesting_beyond_any_api_s_is_refused_and_no_stack_overflows() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(walks(&nested(DEEPEST)));
+        assert!(!walks(&nested(DEEPEST + 1)));
+        assert!(!walks(&nested(1_000_000)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn it_agrees_with_serde_json(text in r#"[\[\]{}",:\\u0-9a-f.\-+eE truefalsn中\n]{0,24}"#) {
+            agrees(&text);
+        }
+
+        #[test]
+        fn it_agrees_on_json_that_was_damaged(at in 0_usize..200, byte in 0_u8..128) {
+            let mut text = br#"{"code":200,"data":{"list":[{"id":1,"name":"a\u4e2d\"x","n":-1.50e-3,"l":[true,null,{}]},{"id":"2"}]}}"#.to_vec();
+            let length = text.len();
+            text[at % length] = byte;
+            agrees(std::str::from_utf8(&text).unwrap_or_default());
+        }
+    }
+}
