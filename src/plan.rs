@@ -39,6 +39,8 @@ pub enum Action {
     Delete,
     /// Nothing.
     Keep,
+    /// Nothing, since it does not fit the field map or is held back.
+    Leave,
 }
 
 /// Which row of the catalogue a change is about.
@@ -53,16 +55,14 @@ pub enum Origin {
 }
 
 /// One row of the plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
     /// The row's id.
-    pub id: RecordId,
+    pub id: &'a str,
     /// What to do.
     pub action: Action,
     /// Where its content comes from.
     pub origin: Origin,
-    /// Fingerprint of its content.
-    pub fingerprint: Fingerprint,
 }
 
 /// What to do with rows that the source no longer has.
@@ -83,11 +83,14 @@ pub struct Guard {
     pub lifted: bool,
 }
 
-/// The plan of one run.
+/// The plan of one run over a catalogue: a byte for each of its rows, since most runs keep nearly all of them.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// All rows, in the order in which they are written: groups as in the tree, deletions last.
-    pub changes: Vec<Change>,
+    per_product: bool,
+    /// What is to be done with each row, in the order of [`origins`].
+    actions: Vec<Action>,
+    /// Rows that the source no longer has, to be deleted.
+    gone: Vec<RecordId>,
     /// Counts.
     pub counts: PlanCounts,
     /// Rows (or items of rows) that do not fit the field map, and those that are held back.
@@ -123,74 +126,122 @@ impl Found {
 impl Plan {
     /// Compares the catalogue with what the target has acknowledged.
     ///
-    /// Rows are written once to fingerprint them, and once more into their batch if they changed: most runs
-    /// change little, and a fingerprint takes 16 bytes where the row takes hundreds.
+    /// A row that the target may hold is written here to compare its fingerprint, and once more into its batch if it
+    /// changed. A product that the target does not hold needs no comparison: it is written once, into its batch.
     pub fn new(map: &RowMap, catalogue: &Catalogue, state: &State, on_delete: OnDelete) -> Self {
-        let mut plan = Self::default();
-        let renderer = Renderer::new(map, catalogue);
-        let mut kept: HashSet<RecordId> = catalogue.held.iter().cloned().collect();
-        let mut row = Vec::new();
-        for (group, of) in catalogue.groups.iter().enumerate() {
-            if !map.per_product() {
-                row.clear();
-                match renderer.group(group, &mut row) {
-                    Ok(misfits) => {
-                        plan.reject(catalogue, group, misfits);
-                        plan.compare(state, of.id.clone(), Origin::Group(group), &row);
-                    }
-                    Err(misfit) => plan.reject(catalogue, group, vec![misfit]),
-                }
-                kept.insert(of.id.clone());
-                continue;
-            }
-            for &product in catalogue.products_of.get(group).into_iter().flatten() {
-                row.clear();
-                let id = RecordId::from(catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN));
-                match renderer.product(group, product, &mut row) {
-                    Ok(()) => plan.compare(state, id.clone(), Origin::Product(group, product), &row),
-                    Err(misfit) => plan.reject(catalogue, group, vec![misfit]),
-                }
-                kept.insert(id);
+        let mut plan = Self { per_product: map.per_product(), ..Self::default() };
+        let mut comparison = Comparison {
+            catalogue,
+            state,
+            renderer: Renderer::new(map, catalogue),
+            row: Vec::new(),
+            still_there: vec![false; state.rows.len()],
+        };
+        for group in 0..catalogue.groups.len() {
+            if plan.per_product {
+                plan.compare_products(&mut comparison, group);
+            } else {
+                plan.compare_group(&mut comparison, group);
             }
         }
         if on_delete == OnDelete::Tombstone {
-            plan.delete_absent(state, &kept);
+            plan.delete_absent(comparison);
         }
         plan
     }
 
-    fn compare(&mut self, state: &State, id: RecordId, origin: Origin, row: &[u8]) {
-        let fingerprint = Fingerprint::of(row);
-        if let Some(refusal) = state.holds_back(&id, fingerprint) {
-            self.hold_back(id, refusal, state.runs, row);
-            return;
-        }
-        let (action, count) = match state.rows.get(&id) {
-            None | Some(&Fingerprint::UNKNOWN) => (Action::Create, &mut self.counts.create),
-            Some(known) if *known == fingerprint => (Action::Keep, &mut self.counts.unchanged),
-            Some(_) => (Action::Update, &mut self.counts.update),
+    fn compare_group(&mut self, with: &mut Comparison<'_>, group: usize) {
+        let id = id_of(Origin::Group(group), with.catalogue);
+        let known = with.known(id);
+        with.row.clear();
+        let action = match with.renderer.group(group, &mut with.row) {
+            Ok(misfits) => {
+                self.reject(with.catalogue, group, misfits);
+                self.compare(with, id, known)
+            }
+            Err(misfit) => {
+                self.reject(with.catalogue, group, vec![misfit]);
+                Action::Leave
+            }
         };
-        *count += 1;
-        self.changes.push(Change { id, action, origin, fingerprint });
+        self.actions.push(action);
     }
 
-    fn delete_absent(&mut self, state: &State, kept: &HashSet<RecordId>) {
-        let mut gone: Vec<&RecordId> = state.rows.keys().filter(|id| !kept.contains(*id)).collect();
-        gone.sort_unstable_by(|a, b| crate::model::id_order(a, b));
-        gone.retain(|id| match state.holds_back(id, Fingerprint::UNKNOWN) {
-            Some(refusal) => {
-                self.hold_back((*id).clone(), refusal, state.runs, b"null");
-                false
+    fn compare_products(&mut self, with: &mut Comparison<'_>, group: usize) {
+        let products = with.catalogue.products_of.get(group).map_or(&[][..], Vec::as_slice);
+        // What a product's own fields hold was checked when it was read.
+        let misfit = if products.is_empty() { None } else { with.renderer.misfit_of_group(group) };
+        for &product in products {
+            let id = id_of(Origin::Product(group, product), with.catalogue);
+            let known = with.known(id);
+            let action = if let Some(reason) = misfit.clone() {
+                self.reject(with.catalogue, group, vec![Misfit { product: Some(product), reason }]);
+                Action::Leave
+            } else if known.is_none() && !with.state.refused.contains_key(id) {
+                self.count(Action::Create)
+            } else {
+                self.compare_product(with, group, product, known)
+            };
+            self.actions.push(action);
+        }
+    }
+
+    fn compare_product(
+        &mut self,
+        with: &mut Comparison<'_>,
+        group: usize,
+        product: u32,
+        known: Option<Fingerprint>,
+    ) -> Action {
+        with.row.clear();
+        match with.renderer.product(group, product, &mut with.row) {
+            Ok(()) => self.compare(with, id_of(Origin::Product(group, product), with.catalogue), known),
+            Err(misfit) => {
+                self.reject(with.catalogue, group, vec![misfit]);
+                Action::Leave
             }
-            None => true,
-        });
-        self.counts.delete = gone.len() as u64;
-        self.changes.extend(gone.into_iter().map(|id| Change {
-            id: id.clone(),
-            action: Action::Delete,
-            origin: Origin::Gone,
-            fingerprint: Fingerprint(0),
-        }));
+        }
+    }
+
+    fn compare(&mut self, with: &Comparison<'_>, id: &str, known: Option<Fingerprint>) -> Action {
+        let fingerprint = Fingerprint::of(&with.row);
+        if let Some(refusal) = with.state.holds_back(id, fingerprint) {
+            self.hold_back(id.into(), refusal, with.state.runs, &with.row);
+            return Action::Leave;
+        }
+        self.count(match known {
+            None => Action::Create,
+            Some(known) if known == fingerprint => Action::Keep,
+            Some(_) => Action::Update,
+        })
+    }
+
+    fn count(&mut self, action: Action) -> Action {
+        match action {
+            Action::Create => self.counts.create += 1,
+            Action::Update => self.counts.update += 1,
+            Action::Delete => self.counts.delete += 1,
+            Action::Keep => self.counts.unchanged += 1,
+            Action::Leave => {}
+        }
+        action
+    }
+
+    fn delete_absent(&mut self, mut with: Comparison<'_>) {
+        let state = with.state;
+        for held in &with.catalogue.held {
+            with.known(held);
+        }
+        let absent = state.rows.keys().zip(&with.still_there).filter(|(_, still_there)| !**still_there);
+        let mut gone: Vec<&RecordId> = absent.map(|(id, _)| id).collect();
+        gone.sort_unstable_by(|a, b| crate::model::id_order(a, b));
+        for id in gone {
+            match state.holds_back(id, Fingerprint::UNKNOWN) {
+                Some(refusal) => self.hold_back(id.clone(), refusal, state.runs, b"null"),
+                None => self.gone.push(id.clone()),
+            }
+        }
+        self.counts.delete = self.gone.len() as u64;
     }
 
     fn hold_back(&mut self, id: RecordId, refusal: &Refusal, runs: u64, row: &[u8]) {
@@ -215,9 +266,20 @@ impl Plan {
         }
     }
 
+    /// All rows, in the order in which they are written: groups as in the tree, deletions last.
+    pub fn changes<'a>(&'a self, catalogue: &'a Catalogue) -> impl Iterator<Item = Change<'a>> {
+        let there = origins(catalogue, self.per_product).zip(&self.actions).map(|(origin, &action)| Change {
+            id: id_of(origin, catalogue),
+            action,
+            origin,
+        });
+        let gone = self.gone.iter().map(|id| Change { id, action: Action::Delete, origin: Origin::Gone });
+        there.filter(|change| change.action != Action::Leave).chain(gone)
+    }
+
     /// Rows that need a call.
-    pub fn pending(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter().filter(|change| change.action != Action::Keep)
+    pub fn pending<'a>(&'a self, catalogue: &'a Catalogue) -> impl Iterator<Item = Change<'a>> {
+        self.changes(catalogue).filter(|change| change.action != Action::Keep)
     }
 
     /// Number of rows that need a call.
@@ -266,12 +328,11 @@ impl Plan {
     }
 
     /// The plan as a tree, for people: rows under their group, deletions at the end.
-    pub fn lines(&self, map: &RowMap, catalogue: &Catalogue) -> Vec<Line> {
-        let mut lines = Vec::with_capacity(self.changes.len());
+    pub fn lines(&self, catalogue: &Catalogue) -> Vec<Line> {
+        let mut lines = Vec::with_capacity(self.actions.len() + self.gone.len());
         let mut last_group = None;
-        for change in &self.changes {
+        for change in self.changes(catalogue) {
             if let Origin::Product(group, _) = change.origin
-                && map.per_product()
                 && last_group != Some(group)
             {
                 last_group = Some(group);
@@ -280,6 +341,48 @@ impl Plan {
             lines.push(line(change, catalogue));
         }
         lines
+    }
+}
+
+/// A catalogue, what the target has acknowledged of it, and which of those rows the source still has.
+struct Comparison<'a> {
+    catalogue: &'a Catalogue,
+    state: &'a State,
+    renderer: Renderer<'a>,
+    row: Vec<u8>,
+    /// By the row's place in the state.
+    still_there: Vec<bool>,
+}
+
+impl Comparison<'_> {
+    /// What the target may hold of a row that the source has; none if it holds nothing that we know of.
+    fn known(&mut self, id: &str) -> Option<Fingerprint> {
+        let (at, _, &fingerprint) = self.state.rows.get_full(id)?;
+        if let Some(mark) = self.still_there.get_mut(at) {
+            *mark = true;
+        }
+        (fingerprint != Fingerprint::UNKNOWN).then_some(fingerprint)
+    }
+}
+
+/// The rows that a catalogue makes, in the order in which they are written.
+fn origins(catalogue: &Catalogue, per_product: bool) -> impl Iterator<Item = Origin> {
+    let (groups, products_of) = match per_product {
+        true => (0, catalogue.products_of.as_slice()),
+        false => (catalogue.groups.len(), &[][..]),
+    };
+    let products = products_of.iter().enumerate();
+    let products =
+        products.flat_map(|(group, of)| of.iter().map(move |&product| Origin::Product(group, product)));
+    (0..groups).map(Origin::Group).chain(products)
+}
+
+fn id_of(origin: Origin, catalogue: &Catalogue) -> &str {
+    match origin {
+        Origin::Group(group) => catalogue.groups.get(group).map_or("", |of| of.id.as_str()),
+        Origin::Product(_, product) => catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN),
+        // It has no place in the catalogue; the plan knows its id.
+        Origin::Gone => "",
     }
 }
 
@@ -318,12 +421,12 @@ pub fn describe(origin: Origin, catalogue: &Catalogue) -> (String, usize) {
     }
 }
 
-fn line(change: &Change, catalogue: &Catalogue) -> Line {
+fn line(change: Change<'_>, catalogue: &Catalogue) -> Line {
     let (mark, why) = match change.action {
         Action::Create => ('+', "not at the target yet"),
         Action::Update => ('*', "differs from what the target acknowledged"),
         Action::Delete => ('-', "no longer in the source"),
-        Action::Keep => ('=', ""),
+        Action::Keep | Action::Leave => ('=', ""),
     };
     let (name, depth) = describe(change.origin, catalogue);
     Line { depth, mark, name, id: change.id.to_string(), why }

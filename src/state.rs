@@ -1,8 +1,9 @@
 //! The state: what the target has acknowledged, as a fingerprint per row. Pure; `store.rs` saves it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
+use hashbrown::DefaultHashBuilder;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -13,6 +14,9 @@ pub const FORMAT_VERSION: u32 = 2;
 /// A refused row is tried again at the latest after so many runs.
 pub const LONGEST_DISTANCE_RUNS: u64 = 32;
 const FORMAT_NAME: &str = "okki-sync state";
+
+/// A row's line but for its id.
+const ROW_BYTES: usize = "00000000000000000000000000000000 \"\"\n".len();
 
 /// Where a connection's state stands in the store.
 pub fn path(connection: &str) -> String {
@@ -47,13 +51,38 @@ impl Fingerprint {
     pub fn of(row: &[u8]) -> Self {
         Self(xxhash_rust::xxh3::xxh3_128(row))
     }
+
+    fn write(self, out: &mut Vec<u8>) {
+        let mut digits = [b'0'; 32];
+        match self {
+            Self::UNKNOWN => out.push(b'0'),
+            Self::UNSURE => out.push(b'1'),
+            Self(fingerprint) => {
+                // 16 bytes always are 32 digits.
+                let _ = hex::encode_to_slice(fingerprint.to_be_bytes(), &mut digits);
+                out.extend_from_slice(&digits);
+            }
+        }
+    }
+
+    fn read(digits: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        match digits {
+            "0" => Some(Self::UNKNOWN),
+            "1" => Some(Self::UNSURE),
+            _ => hex::decode_to_slice(digits, &mut bytes).ok().map(|()| Self(u128::from_be_bytes(bytes))),
+        }
+    }
 }
+
+/// Rows by their id, in the order in which they were first announced: a state that did not change is the same text.
+pub type Rows = IndexMap<RecordId, Fingerprint, DefaultHashBuilder>;
 
 /// What the target has acknowledged, and what the next run must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Acknowledged rows, and with [`Fingerprint::UNKNOWN`] or [`Fingerprint::UNSURE`] those that may have been sent.
-    pub rows: HashMap<RecordId, Fingerprint>,
+    pub rows: Rows,
     /// Rows that the target refused, and when they are tried again.
     pub refused: BTreeMap<RecordId, Refusal>,
     /// Runs that came to a plan: what the distance of refused rows is counted in.
@@ -87,14 +116,15 @@ impl State {
     }
 
     /// The refusal because of which a row of this content is not sent in this run.
-    pub fn holds_back(&self, id: &RecordId, fingerprint: Fingerprint) -> Option<&Refusal> {
+    pub fn holds_back(&self, id: &str, fingerprint: Fingerprint) -> Option<&Refusal> {
         self.refused
             .get(id)
             .filter(|refusal| refusal.fingerprint == fingerprint && self.runs < refusal.not_before_run)
     }
 }
 
-/// First line of the file; the acknowledged rows follow, one a line: 32 hexadecimal digits, a space, the id as JSON.
+/// First line of the file; the acknowledged rows follow, one a line: 32 hexadecimal digits (`0` or `1` for those that
+/// are announced only), a space, the id as JSON.
 /// Refused rows come last, one a line: `!`, a space, and the refusal as JSON with its `id`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
@@ -131,12 +161,14 @@ mod hexadecimal {
     }
 }
 
-fn checksum(header_without_it: &str, body: &str) -> String {
-    let sum = xxhash_rust::xxh3::xxh3_128_with_seed(
-        body.as_bytes(),
-        xxhash_rust::xxh3::xxh3_64(header_without_it.as_bytes()),
-    );
-    format!("{sum:032x}")
+fn checksum(header_without_it: &str, body: &[u8]) -> String {
+    let seed = xxhash_rust::xxh3::xxh3_64(header_without_it.as_bytes());
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128_with_seed(body, seed))
+}
+
+fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    // Texts and numbers are written into memory: that cannot fail.
+    let _ = serde_json::to_writer(out, value);
 }
 
 impl Header {
@@ -149,19 +181,7 @@ impl Header {
 impl State {
     /// Writes the state of a connection. `target` says which target it speaks of (no secrets): a state is not
     /// taken for another target's.
-    pub fn to_text(&self, connection: &str, target: &str) -> String {
-        let mut rows: Vec<_> = self.rows.iter().collect();
-        rows.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        let mut body = String::with_capacity(rows.len() * 48);
-        for (id, fingerprint) in rows {
-            let id = serde_json::Value::from(id.as_str());
-            // Writing into a string cannot fail.
-            let _ = writeln!(body, "{:032x} {id}", fingerprint.0);
-        }
-        for (id, refusal) in &self.refused {
-            let line = RefusedLine { id: id.clone(), refusal: refusal.clone() };
-            let _ = writeln!(body, "! {}", serde_json::to_string(&line).unwrap_or_default());
-        }
+    pub fn to_text(&self, connection: &str, target: &str) -> Vec<u8> {
         let mut header = Header {
             format: FORMAT_NAME.to_owned(),
             version: FORMAT_VERSION,
@@ -173,8 +193,32 @@ impl State {
             source_products: self.source_products,
             checksum: String::new(),
         };
-        header.checksum = checksum(&header.line(), &body);
-        format!("{}\n{body}", header.line())
+        let unsigned = header.line();
+        // The checksum is known last and stands first: its place is kept, so that the text is never in memory twice.
+        header.checksum = format!("{:032x}", 0);
+        let ids_bytes: usize = self.rows.keys().map(|id| id.len()).sum();
+        let mut text = Vec::with_capacity(unsigned.len() + ids_bytes + (self.rows.len() + 1) * ROW_BYTES);
+        text.extend_from_slice(header.line().as_bytes());
+        text.push(b'\n');
+        let body_at = text.len();
+        for (id, fingerprint) in &self.rows {
+            fingerprint.write(&mut text);
+            text.push(b' ');
+            write_json(&mut text, id.as_str());
+            text.push(b'\n');
+        }
+        for (id, refusal) in &self.refused {
+            text.extend_from_slice(b"! ");
+            write_json(&mut text, &RefusedLine { id: id.clone(), refusal: refusal.clone() });
+            text.push(b'\n');
+        }
+        let sum = checksum(&unsigned, text.get(body_at..).unwrap_or_default());
+        // The header ends with the checksum's digits, a quote, a brace and the line's end.
+        let digits_at = body_at - sum.len() - 3;
+        if let Some(place) = text.get_mut(digits_at..digits_at + sum.len()) {
+            place.copy_from_slice(sum.as_bytes());
+        }
+        text
     }
 
     /// Reads a state; one that is damaged, of another version, or another connection's or target's is refused by name.
@@ -223,7 +267,7 @@ impl State {
         let mut header: Header =
             serde_json::from_value(plain).map_err(|_| damaged("its header lacks a field"))?;
         let said = std::mem::take(&mut header.checksum);
-        if checksum(&header.line(), body) != said {
+        if checksum(&header.line(), body.as_bytes()) != said {
             return Err(damaged("its checksum does not match"));
         }
         if header.connection != connection {
@@ -254,10 +298,9 @@ impl State {
 }
 
 fn row(line: &str) -> Option<(RecordId, Fingerprint)> {
-    let (hex, id) = line.split_once(' ')?;
-    let fingerprint = u128::from_str_radix(hex, 16).ok()?;
-    let id: String = serde_json::from_str(id).ok()?;
-    Some((RecordId::from(id), Fingerprint(fingerprint)))
+    let (digits, id) = line.split_once(' ')?;
+    let id: RecordId = serde_json::from_str(id).ok()?;
+    Some((id, Fingerprint::read(digits)?))
 }
 
 #[cfg(test)]
@@ -267,7 +310,10 @@ mod tests {
 
     fn sample() -> State {
         State {
-            rows: [("1", b"a"), ("2\n\"x\"", b"b")].map(|(id, row)| (id.into(), Fingerprint::of(row))).into(),
+            rows: [("1", b"a"), ("2\n\"x\"", b"b")]
+                .map(|(id, row)| (id.into(), Fingerprint::of(row)))
+                .into_iter()
+                .collect(),
             refused: [("3".into(), refusal("必填字段缺失", 2))].into(),
             runs: 7,
             source_products: Some(9),
@@ -296,13 +342,15 @@ mod tests {
 
     #[test]
     fn a_state_comes_back_as_it_was_saved() {
-        let text = sample().to_text("acme", "qeasy x");
-        assert_eq!(State::from_bytes(text.as_bytes(), "acme", "qeasy x").unwrap(), sample());
+        let mut state = sample();
+        state.rows.extend([("4".into(), Fingerprint::UNKNOWN), ("5".into(), Fingerprint::UNSURE)]);
+        let text = state.to_text("acme", "qeasy x");
+        assert_eq!(State::from_bytes(&text, "acme", "qeasy x").unwrap(), state);
     }
 
     #[test]
     fn every_changed_or_missing_byte_is_noticed() {
-        let text = sample().to_text("acme", "t").into_bytes();
+        let text = sample().to_text("acme", "t");
         for at in 0..text.len() {
             let mut damaged = text.clone();
             damaged[at] ^= 1;
@@ -313,10 +361,10 @@ mod tests {
 
     #[test]
     fn a_newer_state_and_another_target_s_are_refused_by_name() {
-        let newer = sample().to_text("acme", "t").replacen("\"version\":2", "\"version\":3", 1);
+        let text = String::from_utf8(sample().to_text("acme", "t")).unwrap();
+        let newer = text.replacen("\"version\":2", "\"version\":3", 1);
         let error = State::from_bytes(newer.as_bytes(), "acme", "t").unwrap_err();
         assert!(error.message.contains("format version 3"), "{error}");
-        let text = sample().to_text("acme", "t");
         let error = State::from_bytes(text.as_bytes(), "acme", "u").unwrap_err();
         assert!(error.message.contains("another target"), "{error}");
         let error = State::from_bytes(text.as_bytes(), "other", "t").unwrap_err();

@@ -1,10 +1,11 @@
 //! Collects one read: rows into columns, products to their groups, offenders into the quarantine.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use compact_str::CompactString;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -73,7 +74,8 @@ pub struct Reading<'a> {
     pub product_cells: Table,
     /// The group of each product row; `GONE` where a later row took its place.
     pub product_group: Vec<u32>,
-    pub seen: HashMap<CompactString, u32>,
+    /// The product rows by their ids, which stand in the table.
+    pub seen: HashTable<u32>,
     pub rejected: Vec<Rejected>,
     pub held_products: Vec<RecordId>,
     pub deleted: u64,
@@ -92,6 +94,10 @@ pub struct Reading<'a> {
     pub unique: bool,
     pub embedded: Vec<(RecordId, &'a str)>,
     pub cleaned_in: Duration,
+}
+
+fn hash_of(id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
 }
 
 fn full_table(full: TableFull) -> Error {
@@ -150,7 +156,7 @@ impl<'a> Reading<'a> {
             group_cells,
             product_cells: Table::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
             product_group: Vec::new(),
-            seen: HashMap::new(),
+            seen: HashTable::new(),
             rejected,
             held_products: Vec::new(),
             deleted: 0,
@@ -191,7 +197,8 @@ impl<'a> Reading<'a> {
         let bytes = total.saturating_mul(row_bytes).saturating_mul(21) / 20;
         self.product_cells.reserve(total, bytes.min(MOST_BYTES_EXPECTED));
         self.product_group.reserve(total);
-        self.seen.reserve(total);
+        let Self { seen, product_cells, .. } = self;
+        seen.reserve(total, |&place| hash_of(product_cells.cell(place as usize, PRODUCT_ID_COLUMN)));
     }
 
     /// The document's sample: each group brings its own products.
@@ -232,10 +239,9 @@ impl<'a> Reading<'a> {
             self.rejected.push(Rejected::new(RowKind::Product, None, why, &page.raw(at)));
             return Ok(());
         };
-        let place = u32::try_from(self.product_group.len()).unwrap_or(GONE);
-        match self.seen.entry(id.clone()) {
-            Entry::Occupied(_) if self.id_check => {
-                self.unique = false;
+        if self.is_repeated(id) {
+            self.unique = false;
+            if self.id_check {
                 // Should the first one be marked as deleted: this one is there all the same.
                 if !row.deleted {
                     self.held_products.push(id.clone());
@@ -244,18 +250,6 @@ impl<'a> Reading<'a> {
                 let raw = page.raw(at);
                 self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
                 return Ok(());
-            }
-            Entry::Occupied(mut first) => {
-                self.unique = false;
-                if let Some(group) = self.product_group.get_mut(*first.get() as usize) {
-                    *group = GONE;
-                }
-                first.insert(place);
-            }
-            Entry::Vacant(vacant) => {
-                self.signature = self.signature.wrapping_add(xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
-                self.distinct += 1;
-                vacant.insert(place);
             }
         }
         let cell = |column: usize| if column == 0 { id.as_str() } else { page.cells.cell(at, column) };
@@ -275,6 +269,31 @@ impl<'a> Reading<'a> {
         let cells = (0..named).map(|column| if of == GONE && column > 0 { "" } else { cell(column) });
         let group = if of == GONE { "" } else { row.group.as_deref().unwrap_or("") };
         self.product_cells.push(cells.chain([group, &status])).map_err(full_table)
+    }
+
+    /// Whether a row of this id was taken before. If not, or if the last one is to stay, the next row is the one.
+    fn is_repeated(&mut self, id: &str) -> bool {
+        let place = u32::try_from(self.product_group.len()).unwrap_or(GONE);
+        let Self { seen, product_cells, .. } = self;
+        let id_at = |place: &u32| product_cells.cell(*place as usize, PRODUCT_ID_COLUMN);
+        let hash = hash_of(id);
+        match seen.entry(hash, |place| id_at(place) == id, |place| hash_of(id_at(place))) {
+            Entry::Occupied(mut first) => {
+                if !self.id_check {
+                    let first = std::mem::replace(first.get_mut(), place);
+                    if let Some(group) = self.product_group.get_mut(first as usize) {
+                        *group = GONE;
+                    }
+                }
+                true
+            }
+            Entry::Vacant(vacant) => {
+                self.signature = self.signature.wrapping_add(hash);
+                self.distinct += 1;
+                vacant.insert(place);
+                false
+            }
+        }
     }
 
     /// Takes the cache's rows, but for those that changed, and then these.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Edges, Tally};
 use crate::error::Result;
+use crate::model::Catalogue;
 use crate::plan::{Action, Plan};
 use crate::state::{Fingerprint, State};
 use crate::store::Version;
@@ -43,23 +44,24 @@ impl Book {
     }
 
     /// Refusals of rows that the plan neither holds back nor tries again (they are gone, or as they once were) are over.
-    pub fn forget_refusals_except(&mut self, plan: &Plan) {
+    pub fn forget_refusals_except(&mut self, plan: &Plan, catalogue: &Catalogue) {
         let State { refused, .. } = &mut self.state;
         if refused.is_empty() {
             return;
         }
-        let tried: std::collections::HashSet<_> = plan.pending().map(|change| &change.id).collect();
-        refused.retain(|id, _| plan.held_back.contains(id) || tried.contains(id));
+        let tried: std::collections::HashSet<_> = plan.pending(catalogue).map(|change| change.id).collect();
+        refused.retain(|id, _| plan.held_back.contains(id) || tried.contains(id.as_str()));
     }
 
     /// Notes the rows of the plan before the first of them is sent: from then on, what the target holds of them is
     /// not known until it is acknowledged.
-    pub async fn announce(&mut self, edges: &Edges<'_>, plan: &Plan) -> Result<()> {
+    pub async fn announce(&mut self, edges: &Edges<'_>, plan: &Plan, catalogue: &Catalogue) -> Result<()> {
         let mut announced = false;
-        for change in plan.pending() {
+        self.state.rows.reserve(usize::try_from(plan.counts.create).unwrap_or(0));
+        for change in plan.pending(catalogue) {
             let mark =
                 if change.action == Action::Create { Fingerprint::UNKNOWN } else { Fingerprint::UNSURE };
-            announced |= self.state.rows.insert(change.id.clone(), mark) != Some(mark);
+            announced |= self.state.rows.insert(change.id.into(), mark) != Some(mark);
         }
         self.dirty |= announced;
         if announced { self.save(edges).await } else { Ok(()) }
@@ -76,7 +78,7 @@ impl Book {
                     tally.written += 1;
                 }
                 None => {
-                    self.state.rows.remove(&entry.id);
+                    self.state.rows.swap_remove(&entry.id);
                     tally.deleted += 1;
                 }
             }

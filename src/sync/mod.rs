@@ -180,7 +180,7 @@ impl Run<'_> {
         let mut book = Book::open(self.edges).await?;
         book.begin_run();
         let (catalogue, plan) = self.read_and_decide(budget, &book.state).await?;
-        book.forget_refusals_except(&plan);
+        book.forget_refusals_except(&plan, &catalogue);
         self.write(budget, &catalogue, &plan, &mut book).await
     }
 
@@ -367,7 +367,7 @@ impl Run<'_> {
         tally.rejected.clone_from(&catalogue.rejected);
         tally.rejected.append(&mut plan.rejected);
         if self.request.mode == Mode::Plan {
-            tally.lines = plan.lines(edges.rows, catalogue);
+            tally.lines = plan.lines(catalogue);
         }
         tracing::info!(
             step = "transformed",
@@ -393,7 +393,7 @@ impl Run<'_> {
         book: &mut Book,
     ) -> Result<()> {
         let started = Instant::now();
-        book.announce(self.edges, plan).await?;
+        book.announce(self.edges, plan, catalogue).await?;
         let writing = self.write_batches(budget, catalogue, plan, book).await;
         if writing.is_ok() {
             book.came_to_its_end(self.tally.source.products);
@@ -422,10 +422,10 @@ impl Run<'_> {
         let renderer = Renderer::new(edges.rows, catalogue);
         let mut builder =
             Builder::new(edges.target.wrap(), edges.max_rows_per_batch, edges.max_bytes_per_batch);
-        for change in plan.pending() {
-            let fingerprint = (change.action != Action::Delete).then_some(change.fingerprint);
+        for change in plan.pending(catalogue) {
+            let is_tombstone = change.action == Action::Delete;
             let full = builder
-                .push(change.id.clone(), fingerprint, |out| render(edges.rows, &renderer, change, out));
+                .push(change.id.into(), is_tombstone, |out| render(edges.rows, &renderer, change, out));
             if let Some(batch) = full {
                 self.send(budget, batch, plan, book).await?;
             }
@@ -455,11 +455,11 @@ impl Run<'_> {
     }
 }
 
-fn render(rows: &RowMap, renderer: &Renderer<'_>, change: &Change, out: &mut Vec<u8>) {
+fn render(rows: &RowMap, renderer: &Renderer<'_>, change: Change<'_>, out: &mut Vec<u8>) {
     // Rows that do not fit were left out of the plan, so writing them again cannot fail.
     match change.origin {
         Origin::Group(group) => drop(renderer.group(group, out)),
         Origin::Product(group, product) => drop(renderer.product(group, product, out)),
-        Origin::Gone => rows.write_tombstone(&change.id, out),
+        Origin::Gone => rows.write_tombstone(change.id, out),
     }
 }

@@ -54,17 +54,17 @@ impl Run<'_> {
         let renderer = Renderer::new(edges.rows, &catalogue);
         let (mut state, mut found, mut row) = (State::default(), Rebuilt::default(), Vec::new());
         found.extra_owned = own_extra;
-        for change in &plan.changes {
+        for change in plan.changes(&catalogue) {
             row.clear();
             render(edges.rows, &renderer, change, &mut row);
-            let Some(their) = theirs.remove(change.id.as_str()) else {
+            let Some(their) = theirs.remove(change.id) else {
                 found.missing += 1;
                 continue;
             };
             let same = crate::target::holds(&their, &row);
             *(if same { &mut found.same } else { &mut found.differing }) += 1;
-            let fingerprint = if same { change.fingerprint } else { of_theirs(&their) };
-            state.rows.insert(change.id.clone(), fingerprint);
+            let fingerprint = if same { Fingerprint::of(&row) } else { of_theirs(&their) };
+            state.rows.insert(change.id.into(), fingerprint);
         }
         // Rows in the quarantine are the source's too.
         for held in &catalogue.held {

@@ -19,10 +19,10 @@ pub fn compare(
 ) {
     let renderer = Renderer::new(edges.rows, catalogue);
     let mut row = Vec::new();
-    for change in &plan.changes {
+    for change in plan.changes(catalogue) {
         row.clear();
         render(edges.rows, &renderer, change, &mut row);
-        let (mark, why, count) = match theirs.remove(change.id.as_str()) {
+        let (mark, why, count) = match theirs.remove(change.id) {
             None => ('+', "missing at the target", &mut tally.plan.create),
             Some(their) if crate::target::holds(&their, &row) => ('=', "", &mut tally.plan.unchanged),
             Some(_) => ('*', "differs", &mut tally.plan.update),

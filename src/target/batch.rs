@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::model::RecordId;
 use crate::state::Fingerprint;
@@ -80,7 +80,8 @@ impl Batch {
         for entry in entries {
             let row = self.row(entry);
             // Unlimited, so nothing is ever cut off here.
-            let _ = builder.push(entry.id.clone(), entry.fingerprint, |out| out.extend_from_slice(row));
+            let _ =
+                builder.push(entry.id.clone(), entry.fingerprint.is_none(), |out| out.extend_from_slice(row));
         }
         builder.finish().unwrap_or_else(|| Self {
             body: Bytes::new(),
@@ -97,35 +98,41 @@ pub struct Builder {
     wrap: Wrap,
     max_rows: usize,
     max_bytes: usize,
-    body: BytesMut,
+    body: Vec<u8>,
     entries: Vec<Entry>,
-    row: Vec<u8>,
 }
 
 impl Builder {
     /// Batches of at most `max_rows` rows and `max_bytes` bytes (a single larger row still goes, alone).
     pub fn new(wrap: Wrap, max_rows: usize, max_bytes: usize) -> Self {
-        Self { wrap, max_rows, max_bytes, body: BytesMut::new(), entries: Vec::new(), row: Vec::new() }
+        Self { wrap, max_rows, max_bytes, body: Vec::new(), entries: Vec::new() }
     }
 
-    /// Adds a row; gives back the batch that became full because of it.
+    /// Writes a row straight into the body; gives back the batch that became full because of it.
     pub fn push(
         &mut self,
         id: RecordId,
-        fingerprint: Option<Fingerprint>,
+        is_tombstone: bool,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Option<Batch> {
-        self.row.clear();
-        write(&mut self.row);
-        let with_row = self.body.len() + 1 + self.row.len() + self.wrap.close().len();
-        let full =
-            !self.entries.is_empty() && (self.entries.len() >= self.max_rows || with_row > self.max_bytes);
-        let ready = if full { self.finish() } else { None };
-        let before: &[u8] = if self.entries.is_empty() { self.wrap.open() } else { b"," };
-        self.body.extend_from_slice(before);
-        let start = self.body.len();
-        self.body.extend_from_slice(&self.row);
-        self.entries.push(Entry { id, fingerprint, at: start..self.body.len() });
+        let before = self.body.len();
+        self.body.extend_from_slice(if self.entries.is_empty() { self.wrap.open() } else { b"," });
+        let mut start = self.body.len();
+        write(&mut self.body);
+        let is_full =
+            self.entries.len() >= self.max_rows || self.body.len() + self.wrap.close().len() > self.max_bytes;
+        let mut ready = None;
+        if is_full && !self.entries.is_empty() {
+            let row = self.body.split_off(start);
+            self.body.truncate(before);
+            ready = self.finish();
+            self.body.extend_from_slice(self.wrap.open());
+            start = self.body.len();
+            self.body.extend_from_slice(&row);
+        }
+        let at = start..self.body.len();
+        let fingerprint = self.body.get(at.clone()).filter(|_| !is_tombstone).map(Fingerprint::of);
+        self.entries.push(Entry { id, fingerprint, at });
         ready
     }
 
@@ -135,8 +142,10 @@ impl Builder {
             return None;
         }
         self.body.extend_from_slice(self.wrap.close());
+        // The next one will be about as long.
+        let next = Vec::with_capacity(self.body.len());
         Some(Batch {
-            body: self.body.split().freeze(),
+            body: std::mem::replace(&mut self.body, next).into(),
             entries: std::mem::take(&mut self.entries),
             asked: false,
             wrap: self.wrap,
@@ -154,7 +163,7 @@ mod tests {
         let mut batches = Vec::new();
         for row in rows {
             batches.extend(
-                builder.push(RecordId::from(*row), None, |out| out.extend_from_slice(row.as_bytes())),
+                builder.push(RecordId::from(*row), false, |out| out.extend_from_slice(row.as_bytes())),
             );
         }
         batches.extend(builder.finish());
@@ -173,7 +182,7 @@ mod tests {
     fn halves_hold_the_same_rows() {
         let mut builder = Builder::new(Wrap::Array, 9, 1000);
         for row in ["1", "2", "3"] {
-            builder.push(row.into(), None, |out| out.extend_from_slice(row.as_bytes()));
+            builder.push(row.into(), false, |out| out.extend_from_slice(row.as_bytes()));
         }
         let (left, right) = builder.finish().unwrap().halves().unwrap();
         assert_eq!((left.body.as_ref(), right.body.as_ref()), (&b"[1]"[..], &b"[2,3]"[..]));

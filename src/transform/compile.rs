@@ -198,6 +198,10 @@ impl RowMap {
         let mut out = Vec::new();
         self.product_fields().find_map(|field| {
             let Value::From { source, kind, name, .. } = &field.value else { return None };
+            // Whatever came can be written as it is, or as text.
+            if matches!(kind, None | Some(As::String)) {
+                return None;
+            }
             out.clear();
             let fits = match source {
                 Source::ProductId => write_text(id, *kind, &mut out),

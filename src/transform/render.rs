@@ -36,6 +36,19 @@ impl<'a> Renderer<'a> {
         Ok(misfits)
     }
 
+    /// Why the products of a group cannot be written: one of its own fields, which all of them repeat, does not fit.
+    pub fn misfit_of_group(&self, group: usize) -> Option<String> {
+        let mut out = Vec::new();
+        self.map.fields.iter().find_map(|field| {
+            let Value::From { source, kind, default, name } = &field.value else { return None };
+            if matches!(source, Source::ProductId | Source::ProductCell(_)) {
+                return None;
+            }
+            let fits = self.write_field(source, *kind, default, group, None, &mut out);
+            fits.err().map(|why| format!("field {name}: {why}"))
+        })
+    }
+
     /// Writes the row of a product.
     pub fn product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
         self.write(&self.map.fields, group, Some(product), out, &mut Vec::new())

@@ -32,7 +32,10 @@ pub(super) fn write_value(raw: &str, kind: Option<As>, out: &mut Vec<u8>) -> Res
         return Ok(());
     };
     match (wanted, raw.as_bytes().first()) {
-        (As::String, Some(b'"')) => out.extend_from_slice(raw.as_bytes()),
+        // A raw value is JSON: what begins as a number is one.
+        (As::String, Some(b'"')) | (As::Number, Some(b'-' | b'0'..=b'9')) => {
+            out.extend_from_slice(raw.as_bytes());
+        }
         // Numbers, booleans, and whole objects or lists become text as they stand.
         (As::String, _) => write_json_string(raw, out),
         (_, Some(b'"')) => {
