@@ -11,26 +11,34 @@ const DEEPEST: usize = 128;
 #[derive(Debug, Clone)]
 pub struct Walk<'a> {
     text: &'a str,
+    bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Walk<'a> {
     /// At the beginning of a text.
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, bytes: text.as_bytes(), at: 0 }
     }
 
+    #[inline]
     fn byte(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.bytes.get(self.at).copied()
     }
 
     /// The first byte of what comes next.
     #[inline]
     pub fn peek(&mut self) -> Option<u8> {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.byte() {
+        loop {
+            let byte = self.byte()?;
+            if byte > b' ' {
+                return Some(byte);
+            }
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return None;
+            }
             self.at += 1;
         }
-        self.byte()
     }
 
     /// Steps over this byte, if it comes next.
@@ -44,37 +52,58 @@ impl<'a> Walk<'a> {
     /// Steps over this text, if it comes next as it stands.
     #[inline]
     pub fn eat_text(&mut self, text: &str) -> bool {
-        let end = self.at + text.len();
-        let comes_next = self.text.as_bytes().get(self.at..end) == Some(text.as_bytes());
+        let comes_next = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(text.as_bytes()));
         if comes_next {
-            self.at = end;
+            self.at += text.len();
         }
         comes_next
     }
 
     /// The text ends here.
     pub fn end(&mut self) -> Option<()> {
-        self.peek().is_none().then_some(())
+        (self.peek().is_none() && self.at == self.bytes.len()).then_some(())
     }
 
-    fn since(&self, start: usize) -> Option<&'a str> {
+    /// Steps over a value of any kind; gives it back as it stands.
+    #[inline]
+    pub fn value(&mut self) -> Option<&'a str> {
+        self.peek()?;
+        let start = self.at;
+        self.step()?;
         self.text.get(start..self.at)
     }
 
     /// Steps over a string; gives it back as it stands, with its quotes.
-    #[inline]
     pub fn string(&mut self) -> Option<&'a str> {
-        self.eat(b'"')?;
-        let start = self.at - 1;
-        self.rest_of_string()?;
-        self.since(start)
+        self.peek()?;
+        let start = self.at;
+        self.step_string()?;
+        self.text.get(start..self.at)
+    }
+
+    /// Steps over a value of any kind.
+    #[inline]
+    pub fn step(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'{' | b'[' => self.step_container(),
+            _ => self.step_scalar(),
+        }
     }
 
     #[inline]
-    fn rest_of_string(&mut self) -> Option<()> {
-        let bytes = self.text.as_bytes();
+    fn step_scalar(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'"' => self.step_string(),
+            b'-' | b'0'..=b'9' => self.step_number(),
+            _ => ["true", "false", "null"].into_iter().any(|word| self.eat_text(word)).then_some(()),
+        }
+    }
+
+    #[inline]
+    fn step_string(&mut self) -> Option<()> {
+        self.eat(b'"')?;
         loop {
-            while let Some(eight) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+            while let Some(eight) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
                 let special = special_bytes(u64::from_le_bytes(*eight));
                 self.at += (special.trailing_zeros() / 8) as usize;
                 if special != 0 {
@@ -86,15 +115,15 @@ impl<'a> Walk<'a> {
                     self.at += 1;
                     return Some(());
                 }
-                b'\\' => self.escape()?,
+                b'\\' => self.step_escape()?,
                 0..0x20 => return None,
                 _ => self.at += 1,
             }
         }
     }
 
-    fn escape(&mut self) -> Option<()> {
-        let rest = self.text.as_bytes().get(self.at + 1..)?;
+    fn step_escape(&mut self) -> Option<()> {
+        let rest = self.bytes.get(self.at + 1..)?;
         let length = match rest.first()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
             b'u' if rest.get(1..5)?.iter().all(u8::is_ascii_hexdigit) => 6,
@@ -104,109 +133,76 @@ impl<'a> Walk<'a> {
         Some(())
     }
 
-    /// Steps over a value of any kind; gives it back as it stands.
     #[inline]
-    pub fn value(&mut self) -> Option<&'a str> {
-        match self.peek()? {
-            b'{' | b'[' => self.container(),
-            _ => self.scalar(),
-        }
-    }
-
-    /// Steps over a value that holds no other.
-    #[inline]
-    fn scalar(&mut self) -> Option<&'a str> {
-        match self.peek()? {
-            b'"' => self.string(),
-            b'-' | b'0'..=b'9' => self.number(),
-            _ => self.word(),
-        }
-    }
-
-    fn word(&mut self) -> Option<&'a str> {
-        let start = self.at;
-        ["true", "false", "null"].into_iter().any(|word| self.eat_text(word)).then_some(())?;
-        self.since(start)
-    }
-
-    #[inline]
-    fn number(&mut self) -> Option<&'a str> {
-        let start = self.at;
+    fn step_number(&mut self) -> Option<()> {
         self.at += usize::from(self.byte() == Some(b'-'));
-        let whole = self.digits();
-        let leading_zero = self.text.as_bytes().get(self.at - whole) == Some(&b'0');
-        if whole == 0 || (whole > 1 && leading_zero) {
+        let start = self.at;
+        self.step_digits()?;
+        if self.at > start + 1 && self.bytes.get(start) == Some(&b'0') {
             return None;
         }
         if self.byte() == Some(b'.') {
             self.at += 1;
-            (self.digits() > 0).then_some(())?;
+            self.step_digits()?;
         }
         if let Some(b'e' | b'E') = self.byte() {
             self.at += 1;
             self.at += usize::from(matches!(self.byte(), Some(b'+' | b'-')));
-            (self.digits() > 0).then_some(())?;
+            self.step_digits()?;
         }
-        self.since(start)
+        Some(())
     }
 
+    /// One digit or more.
     #[inline]
-    fn digits(&mut self) -> usize {
+    fn step_digits(&mut self) -> Option<()> {
         let start = self.at;
-        while let Some(b'0'..=b'9') = self.byte() {
+        while self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        self.at - start
+        (self.at > start).then_some(())
     }
 
     /// A list or an object, without recursion: what a server sends must not decide how deep our stack is.
-    fn container(&mut self) -> Option<&'a str> {
-        let start = self.at;
+    fn step_container(&mut self) -> Option<()> {
         // The brackets that are open, and whether each is an object's.
         let (mut depth, mut objects) = (0_usize, 0_u128);
         loop {
-            // Here a value stands, or the end of a container that holds none.
+            // Here a value stands.
             match self.peek()? {
                 open @ (b'{' | b'[') if depth < DEEPEST => {
                     self.at += 1;
-                    depth += 1;
-                    objects = objects << 1 | u128::from(open == b'{');
-                    let empty = if open == b'{' { self.eat(b'}') } else { self.eat(b']') };
-                    if empty.is_none() {
-                        self.key_if(objects & 1 == 1)?;
+                    let is_object = open == b'{';
+                    if self.eat(if is_object { b'}' } else { b']' }).is_none() {
+                        depth += 1;
+                        objects = objects << 1 | u128::from(is_object);
+                        self.step_key_if(is_object)?;
                         continue;
                     }
-                    depth -= 1;
-                    objects >>= 1;
                 }
                 b'{' | b'[' => return None,
-                _ => drop(self.scalar()?),
+                _ => self.step_scalar()?,
             }
+            // Here one ended, and perhaps with it what it stands in.
             loop {
                 if depth == 0 {
-                    return self.since(start);
+                    return Some(());
                 }
                 let is_object = objects & 1 == 1;
-                match self.peek()? {
-                    b',' => {
-                        self.at += 1;
-                        self.key_if(is_object)?;
-                        break;
-                    }
-                    b'}' if is_object => {}
-                    b']' if !is_object => {}
-                    _ => return None,
+                if self.eat(b',').is_some() {
+                    self.step_key_if(is_object)?;
+                    break;
                 }
-                self.at += 1;
+                self.eat(if is_object { b'}' } else { b']' })?;
                 depth -= 1;
                 objects >>= 1;
             }
         }
     }
 
-    fn key_if(&mut self, is_object: bool) -> Option<()> {
+    fn step_key_if(&mut self, is_object: bool) -> Option<()> {
         if is_object {
-            self.string()?;
+            self.step_string()?;
             self.eat(b':')?;
         }
         Some(())
@@ -219,7 +215,6 @@ impl<'a> Walk<'a> {
             return Some(());
         }
         loop {
-            self.peek()?;
             let key = self.string()?;
             self.eat(b':')?;
             member(self, key)?;

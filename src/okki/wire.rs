@@ -302,7 +302,7 @@ pub fn step_over<'a>(walk: &mut Walk<'a>, key: &'a str) -> Option<()> {
     if key.contains('\\') || matches!(key, "\"error\"" | "\"productGroups\"") {
         return None;
     }
-    walk.value().map(drop)
+    walk.step()
 }
 
 /// The fields of one row that every row needs, and the cells that the pipeline names.
@@ -401,9 +401,9 @@ impl<'a> Rows<'_, 'a> {
             let at = self.key(walk, expected)?;
             expected = at + 1;
             walk.eat(b':')?;
-            let raw = walk.value()?;
-            if let Some((_, Some(uses))) = self.keys.get(at) {
-                self.row.keep(uses, raw);
+            match self.keys.get(at) {
+                Some((_, Some(uses))) => self.row.keep(uses, walk.value()?),
+                _ => walk.step()?,
             }
             if walk.eat(b',').is_none() {
                 walk.eat(b'}')?;
