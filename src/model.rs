@@ -159,7 +159,10 @@ pub struct Catalogue {
     /// The products' fields that the pipeline names; column 0 is the product's id, column 1 its name as raw JSON. Two
     /// more columns, [`PRODUCT_EXTRA_COLUMNS`], are for the cache: the group's id, and the row's status.
     pub product_cells: Table,
-    /// The products of each group, as row numbers of `product_cells` in the order of their ids.
+    /// The group of each row of `product_cells`, or [`NO_GROUP`].
+    pub product_group: Vec<u32>,
+    /// The products of each group, as row numbers of `product_cells` in the order of their ids; empty where each product
+    /// is a row of its own, which takes them as they stand in the table.
     pub products_of: Vec<Vec<u32>>,
     /// Rows that cannot go through.
     pub rejected: Vec<Rejected>,
@@ -186,9 +189,12 @@ pub struct Catalogue {
 impl Catalogue {
     /// Number of products that passed cleaning.
     pub fn product_count(&self) -> usize {
-        self.products_of.iter().map(Vec::len).sum()
+        self.product_group.iter().filter(|group| **group != NO_GROUP).count()
     }
 }
+
+/// The group of a row that is no product: replaced by a later one, marked as deleted, or rejected.
+pub const NO_GROUP: u32 = u32::MAX;
 
 /// Product column: the id, decoded.
 pub const PRODUCT_ID_COLUMN: usize = 0;

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{
-    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind,
+    Catalogue, NO_GROUP, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected,
+    RowKind,
 };
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, Refusal, State};
@@ -137,12 +138,10 @@ impl Plan {
             row: Vec::new(),
             still_there: vec![false; state.rows.len()],
         };
-        for group in 0..catalogue.groups.len() {
-            if plan.per_product {
-                plan.compare_products(&mut comparison, group);
-            } else {
-                plan.compare_group(&mut comparison, group);
-            }
+        if plan.per_product {
+            plan.compare_products(&mut comparison);
+        } else {
+            (0..catalogue.groups.len()).for_each(|group| plan.compare_group(&mut comparison, group));
         }
         if on_delete == OnDelete::Tombstone {
             plan.delete_absent(comparison);
@@ -167,15 +166,17 @@ impl Plan {
         self.actions.push(action);
     }
 
-    fn compare_products(&mut self, with: &mut Comparison<'_>, group: usize) {
-        let products = with.catalogue.products_of.get(group).map_or(&[][..], Vec::as_slice);
+    fn compare_products(&mut self, with: &mut Comparison<'_>) {
+        let catalogue = with.catalogue;
         // What a product's own fields hold was checked when it was read.
-        let misfit = if products.is_empty() { None } else { with.renderer.misfit_of_group(group) };
-        for &product in products {
-            let id = id_of(Origin::Product(group, product), with.catalogue);
+        let misfits: Vec<Option<String>> =
+            (0..catalogue.groups.len()).map(|group| with.renderer.misfit_of_group(group)).collect();
+        for origin in origins(catalogue, true) {
+            let Origin::Product(group, product) = origin else { continue };
+            let id = id_of(origin, catalogue);
             let known = with.known(id);
-            let action = if let Some(reason) = misfit.clone() {
-                self.reject(with.catalogue, group, vec![Misfit { product: Some(product), reason }]);
+            let action = if let Some(reason) = misfits.get(group).and_then(Option::clone) {
+                self.reject(catalogue, group, vec![Misfit { product: Some(product), reason }]);
                 Action::Leave
             } else if known.is_none() && !with.state.refused.contains_key(id) {
                 self.count(Action::Create)
@@ -266,7 +267,7 @@ impl Plan {
         }
     }
 
-    /// All rows, in the order in which they are written: groups as in the tree, deletions last.
+    /// All rows, in the order in which they are written; deletions last.
     pub fn changes<'a>(&'a self, catalogue: &'a Catalogue) -> impl Iterator<Item = Change<'a>> {
         let there = origins(catalogue, self.per_product).zip(&self.actions).map(|(origin, &action)| Change {
             id: id_of(origin, catalogue),
@@ -327,11 +328,25 @@ impl Plan {
         Ok(())
     }
 
+    /// All rows as people look for them: products under their group, by their ids.
+    pub fn changes_in_tree<'a>(&'a self, catalogue: &'a Catalogue) -> Vec<Change<'a>> {
+        let mut changes: Vec<_> = self.changes(catalogue).collect();
+        // Groups and deletions stand in their order already.
+        changes.sort_by(|a, b| {
+            let within_group = || match a.origin {
+                Origin::Product(..) => crate::model::id_order(a.id, b.id),
+                Origin::Group(_) | Origin::Gone => std::cmp::Ordering::Equal,
+            };
+            group_of(a.origin).cmp(&group_of(b.origin)).then_with(within_group)
+        });
+        changes
+    }
+
     /// The plan as a tree, for people: rows under their group, deletions at the end.
     pub fn lines(&self, catalogue: &Catalogue) -> Vec<Line> {
         let mut lines = Vec::with_capacity(self.actions.len() + self.gone.len());
         let mut last_group = None;
-        for change in self.changes(catalogue) {
+        for change in self.changes_in_tree(catalogue) {
             if let Origin::Product(group, _) = change.origin
                 && last_group != Some(group)
             {
@@ -342,6 +357,10 @@ impl Plan {
         }
         lines
     }
+}
+
+fn is_too_much(gone: u64, of: u64, allowed: f64) -> bool {
+    gone > GUARD_MIN_DELETES && ratio(gone, of) > allowed
 }
 
 /// A catalogue, what the target has acknowledged of it, and which of those rows the source still has.
@@ -365,16 +384,24 @@ impl Comparison<'_> {
     }
 }
 
-/// The rows that a catalogue makes, in the order in which they are written.
+/// The rows that a catalogue makes, in the order in which they are written: groups as in the tree, or products as they
+/// stand in the table, since to jump to and fro in it costs more than all that is done with them.
 fn origins(catalogue: &Catalogue, per_product: bool) -> impl Iterator<Item = Origin> {
-    let (groups, products_of) = match per_product {
-        true => (0, catalogue.products_of.as_slice()),
+    let (groups, product_group) = match per_product {
+        true => (0, catalogue.product_group.as_slice()),
         false => (catalogue.groups.len(), &[][..]),
     };
-    let products = products_of.iter().enumerate();
-    let products =
-        products.flat_map(|(group, of)| of.iter().map(move |&product| Origin::Product(group, product)));
+    let products = product_group.iter().zip(0_u32..).filter(|(group, _)| **group != NO_GROUP);
+    let products = products.map(|(&group, product)| Origin::Product(group as usize, product));
     (0..groups).map(Origin::Group).chain(products)
+}
+
+/// The group that a row stands under; deletions stand under none, at the end.
+fn group_of(origin: Origin) -> usize {
+    match origin {
+        Origin::Group(group) | Origin::Product(group, _) => group,
+        Origin::Gone => usize::MAX,
+    }
 }
 
 fn id_of(origin: Origin, catalogue: &Catalogue) -> &str {
@@ -384,10 +411,6 @@ fn id_of(origin: Origin, catalogue: &Catalogue) -> &str {
         // It has no place in the catalogue; the plan knows its id.
         Origin::Gone => "",
     }
-}
-
-fn is_too_much(gone: u64, of: u64, allowed: f64) -> bool {
-    gone > GUARD_MIN_DELETES && ratio(gone, of) > allowed
 }
 
 #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52, where f64 is exact")]

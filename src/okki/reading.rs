@@ -16,8 +16,8 @@ use super::wire::{Row, RowReader};
 use super::{Settings, product_reader};
 use crate::error::{Error, Kind, Result, Side};
 use crate::model::{
-    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table, TableFull,
-    id_order,
+    Catalogue, NO_GROUP, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table,
+    TableFull, id_order,
 };
 use crate::transform::RowMap;
 
@@ -72,7 +72,7 @@ pub struct Reading<'a> {
     pub quarantined_groups: Vec<RecordId>,
     pub group_cells: Table,
     pub product_cells: Table,
-    /// The group of each product row; `GONE` where a later row took its place.
+    /// The group of each product row, or `NO_GROUP`.
     pub product_group: Vec<u32>,
     /// The product rows by their ids, which stand in the table.
     pub seen: HashTable<u32>,
@@ -81,6 +81,8 @@ pub struct Reading<'a> {
     pub deleted: u64,
     pub rows_seen: u64,
     pub signature: u64,
+    /// Whether the rows stand in the table in the order of their ids.
+    pub in_id_order: bool,
     pub total: Option<u64>,
     pub total_moved: Option<(u64, u64)>,
     pub began: Option<String>,
@@ -103,9 +105,6 @@ fn hash_of(id: &str) -> u64 {
 fn full_table(full: TableFull) -> Error {
     Error::new(Kind::BadAnswer(Side::Source), format!("source: {full}"))
 }
-
-/// A row that was replaced, or that never became a product.
-const GONE: u32 = u32::MAX;
 
 impl<'a> Reading<'a> {
     pub fn new(settings: &'a Settings, map: &'a RowMap, rows: &[&'a str]) -> Self {
@@ -162,6 +161,7 @@ impl<'a> Reading<'a> {
             deleted: 0,
             rows_seen: 0,
             signature: 0,
+            in_id_order: true,
             total: None,
             total_moved: None,
             began: None,
@@ -258,22 +258,21 @@ impl<'a> Reading<'a> {
             Some(reason) => self.quarantine_product(id, reason, page.raw(at)),
             None => self.group_for(row, id, group, page, at),
         };
-        self.product_group.push(of);
         let named = self.map.product_columns.len();
         // A row that goes nowhere keeps its place in the table and of its bytes what the cache must know.
         let status = match of {
-            GONE if row.deleted => cache::DELETED.to_owned(),
-            GONE => format!("{}{}", cache::REJECTED, page.raw(at)),
+            NO_GROUP if row.deleted => cache::DELETED.to_owned(),
+            NO_GROUP => format!("{}{}", cache::REJECTED, page.raw(at)),
             _ => String::new(),
         };
-        let cells = (0..named).map(|column| if of == GONE && column > 0 { "" } else { cell(column) });
-        let group = if of == GONE { "" } else { row.group.as_deref().unwrap_or("") };
-        self.product_cells.push(cells.chain([group, &status])).map_err(full_table)
+        let cells = (0..named).map(|column| if of == NO_GROUP && column > 0 { "" } else { cell(column) });
+        let group = if of == NO_GROUP { "" } else { row.group.as_deref().unwrap_or("") };
+        self.push(of, cells.chain([group, &status]))
     }
 
     /// Whether a row of this id was taken before. If not, or if the last one is to stay, the next row is the one.
     fn is_repeated(&mut self, id: &str) -> bool {
-        let place = u32::try_from(self.product_group.len()).unwrap_or(GONE);
+        let place = u32::try_from(self.product_group.len()).unwrap_or(NO_GROUP);
         let Self { seen, product_cells, .. } = self;
         let id_at = |place: &u32| product_cells.cell(*place as usize, PRODUCT_ID_COLUMN);
         let hash = hash_of(id);
@@ -282,7 +281,7 @@ impl<'a> Reading<'a> {
                 if !self.id_check {
                     let first = std::mem::replace(first.get_mut(), place);
                     if let Some(group) = self.product_group.get_mut(first as usize) {
-                        *group = GONE;
+                        *group = NO_GROUP;
                     }
                 }
                 true
@@ -343,22 +342,21 @@ impl<'a> Reading<'a> {
                 self.quarantine_product(&id, reason, raw)
             }
         };
-        self.product_group.push(of);
-        self.product_cells.push(row.cells()).map_err(full_table)
+        self.push(of, row.cells())
     }
 
     fn quarantine_product(&mut self, id: &RecordId, reason: String, raw: String) -> u32 {
         self.held_products.push(id.clone());
         self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
-        GONE
+        NO_GROUP
     }
 
     fn count_deleted(&mut self) -> u32 {
         self.deleted += 1;
-        GONE
+        NO_GROUP
     }
 
-    /// The index of a product's group, or `GONE` with the product rejected.
+    /// The index of a product's group, or `NO_GROUP` with the product rejected.
     fn group_for(
         &mut self,
         row: &ProductRow,
@@ -386,6 +384,35 @@ impl<'a> Reading<'a> {
         }
     }
 
+    fn products_of_groups(&self) -> Vec<Vec<u32>> {
+        let mut products_of = vec![Vec::new(); self.groups.len()];
+        for (&group, product) in self.product_group.iter().zip(0_u32..) {
+            if let Some(products) = products_of.get_mut(group as usize) {
+                products.push(product);
+            }
+        }
+        // By id, so that the same content gives the same row in whatever order the pages came. To compare ids means to
+        // jump to and fro in the table, and the source's pages mostly are in this order.
+        if !self.in_id_order {
+            let id = |row: u32| self.product_cells.cell(row as usize, PRODUCT_ID_COLUMN);
+            for products in &mut products_of {
+                products.sort_unstable_by(|&a, &b| id_order(id(a), id(b)));
+            }
+        }
+        products_of
+    }
+
+    /// Puts a row into the table, with its group.
+    fn push<'c>(&mut self, group: u32, cells: impl IntoIterator<Item = &'c str>) -> Result<()> {
+        self.product_group.push(group);
+        let at = self.product_cells.len();
+        self.product_cells.push(cells).map_err(full_table)?;
+        let id = |row: usize| self.product_cells.cell(row, PRODUCT_ID_COLUMN);
+        let follows = at.checked_sub(1).is_none_or(|before| id_order(id(before), id(at)).is_le());
+        self.in_id_order &= follows;
+        Ok(())
+    }
+
     pub fn finish(self) -> Result<Attempt> {
         let (distinct, rows) = (self.distinct, self.rows_seen);
         let doubt = match (self.total, self.total_moved) {
@@ -398,24 +425,13 @@ impl<'a> Reading<'a> {
             _ => None,
         };
         let total = self.total_moved.map(|(_, after)| after).or(self.total);
-        let mut products_of = vec![Vec::new(); self.groups.len()];
-        for (&group, product) in self.product_group.iter().zip(0_u32..) {
-            if let Some(products) = products_of.get_mut(group as usize) {
-                products.push(product);
-            }
-        }
-        for products in &mut products_of {
-            // By id, so that the same content gives the same row in whatever order the pages came.
-            products.sort_unstable_by(|&a, &b| {
-                let id = |row: u32| self.product_cells.cell(row as usize, crate::model::PRODUCT_ID_COLUMN);
-                id_order(id(a), id(b))
-            });
-        }
+        let products_of = if self.map.per_product() { Vec::new() } else { self.products_of_groups() };
         let held = if self.map.per_product() { self.held_products } else { self.quarantined_groups };
         let catalogue = Catalogue {
             groups: self.groups,
             group_cells: self.group_cells,
             product_cells: self.product_cells,
+            product_group: self.product_group,
             products_of,
             rejected: self.rejected,
             held,

@@ -19,7 +19,7 @@ pub fn compare(
 ) {
     let renderer = Renderer::new(edges.rows, catalogue);
     let mut row = Vec::new();
-    for change in plan.changes(catalogue) {
+    for change in plan.changes_in_tree(catalogue) {
         row.clear();
         render(edges.rows, &renderer, change, &mut row);
         let (mark, why, count) = match theirs.remove(change.id) {
