@@ -52,11 +52,22 @@ impl<'a> Walk<'a> {
     /// Steps over this text, if it comes next as it stands.
     #[inline]
     pub fn eat_text(&mut self, text: &str) -> bool {
-        let comes_next = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(text.as_bytes()));
+        let end = self.at + text.len();
+        let comes_next = self.bytes.get(self.at..end).is_some_and(|next| is_same(next, text.as_bytes()));
         if comes_next {
-            self.at += text.len();
+            self.at = end;
         }
         comes_next
+    }
+
+    /// Where it stands.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The text from there to where it stands.
+    pub fn since(&self, start: usize) -> Option<&'a str> {
+        self.text.get(start..self.at)
     }
 
     /// The text ends here.
@@ -70,7 +81,7 @@ impl<'a> Walk<'a> {
         self.peek()?;
         let start = self.at;
         self.step()?;
-        self.text.get(start..self.at)
+        self.since(start)
     }
 
     /// Steps over a string; gives it back as it stands, with its quotes.
@@ -78,7 +89,7 @@ impl<'a> Walk<'a> {
         self.peek()?;
         let start = self.at;
         self.step_string()?;
-        self.text.get(start..self.at)
+        self.since(start)
     }
 
     /// Steps over a value of any kind.
@@ -93,15 +104,22 @@ impl<'a> Walk<'a> {
     #[inline]
     fn step_scalar(&mut self) -> Option<()> {
         match self.peek()? {
-            b'"' => self.step_string(),
+            b'"' => {
+                self.at += 1;
+                self.step_rest_of_string()
+            }
             b'-' | b'0'..=b'9' => self.step_number(),
             _ => ["true", "false", "null"].into_iter().any(|word| self.eat_text(word)).then_some(()),
         }
     }
 
-    #[inline]
     fn step_string(&mut self) -> Option<()> {
         self.eat(b'"')?;
+        self.step_rest_of_string()
+    }
+
+    #[inline]
+    fn step_rest_of_string(&mut self) -> Option<()> {
         loop {
             while let Some(eight) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
                 let special = special_bytes(u64::from_le_bytes(*eight));
@@ -237,6 +255,16 @@ impl<'a> Walk<'a> {
             }
         }
     }
+}
+
+/// Whether two texts of one length are the same. For keys, a call to `memcmp` costs more than the comparison: eight bytes
+/// are compared at a time, and the last eight overlap.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let (Some(a_end), Some(b_end)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else { return a == b };
+    let starts = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let is_same = |(a, b): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*a) == u64::from_le_bytes(*b);
+    is_same((a_end, b_end)) && starts.into_iter().all(is_same)
 }
 
 /// Marks the bytes of a word that end the plain part of a string: a quote, a backslash, a control character. The lowest

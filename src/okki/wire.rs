@@ -370,9 +370,18 @@ impl<'m> RowReader<'m> {
 /// Reads the rows of one text, whose keys stand in the same order in all of them, most often.
 pub struct Rows<'m, 'a> {
     reader: RowReader<'m>,
-    /// Keys as they stand, with their quotes, in the order of the first row.
-    keys: Vec<(&'a str, Option<Uses<'m>>)>,
+    /// In the order of the first row.
+    keys: Vec<Member<'m, 'a>>,
     row: Row<'a>,
+}
+
+/// A member of an object as it was met first.
+struct Member<'m, 'a> {
+    /// All that stands before its value: bracket or comma, key, colon.
+    lead: &'a str,
+    /// The key with its quotes.
+    key: &'a str,
+    uses: Option<Uses<'m>>,
 }
 
 /// What the value of a key is good for.
@@ -392,40 +401,46 @@ impl<'a> Rows<'_, 'a> {
         cells.clear();
         cells.resize(self.reader.columns.len(), "");
         self.row = Row { cells, ..Row::default() };
-        walk.eat(b'{')?;
-        if walk.eat(b'}').is_some() {
-            return Some(&self.row);
-        }
+        walk.peek()?;
         let mut expected = 0;
+        let mut is_first = true;
         loop {
-            let at = self.key(walk, expected)?;
+            let at = match self.keys.get(expected) {
+                Some(member) if walk.eat_text(member.lead) => expected,
+                _ => match self.find(walk, is_first)? {
+                    Some(at) => at,
+                    None => return Some(&self.row),
+                },
+            };
+            match self.keys.get(at).and_then(|member| member.uses.as_ref()) {
+                Some(uses) => self.row.keep(uses, walk.value()?),
+                None => walk.step()?,
+            }
             expected = at + 1;
-            walk.eat(b':')?;
-            match self.keys.get(at) {
-                Some((_, Some(uses))) => self.row.keep(uses, walk.value()?),
-                _ => walk.step()?,
-            }
-            if walk.eat(b',').is_none() {
-                walk.eat(b'}')?;
-                return Some(&self.row);
-            }
+            is_first = false;
         }
     }
 
-    /// Steps over the key that comes next; gives back where it stands among the known ones.
-    fn key(&mut self, walk: &mut Walk<'a>, expected: usize) -> Option<usize> {
-        walk.peek()?;
-        if let Some((quoted, _)) = self.keys.get(expected)
-            && walk.eat_text(quoted)
-        {
-            return Some(expected);
+    /// Steps to the value of whatever member comes next, and gives back where it stands among the known ones; `Some(None)`
+    /// is the end of the object.
+    fn find(&mut self, walk: &mut Walk<'a>, is_first: bool) -> Option<Option<usize>> {
+        let start = walk.at();
+        if is_first {
+            walk.eat(b'{')?;
         }
-        let quoted = walk.string()?;
-        let known = self.keys.iter().position(|(key, _)| *key == quoted);
-        Some(known.unwrap_or_else(|| {
-            self.keys.push((quoted, self.reader.uses(&unquoted(quoted))));
+        if walk.eat(b'}').is_some() {
+            return Some(None);
+        }
+        if !is_first {
+            walk.eat(b',')?;
+        }
+        let key = walk.string()?;
+        walk.eat(b':')?;
+        let lead = walk.since(start)?;
+        Some(Some(self.keys.iter().position(|member| member.key == key).unwrap_or_else(|| {
+            self.keys.push(Member { lead, key, uses: self.reader.uses(&unquoted(key)) });
             self.keys.len() - 1
-        }))
+        })))
     }
 }
 
