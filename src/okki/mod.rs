@@ -8,6 +8,7 @@ pub mod cache;
 mod clean;
 mod page;
 mod reading;
+mod seen;
 mod walk;
 mod wire;
 

@@ -99,6 +99,10 @@ impl ProductPage {
 
     fn take_list<'a>(&mut self, walk: &mut Walk<'a>, reader: RowReader<'_>) -> Option<()> {
         let mut rows = reader.rows();
+        // A row of OKKI's has about 800 bytes, of which a pipeline names a tenth.
+        let bytes = walk.left();
+        self.rows.reserve(bytes / 512);
+        self.cells.reserve(bytes / 512, bytes / 8);
         walk.list(|walk| self.take(rows.read(walk)?).ok())
     }
 

@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use compact_str::CompactString;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use hashbrown::DefaultHashBuilder;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::cache::{self, Cache, CachedRow};
 use super::clean::{self, SourceGroup};
 use super::page::{ProductPage, ProductRow};
+use super::seen::{Seen, hash_of};
 use super::wire::{Row, RowReader};
 use super::{Settings, product_reader};
 use crate::error::{Error, Kind, Result, Side};
@@ -68,14 +68,13 @@ pub struct Reading<'a> {
     pub map: &'a RowMap,
     pub id_check: bool,
     pub groups: Vec<crate::model::Group>,
-    pub group_of: HashMap<RecordId, u32>,
+    pub group_of: HashMap<RecordId, u32, DefaultHashBuilder>,
     pub quarantined_groups: Vec<RecordId>,
     pub group_cells: Table,
     pub product_cells: Table,
     /// The group of each product row, or `NO_GROUP`.
     pub product_group: Vec<u32>,
-    /// The product rows by their ids, which stand in the table.
-    pub seen: HashTable<u32>,
+    pub seen: Seen,
     pub rejected: Vec<Rejected>,
     pub held_products: Vec<RecordId>,
     pub deleted: u64,
@@ -96,10 +95,6 @@ pub struct Reading<'a> {
     pub unique: bool,
     pub embedded: Vec<(RecordId, &'a str)>,
     pub cleaned_in: Duration,
-}
-
-fn hash_of(id: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
 }
 
 fn full_table(full: TableFull) -> Error {
@@ -140,7 +135,7 @@ impl<'a> Reading<'a> {
             groups.push(group);
         }
         let group_of =
-            groups.iter().zip(0..).map(|(group, at)| (group.id.clone(), at)).collect::<HashMap<_, _>>();
+            groups.iter().zip(0..).map(|(group, at)| (group.id.clone(), at)).collect::<HashMap<_, _, _>>();
         let quarantined_groups = rejected
             .iter()
             .filter_map(|r| r.id.as_deref().map(RecordId::from))
@@ -155,7 +150,7 @@ impl<'a> Reading<'a> {
             group_cells,
             product_cells: Table::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
             product_group: Vec::new(),
-            seen: HashTable::new(),
+            seen: Seen::default(),
             rejected,
             held_products: Vec::new(),
             deleted: 0,
@@ -197,8 +192,6 @@ impl<'a> Reading<'a> {
         let bytes = total.saturating_mul(row_bytes).saturating_mul(21) / 20;
         self.product_cells.reserve(total, bytes.min(MOST_BYTES_EXPECTED));
         self.product_group.reserve(total);
-        let Self { seen, product_cells, .. } = self;
-        seen.reserve(total, |&place| hash_of(product_cells.cell(place as usize, PRODUCT_ID_COLUMN)));
     }
 
     /// The document's sample: each group brings its own products.
@@ -272,27 +265,17 @@ impl<'a> Reading<'a> {
 
     /// Whether a row of this id was taken before. If not, or if the last one is to stay, the next row is the one.
     fn is_repeated(&mut self, id: &str) -> bool {
-        let place = u32::try_from(self.product_group.len()).unwrap_or(NO_GROUP);
-        let Self { seen, product_cells, .. } = self;
-        let id_at = |place: &u32| product_cells.cell(*place as usize, PRODUCT_ID_COLUMN);
-        let hash = hash_of(id);
-        match seen.entry(hash, |place| id_at(place) == id, |place| hash_of(id_at(place))) {
-            Entry::Occupied(mut first) => {
-                if !self.id_check {
-                    let first = std::mem::replace(first.get_mut(), place);
-                    if let Some(group) = self.product_group.get_mut(first as usize) {
-                        *group = NO_GROUP;
-                    }
-                }
-                true
-            }
-            Entry::Vacant(vacant) => {
-                self.signature = self.signature.wrapping_add(hash);
-                self.distinct += 1;
-                vacant.insert(place);
-                false
-            }
+        let Some(before) = self.seen.replace(id, &self.product_cells, self.id_check) else {
+            self.signature = self.signature.wrapping_add(hash_of(id));
+            self.distinct += 1;
+            return false;
+        };
+        if !self.id_check
+            && let Some(group) = self.product_group.get_mut(before as usize)
+        {
+            *group = NO_GROUP;
         }
+        true
     }
 
     /// Takes the cache's rows, but for those that changed, and then these.
@@ -303,6 +286,8 @@ impl<'a> Reading<'a> {
         for row in cache.rows_except(&changed.ids) {
             self.take_cached_row(row)?;
         }
+        // Of the changed rows none is among those.
+        self.seen = Seen::from(self.product_cells.len());
         for page in &changed.pages {
             let before = self.product_cells.len();
             self.take_rows(page, None)?;

@@ -60,6 +60,11 @@ impl<'a> Walk<'a> {
         comes_next
     }
 
+    /// Bytes that are left of the text.
+    pub fn left(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+
     /// Where it stands.
     pub fn at(&self) -> usize {
         self.at

@@ -7,7 +7,7 @@ use super::fields::{
     canonical_product_key, known, nearest,
 };
 use super::spec::{As, FieldSpec, FieldTable, RecordSpec, Shape};
-use super::value::{write_json_string, write_or, write_text, write_value};
+use super::value::{begins_as_number, write_json_string, write_or, write_text, write_value};
 
 /// A mistake in `[record]`: where, what, and the mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,35 @@ pub struct RowMap {
     /// Columns to keep of each product; 0 is the id, 1 the name.
     pub product_columns: Columns,
     uses_products: bool,
+    /// Fields of products that not every value fits.
+    checks: Vec<Check>,
     fingerprint: String,
+}
+
+/// A field of a product that not every value fits: whatever comes can be written as it is, or as text.
+#[derive(Debug, Clone, PartialEq)]
+struct Check {
+    source: Source,
+    kind: As,
+    name: String,
+}
+
+fn checks(fields: &[Field], per_product: bool) -> Vec<Check> {
+    let inner = fields.iter().filter_map(|field| match &field.value {
+        Value::Each(inner) => Some(inner),
+        Value::From { .. } => None,
+    });
+    let of_products = fields.iter().filter(|_| per_product).chain(inner.flatten());
+    let check = |field: &Field| match &field.value {
+        Value::From {
+            source: source @ (Source::ProductId | Source::ProductCell(_)),
+            kind: Some(kind @ (As::Number | As::Integer | As::Boolean)),
+            name,
+            ..
+        } => Some(Check { source: source.clone(), kind: *kind, name: name.clone() }),
+        _ => None,
+    };
+    of_products.filter_map(check).collect()
 }
 
 struct Compiler<'a> {
@@ -161,6 +189,7 @@ impl RowMap {
         }
         let mut map = Self {
             per_product,
+            checks: checks(&fields, per_product),
             fields,
             id_field: id_key.unwrap_or_default(),
             group_columns: compiler.groups,
@@ -195,29 +224,22 @@ impl RowMap {
     /// Why a product does not fit its fields, found while its raw row is still at hand. `cell` gives its raw
     /// cells by column.
     pub fn product_misfit<'a>(&self, id: &str, cell: impl Fn(usize) -> &'a str) -> Option<String> {
-        let mut out = Vec::new();
-        self.product_fields().find_map(|field| {
-            let Value::From { source, kind, name, .. } = &field.value else { return None };
-            // Whatever came can be written as it is, or as text.
-            if matches!(kind, None | Some(As::String)) {
+        self.checks.iter().find_map(|Check { source, kind, name }| {
+            let raw = match source {
+                Source::ProductCell(column) => cell(*column),
+                _ => id,
+            };
+            // Most values are what they should be at the first look.
+            if *kind == As::Number && matches!(source, Source::ProductCell(_)) && begins_as_number(raw) {
                 return None;
             }
-            out.clear();
+            let mut out = Vec::new();
             let fits = match source {
-                Source::ProductId => write_text(id, *kind, &mut out),
-                Source::ProductCell(column) => write_or(cell(*column), "", *kind, &mut out),
-                _ => Ok(()),
+                Source::ProductCell(_) => write_or(raw, "", Some(*kind), &mut out),
+                _ => write_text(raw, Some(*kind), &mut out),
             };
             fits.err().map(|why| format!("field {name} of product {id}: {why}"))
         })
-    }
-
-    fn product_fields(&self) -> impl Iterator<Item = &Field> {
-        let inner = self.fields.iter().filter_map(|field| match &field.value {
-            Value::Each(inner) => Some(inner),
-            Value::From { .. } => None,
-        });
-        self.fields.iter().filter(|_| self.per_product).chain(inner.flatten())
     }
 
     /// Writes the tombstone of a row: its id, and `"deleted": true`.

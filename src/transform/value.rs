@@ -11,6 +11,14 @@ pub(super) fn write_or(raw: &str, default: &str, kind: Option<As>, out: &mut Vec
 }
 
 pub(super) fn write_json_string(text: &str, out: &mut Vec<u8>) {
+    // Ids and numbers.
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     // Writing a string into memory cannot fail.
     let _ = serde_json::to_writer(out, text);
 }
@@ -32,10 +40,8 @@ pub(super) fn write_value(raw: &str, kind: Option<As>, out: &mut Vec<u8>) -> Res
         return Ok(());
     };
     match (wanted, raw.as_bytes().first()) {
-        // A raw value is JSON: what begins as a number is one.
-        (As::String, Some(b'"')) | (As::Number, Some(b'-' | b'0'..=b'9')) => {
-            out.extend_from_slice(raw.as_bytes());
-        }
+        (As::String, Some(b'"')) => out.extend_from_slice(raw.as_bytes()),
+        (As::Number, _) if begins_as_number(raw) => out.extend_from_slice(raw.as_bytes()),
         // Numbers, booleans, and whole objects or lists become text as they stand.
         (As::String, _) => write_json_string(raw, out),
         (_, Some(b'"')) => {
@@ -45,6 +51,11 @@ pub(super) fn write_value(raw: &str, kind: Option<As>, out: &mut Vec<u8>) -> Res
         _ => return write_unquoted(raw, kind, out),
     }
     Ok(())
+}
+
+/// A raw value is JSON: what begins as a number is one.
+pub(super) fn begins_as_number(raw: &str) -> bool {
+    matches!(raw.as_bytes().first(), Some(b'-' | b'0'..=b'9'))
 }
 
 fn write_unquoted(text: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
