@@ -169,6 +169,8 @@ fn whole(raw: &str) -> Option<Option<u64>> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
     use crate::transform::Columns;
 
@@ -206,6 +208,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Rows that resemble each other in every way: keys missing, in another order or twice, values that begin alike.
+        #[test]
+        fn rows_read_after_each_other_are_what_each_is_alone(rows in prop::collection::vec(row(), 0..6)) {
+            let body = format!(r#"{{"data":{{"count":{},"list":[{}]}}}}"#, rows.len(), rows.join(","));
+            let (fast, patient) = both(&body);
+            let (fast, patient) = (fast.unwrap(), patient.unwrap());
+            prop_assert_eq!(&fast.rows, &patient.rows);
+            prop_assert_eq!(fast.cells.parts(), patient.cells.parts());
+        }
+    }
+
+    fn row() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec!["product_id", "name", "x", "cost", "y", "group_id", "fob", "z"]);
+        let value =
+            prop::sample::select(vec!["1", "10", "\"\"", "\"1\"", "[]", "[1]", "null", r#"{"price_min":1}"#]);
+        let spelling = prop::sample::select(vec!["", " "]);
+        let member =
+            (key, spelling, value).prop_map(|(key, space, value)| format!("\"{key}\":{space}{value}"));
+        prop::collection::vec(member, 0..9).prop_map(|members| format!("{{{}}}", members.join(",")))
     }
 
     #[test]

@@ -65,6 +65,19 @@ impl<'a> Walk<'a> {
         self.bytes.len().saturating_sub(self.at)
     }
 
+    /// How many of the bytes that come next stood there as well: never too many.
+    pub fn same_as_at(&self, there: usize) -> usize {
+        match (self.bytes.get(self.at..), self.bytes.get(there..self.at)) {
+            (Some(here), Some(there)) => same_bytes(here, there),
+            _ => 0,
+        }
+    }
+
+    /// Steps over so many bytes, which were walked over where they stood before.
+    pub fn step_bytes(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
     /// Where it stands.
     pub fn at(&self) -> usize {
         self.at
@@ -262,14 +275,30 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// How many bytes two texts have in common at their beginning, within eight of it: never too many.
+#[inline]
+fn same_bytes(a: &[u8], b: &[u8]) -> usize {
+    let mut same = 0;
+    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
+        let differing = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differing != 0 {
+            return same + (differing.trailing_zeros() / 8) as usize;
+        }
+        same += 8;
+    }
+    same
+}
+
 /// Whether two texts of one length are the same. For keys, a call to `memcmp` costs more than the comparison: eight bytes
 /// are compared at a time, and the last eight overlap.
 #[inline]
 fn is_same(a: &[u8], b: &[u8]) -> bool {
-    let (Some(a_end), Some(b_end)) = (a.last_chunk::<8>(), b.last_chunk::<8>()) else { return a == b };
-    let starts = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
-    let is_same = |(a, b): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*a) == u64::from_le_bytes(*b);
-    is_same((a_end, b_end)) && starts.into_iter().all(is_same)
+    match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(a_end), Some(b_end)) => {
+            u64::from_le_bytes(*a_end) == u64::from_le_bytes(*b_end) && same_bytes(a, b) + 8 > a.len()
+        }
+        _ => a == b,
+    }
 }
 
 /// Marks the bytes of a word that end the plain part of a string: a quote, a backslash, a control character. The lowest
@@ -287,6 +316,7 @@ fn special_bytes(word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing)]
     use proptest::prelude::*;
     use serde::de::IgnoredAny;
 

@@ -375,13 +375,15 @@ pub struct Rows<'m, 'a> {
     row: Row<'a>,
 }
 
-/// A member of an object as it was met first.
+/// A member of a row.
 struct Member<'m, 'a> {
-    /// All that stands before its value: bracket or comma, key, colon.
+    /// All that stood before its value where it was met first: bracket or comma, key, colon.
     lead: &'a str,
     /// The key with its quotes.
     key: &'a str,
     uses: Option<Uses<'m>>,
+    /// Where it stood in the last row that had it, lead and value.
+    last: Range<usize>,
 }
 
 /// What the value of a key is good for.
@@ -403,8 +405,9 @@ impl<'a> Rows<'_, 'a> {
         self.row = Row { cells, ..Row::default() };
         walk.peek()?;
         let mut expected = 0;
-        let mut is_first = true;
         loop {
+            expected = self.step_over_repeated(walk, expected);
+            let (start, is_first) = (walk.at(), expected == 0);
             let at = match self.keys.get(expected) {
                 Some(member) if walk.eat_text(member.lead) => expected,
                 _ => match self.find(walk, is_first)? {
@@ -412,13 +415,36 @@ impl<'a> Rows<'_, 'a> {
                     None => return Some(&self.row),
                 },
             };
-            match self.keys.get(at).and_then(|member| member.uses.as_ref()) {
+            let member = self.keys.get_mut(at)?;
+            match &member.uses {
                 Some(uses) => self.row.keep(uses, walk.value()?),
                 None => walk.step()?,
             }
+            member.last = start..walk.at();
             expected = at + 1;
-            is_first = false;
         }
+    }
+
+    /// Steps over members that nobody asks for and that are, byte for byte, as in the row before: most fields of a
+    /// catalogue are empty or the same in all rows. Gives back which member is expected next.
+    ///
+    /// What was walked over there is good JSON here too, if the byte after it is the same.
+    fn step_over_repeated(&mut self, walk: &mut Walk<'a>, expected: usize) -> usize {
+        let Some(Member { uses: None, last, .. }) = self.keys.get(expected) else { return expected };
+        let (here, there) = (walk.at(), last.start);
+        let same = walk.same_as_at(there);
+        let (mut next, mut end) = (expected, there);
+        while let Some(member) = self.keys.get_mut(next)
+            && member.uses.is_none()
+            && member.last.start == end
+            && member.last.end < there + same
+        {
+            end = member.last.end;
+            member.last = member.last.start + here - there..end + here - there;
+            next += 1;
+        }
+        walk.step_bytes(end - there);
+        next
     }
 
     /// Steps to the value of whatever member comes next, and gives back where it stands among the known ones; `Some(None)`
@@ -438,7 +464,7 @@ impl<'a> Rows<'_, 'a> {
         walk.eat(b':')?;
         let lead = walk.since(start)?;
         Some(Some(self.keys.iter().position(|member| member.key == key).unwrap_or_else(|| {
-            self.keys.push(Member { lead, key, uses: self.reader.uses(&unquoted(key)) });
+            self.keys.push(Member { lead, key, uses: self.reader.uses(&unquoted(key)), last: 0..0 });
             self.keys.len() - 1
         })))
     }
