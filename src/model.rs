@@ -1,6 +1,8 @@
 //! What the source holds, in the compact form that a run keeps in memory.
 
 use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
@@ -57,7 +59,7 @@ impl Rejected {
 /// Rows of equal width, side by side in one text: 200,000 products then cost their bytes and no allocations of their own.
 ///
 /// A cell holds raw JSON, an id, or nothing (the source did not send the field).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Table {
     width: usize,
     text: String,
@@ -127,8 +129,21 @@ impl Table {
     pub fn cell(&self, row: usize, column: usize) -> &str {
         let at = row * self.width + column;
         let Some(&end) = self.ends.get(at) else { return "" };
-        let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-        self.text.get(start as usize..end as usize).unwrap_or("")
+        self.text.get(self.start(at)..end as usize).unwrap_or("")
+    }
+
+    fn start(&self, at: usize) -> usize {
+        at.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end as usize)
+    }
+
+    /// Where the text of a row stands.
+    pub fn place(&self, row: usize) -> Range<usize> {
+        self.start(row * self.width)..self.start((row + 1) * self.width)
+    }
+
+    /// The length of each cell of a row.
+    pub fn lengths(&self, row: usize) -> impl Iterator<Item = u32> {
+        self.row(row).map(|cell| u32::try_from(cell.len()).unwrap_or(u32::MAX))
     }
 }
 
@@ -150,7 +165,7 @@ pub struct Group {
 /// Everything that one consistent read found, cleaned.
 ///
 /// Groups stand in tree order (a parent before its children, siblings as the source lists them).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Catalogue {
     /// The groups.
     pub groups: Vec<Group>,
@@ -158,8 +173,8 @@ pub struct Catalogue {
     pub group_cells: Table,
     /// The products' fields that the pipeline names; column 0 is the product's id, column 1 its name as raw JSON. Two
     /// more columns, [`PRODUCT_EXTRA_COLUMNS`], are for the cache: the group's id, and the row's status.
-    pub product_cells: Table,
-    /// The group of each row of `product_cells`, or [`NO_GROUP`].
+    pub product_cells: Arc<Table>,
+    /// The group of each row of `product_cells`, or [`NO_GROUP`], or [`REPLACED`].
     pub product_group: Vec<u32>,
     /// The products of each group, as row numbers of `product_cells` in the order of their ids; empty where each product
     /// is a row of its own, which takes them as they stand in the table.
@@ -189,12 +204,19 @@ pub struct Catalogue {
 impl Catalogue {
     /// Number of products that passed cleaning.
     pub fn product_count(&self) -> usize {
-        self.product_group.iter().filter(|group| **group != NO_GROUP).count()
+        self.product_group.iter().filter(|group| is_group(**group)).count()
     }
 }
 
-/// The group of a row that is no product: replaced by a later one, marked as deleted, or rejected.
+/// The group of a row that is no product: marked as deleted, or rejected.
 pub const NO_GROUP: u32 = u32::MAX;
+/// The group of a row that is no longer there: a later one has its id.
+pub const REPLACED: u32 = u32::MAX - 1;
+
+/// Whether it is the place of a group, and not a mark.
+pub fn is_group(group: u32) -> bool {
+    group < REPLACED
+}
 
 /// Product column: the id, decoded.
 pub const PRODUCT_ID_COLUMN: usize = 0;

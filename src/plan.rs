@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{
-    Catalogue, NO_GROUP, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected,
-    RowKind,
+    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind,
+    is_group,
 };
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, Refusal, State};
@@ -391,7 +391,7 @@ fn origins(catalogue: &Catalogue, per_product: bool) -> impl Iterator<Item = Ori
         true => (0, catalogue.product_group.as_slice()),
         false => (catalogue.groups.len(), &[][..]),
     };
-    let products = product_group.iter().zip(0_u32..).filter(|(group, _)| **group != NO_GROUP);
+    let products = product_group.iter().zip(0_u32..).filter(|(group, _)| is_group(**group));
     let products = products.map(|(&group, product)| Origin::Product(group as usize, product));
     (0..groups).map(Origin::Group).chain(products)
 }

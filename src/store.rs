@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, UpdateVersion};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
 use url::Url;
 
 use crate::error::{Error, Kind, Result};
@@ -93,8 +93,7 @@ impl Store {
     }
 
     /// Writes an object, whatever was there.
-    pub async fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        let bytes: Bytes = bytes.into();
+    pub async fn put(&self, path: &str, bytes: impl Into<PutPayload>) -> Result<()> {
         self.objects
             .put(&Path::from(path), bytes.into())
             .await

@@ -1,18 +1,23 @@
 //! The products of the last read in compact form, to which the next one adds what changed. Pure; `sync` stores it.
 //!
-//! It is the catalogue's own table of cells with two columns more, written as it stands in memory. It is only ever a
-//! shortcut: one that cannot be read, or that another pipeline made, means a full read and nothing worse.
+//! It is the catalogue's own table of cells with two columns more, written as it stands in memory: neither saving nor
+//! loading makes a second copy of it. It is only ever a shortcut: one that cannot be read, or that another pipeline
+//! made, means a full read and nothing worse.
 
 use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::model::{PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Table};
+use crate::model::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, REPLACED, Table};
 
 const FORMAT_NAME: &str = "okki-sync products";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// The source's clock counts seconds and its rows become visible when they like: so much is read twice.
 const OVERLAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
@@ -47,13 +52,40 @@ struct Header {
     cursor: String,
     full_read_at_ms: u64,
     width: usize,
+    rows: usize,
     text_bytes: usize,
     checksum: String,
 }
 
-/// Writes a cache: a header line, the cells' text, and where each ends (32 bits, little endian).
-pub fn to_bytes(key: &str, cursor: &str, full_read_at_ms: u64, table: &Table) -> Vec<u8> {
-    let (text, ends) = table.parts();
+/// The text of a table, which it shares.
+struct Text(Arc<Table>);
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.0.parts().0.as_bytes()
+    }
+}
+
+/// Writes a cache in pieces: a header line, the cells' text, and the length of each (LEB128).
+pub fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue: &Catalogue) -> Vec<Bytes> {
+    let table = &catalogue.product_cells;
+    let mut lengths = Vec::with_capacity(table.len() * table.width());
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut rows = 0;
+    let is_there = |row: &usize| catalogue.product_group.get(*row) != Some(&REPLACED);
+    for row in (0..table.len()).filter(is_there) {
+        rows += 1;
+        table.lengths(row).for_each(|length| write_length(length, &mut lengths));
+        let place = table.place(row);
+        match runs.last_mut().filter(|run| run.end == place.start) {
+            Some(run) => run.end = place.end,
+            None => runs.push(place),
+        }
+    }
+    let text = Bytes::from_owner(Text(Arc::clone(table)));
+    let mut body: Vec<Bytes> = runs.into_iter().map(|run| text.slice(run)).collect();
+    let text_bytes = body.iter().map(Bytes::len).sum();
+    body.push(lengths.into());
     let mut header = Header {
         format: FORMAT_NAME.to_owned(),
         version: FORMAT_VERSION,
@@ -61,46 +93,84 @@ pub fn to_bytes(key: &str, cursor: &str, full_read_at_ms: u64, table: &Table) ->
         cursor: cursor.to_owned(),
         full_read_at_ms,
         width: table.width(),
-        text_bytes: text.len(),
+        rows,
+        text_bytes,
         checksum: String::new(),
     };
-    let mut body = Vec::with_capacity(text.len() + ends.len() * 4);
-    body.extend_from_slice(text.as_bytes());
-    body.extend(ends.iter().flat_map(|end| end.to_le_bytes()));
-    header.checksum = checksum(&header, &body);
-    let mut bytes = serde_json::to_vec(&header).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes.append(&mut body);
-    bytes
+    header.checksum = checksum(&header, body.iter().map(Bytes::as_ref));
+    let mut line = serde_json::to_vec(&header).unwrap_or_default();
+    line.push(b'\n');
+    body.insert(0, line.into());
+    body
 }
 
-fn checksum(header: &Header, body: &[u8]) -> String {
-    let seed = xxhash_rust::xxh3::xxh3_64(
-        format!("{} {} {} {}", header.key, header.cursor, header.full_read_at_ms, header.width).as_bytes(),
-    );
-    format!("{:032x}", xxhash_rust::xxh3::xxh3_128_with_seed(body, seed))
+fn checksum<'a>(header: &Header, body: impl Iterator<Item = &'a [u8]>) -> String {
+    let Header { key, cursor, full_read_at_ms, width, rows, text_bytes, .. } = header;
+    let head = format!("{key} {cursor} {full_read_at_ms} {width} {rows} {text_bytes}");
+    let mut sum = Xxh3::with_seed(xxh3_64(head.as_bytes()));
+    body.for_each(|piece| sum.update(piece));
+    format!("{:032x}", sum.digest128())
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "seven bits are cut out on purpose")]
+fn write_length(mut length: u32, out: &mut Vec<u8>) {
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+}
+
+fn read_length(bytes: &mut &[u8]) -> Option<u32> {
+    let mut length = 0_u32;
+    for shift in (0..32).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        length |= u32::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(length);
+        }
+    }
+    None
+}
+
+/// Where each cell ends.
+fn read_ends(mut lengths: &[u8], cells: usize) -> Option<Vec<u32>> {
+    // No more room is made than bytes are there to fill it.
+    let mut ends = Vec::with_capacity(cells.min(lengths.len()));
+    let mut end = 0_u32;
+    while !lengths.is_empty() {
+        end = end.checked_add(read_length(&mut lengths)?)?;
+        ends.push(end);
+    }
+    (ends.len() == cells).then_some(ends)
 }
 
 impl Cache {
     /// Reads a cache; an error says why it is of no use.
-    pub fn from_bytes(bytes: &[u8], key: &str) -> Result<Self, &'static str> {
-        let line = bytes.iter().position(|byte| *byte == b'\n').ok_or("it is damaged")?;
-        let (first, body) = bytes.split_at(line);
-        let header: Header = serde_json::from_slice(first).map_err(|_| "it is damaged")?;
+    pub fn from_bytes(bytes: Bytes, key: &str) -> Result<Self, &'static str> {
+        const DAMAGED: &str = "it is damaged";
+        let line = bytes.iter().position(|byte| *byte == b'\n').ok_or(DAMAGED)?;
+        let header: Header =
+            bytes.get(..line).and_then(|line| serde_json::from_slice(line).ok()).ok_or(DAMAGED)?;
         if (header.format.as_str(), header.version) != (FORMAT_NAME, FORMAT_VERSION) {
             return Err("another version of the program wrote it");
         }
         if header.key != key {
             return Err("it was made for other fields or another source");
         }
-        let body = body.get(1..).unwrap_or_default();
-        if checksum(&header, body) != header.checksum {
-            return Err("it is damaged");
+        let body = bytes.get(line + 1..).unwrap_or_default();
+        if checksum(&header, std::iter::once(body)) != header.checksum {
+            return Err(DAMAGED);
         }
-        let (text, ends) = body.split_at_checked(header.text_bytes).ok_or("it is damaged")?;
-        let text = String::from_utf8(text.to_vec()).map_err(|_| "it is damaged")?;
-        let ends = ends.chunks_exact(4).map(|end| end.try_into().map_or(0, u32::from_le_bytes)).collect();
-        let table = Table::of_parts(header.width, text, ends).ok_or("it is damaged")?;
+        let (_, lengths) = body.split_at_checked(header.text_bytes).ok_or(DAMAGED)?;
+        let ends = read_ends(lengths, header.rows.saturating_mul(header.width)).ok_or(DAMAGED)?;
+        // The bytes that were loaded become the table's text.
+        let mut text = Vec::from(bytes);
+        text.truncate(line + 1 + header.text_bytes);
+        text.drain(..=line);
+        let text = String::from_utf8(text).map_err(|_| DAMAGED)?;
+        let table = Table::of_parts(header.width, text, ends).ok_or(DAMAGED)?;
         Ok(Self { cursor: header.cursor, full_read_at_ms: header.full_read_at_ms, table })
     }
 
@@ -117,50 +187,27 @@ impl Cache {
         Some(began.checked_sub(OVERLAP).ok()?.strftime(TIME_FORMAT).to_string())
     }
 
-    /// The rows whose ids are among these.
-    pub fn rows_only<'a>(&'a self, ids: &'a HashSet<CompactString>) -> impl Iterator<Item = CachedRow<'a>> {
-        (0..self.table.len())
-            .map(|at| CachedRow { table: &self.table, at })
-            .filter(|row| ids.contains(row.cell(PRODUCT_ID_COLUMN)))
-    }
-
-    /// The rows whose ids are not among these.
-    pub fn rows_except<'a>(&'a self, ids: &'a HashSet<CompactString>) -> impl Iterator<Item = CachedRow<'a>> {
-        (0..self.table.len())
-            .map(|at| CachedRow { table: &self.table, at })
-            .filter(|row| !ids.contains(row.cell(PRODUCT_ID_COLUMN)))
+    /// How many rows it has whose ids are not among these.
+    pub fn count_except(&self, ids: &HashSet<CompactString>) -> usize {
+        if ids.is_empty() {
+            return self.table.len();
+        }
+        let id = |row| self.table.cell(row, PRODUCT_ID_COLUMN);
+        (0..self.table.len()).filter(|row| !ids.contains(id(*row))).count()
     }
 }
 
-/// One row of a cache.
-#[derive(Clone, Copy)]
-pub struct CachedRow<'a> {
-    table: &'a Table,
-    at: usize,
-}
-
-impl<'a> CachedRow<'a> {
-    /// One of its cells.
-    pub fn cell(self, column: usize) -> &'a str {
-        self.table.cell(self.at, column)
-    }
-
-    /// All of its cells, the two extra ones included.
-    pub fn cells(self) -> impl Iterator<Item = &'a str> {
-        self.table.row(self.at)
-    }
-
-    /// The group that it names, and its status.
-    pub fn group_and_status(self) -> (&'a str, &'a str) {
-        let own = self.table.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
-        (self.cell(own), self.cell(own + 1))
-    }
+/// The group that a row of a cache's table names, and its status.
+pub fn group_and_status(table: &Table, row: usize) -> (&str, &str) {
+    let own = table.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
+    (table.cell(row, own), table.cell(row, own + 1))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use crate::model::NO_GROUP;
 
     fn table() -> Table {
         let mut table = Table::new(4);
@@ -169,25 +216,50 @@ mod tests {
         table
     }
 
+    fn catalogue(product_group: Vec<u32>) -> Catalogue {
+        Catalogue { product_cells: table().into(), product_group, ..Catalogue::default() }
+    }
+
+    fn saved(catalogue: &Catalogue) -> Vec<u8> {
+        to_pieces("k", "2026-11-23 10:00:00", 5, catalogue).concat()
+    }
+
+    fn loaded(bytes: &[u8]) -> Result<Cache, &'static str> {
+        Cache::from_bytes(Bytes::copy_from_slice(bytes), "k")
+    }
+
     #[test]
     fn a_cache_comes_back_as_it_was_saved_and_every_changed_or_missing_byte_is_noticed() {
-        let bytes = to_bytes("k", "2026-11-23 10:00:00", 5, &table());
-        let cache = Cache::from_bytes(&bytes, "k").unwrap();
-        assert_eq!(
-            (cache.cursor.as_str(), cache.full_read_at_ms, cache.table.len()),
-            ("2026-11-23 10:00:00", 5, 2)
-        );
-        let left: Vec<_> =
-            cache.rows_except(&["7".into()].into()).map(|row| row.cell(0).to_owned()).collect();
-        assert_eq!(left, ["8"]);
-        assert_eq!(cache.rows_except(&HashSet::new()).next().unwrap().group_and_status(), ("1", ""));
+        let bytes = saved(&catalogue(vec![0, NO_GROUP]));
+        let cache = loaded(&bytes).unwrap();
+        assert_eq!((cache.cursor.as_str(), cache.full_read_at_ms), ("2026-11-23 10:00:00", 5));
+        assert_eq!(cache.table.parts(), table().parts());
+        assert_eq!(group_and_status(&cache.table, 0), ("1", ""));
+        assert_eq!(cache.count_except(&["7".into()].into()), 1);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert!(Cache::from_bytes(&damaged, "k").is_err(), "byte {at} changed");
-            assert!(Cache::from_bytes(&bytes[..at], "k").is_err(), "cut at {at}");
+            assert!(loaded(&damaged).is_err(), "byte {at} changed");
+            assert!(loaded(&bytes[..at]).is_err(), "cut at {at}");
         }
-        assert!(Cache::from_bytes(&bytes, "other").is_err());
+        assert!(Cache::from_bytes(bytes.into(), "other").is_err());
+    }
+
+    #[test]
+    fn a_row_that_a_later_one_replaced_is_not_saved() {
+        let cache = loaded(&saved(&catalogue(vec![REPLACED, NO_GROUP]))).unwrap();
+        assert_eq!(cache.table.row(0).collect::<Vec<_>>(), ["8", "", "", DELETED]);
+        assert_eq!(cache.table.len(), 1);
+    }
+
+    #[test]
+    fn lengths_of_every_size_come_back() {
+        let (sizes, mut bytes) = ([0, 1, 127, 128, 16_383, 16_384, u32::MAX], Vec::new());
+        sizes.into_iter().for_each(|length| write_length(length, &mut bytes));
+        let mut rest = bytes.as_slice();
+        assert_eq!(sizes.map(|_| read_length(&mut rest).unwrap()), sizes);
+        assert_eq!(read_length(&mut &[0x80_u8, 0x80][..]), None);
+        assert_eq!(read_ends(&[1, 2, 3], 2), None);
     }
 
     #[test]

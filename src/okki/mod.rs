@@ -120,7 +120,7 @@ impl Okki {
         watch: &Watch,
     ) -> Result<Catalogue> {
         if let Some(cache) = cache
-            && let Some(catalogue) = self.read_changes(budget, map, &cache, watch).await?
+            && let Some(catalogue) = self.read_changes(budget, map, cache, watch).await?
         {
             return Ok(catalogue);
         }
@@ -283,7 +283,7 @@ impl Okki {
         &self,
         budget: &Budget,
         map: &RowMap,
-        cache: &Cache,
+        cache: Cache,
         watch: &Watch,
     ) -> Result<Option<Catalogue>> {
         let Some(since) = cache.changes_since() else { return Ok(None) };
@@ -316,15 +316,18 @@ impl Okki {
             if !changed.is_consistent() {
                 continue;
             }
-            reading.take_cached(cache, &changed)?;
-            if reading.distinct == all {
-                reading.total = Some(all);
-                reading.began = Some(began);
-                reading.full_read = false;
-                reading.several_pages = changed.pages.len() > 1;
-                return Ok(Some(reading.finish()?.catalogue));
+            let cached = cache.count_except(&changed.ids) + changed.ids.len();
+            if cached as u64 != all {
+                tracing::info!(total = all, cached, "the cache and the source's total differ");
+                continue;
             }
-            tracing::info!(total = all, cached = reading.distinct, "the cache and the source's total differ");
+            reading.take_cached(cache, &changed)?;
+            reading.total = Some(all);
+            reading.began = Some(began);
+            reading.full_read = false;
+            reading.several_pages = changed.pages.len() > 1;
+            let read = reading.finish()?;
+            return Ok(read.doubt.is_none().then_some(read.catalogue));
         }
         tracing::info!("reading all products");
         Ok(None)

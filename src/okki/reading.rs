@@ -8,7 +8,7 @@ use hashbrown::DefaultHashBuilder;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::cache::{self, Cache, CachedRow};
+use super::cache::{self, Cache};
 use super::clean::{self, SourceGroup};
 use super::page::{ProductPage, ProductRow};
 use super::seen::{Seen, hash_of};
@@ -16,8 +16,8 @@ use super::wire::{Row, RowReader};
 use super::{Settings, product_reader};
 use crate::error::{Error, Kind, Result, Side};
 use crate::model::{
-    Catalogue, NO_GROUP, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table,
-    TableFull, id_order,
+    Catalogue, NO_GROUP, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, REPLACED, RecordId, Rejected, RowKind,
+    Table, TableFull, id_order,
 };
 use crate::transform::RowMap;
 
@@ -72,7 +72,7 @@ pub struct Reading<'a> {
     pub quarantined_groups: Vec<RecordId>,
     pub group_cells: Table,
     pub product_cells: Table,
-    /// The group of each product row, or `NO_GROUP`.
+    /// The group of each product row, or `NO_GROUP`, or `REPLACED`.
     pub product_group: Vec<u32>,
     pub seen: Seen,
     pub rejected: Vec<Rejected>,
@@ -80,8 +80,8 @@ pub struct Reading<'a> {
     pub deleted: u64,
     pub rows_seen: u64,
     pub signature: u64,
-    /// Whether the rows stand in the table in the order of their ids.
-    pub in_id_order: bool,
+    /// The first so many rows stand in the order of their ids; none: all of them.
+    pub ordered_rows: Option<usize>,
     pub total: Option<u64>,
     pub total_moved: Option<(u64, u64)>,
     pub began: Option<String>,
@@ -156,7 +156,7 @@ impl<'a> Reading<'a> {
             deleted: 0,
             rows_seen: 0,
             signature: 0,
-            in_id_order: true,
+            ordered_rows: None,
             total: None,
             total_moved: None,
             began: None,
@@ -273,29 +273,51 @@ impl<'a> Reading<'a> {
         if !self.id_check
             && let Some(group) = self.product_group.get_mut(before as usize)
         {
-            *group = NO_GROUP;
+            *group = REPLACED;
         }
         true
     }
 
-    /// Takes the cache's rows, but for those that changed, and then these.
-    pub fn take_cached(&mut self, cache: &Cache, changed: &Changes) -> Result<()> {
+    /// Takes the cache's table, marks the rows in it that changed as replaced, and adds these as they are now.
+    pub fn take_cached(&mut self, cache: Cache, changed: &Changes) -> Result<()> {
         let started = Instant::now();
-        let known: HashMap<&str, CachedRow<'_>> =
-            cache.rows_only(&changed.ids).map(|row| (row.cell(PRODUCT_ID_COLUMN), row)).collect();
-        for row in cache.rows_except(&changed.ids) {
-            self.take_cached_row(row)?;
+        self.product_cells = cache.table;
+        let cached_rows = self.product_cells.len();
+        let mut replaced: HashMap<CompactString, usize> = HashMap::new();
+        let mut judged_anew = Vec::new();
+        for at in 0..cached_rows {
+            let id = self.product_cells.cell(at, PRODUCT_ID_COLUMN);
+            let raw = cache::group_and_status(&self.product_cells, at).1.strip_prefix(cache::REJECTED);
+            let of = if changed.ids.contains(id) {
+                replaced.insert(id.into(), at);
+                REPLACED
+            } else if let Some(raw) = raw {
+                // What stood in its way may be gone.
+                judged_anew.push(raw.to_owned());
+                REPLACED
+            } else {
+                self.take_cached_row(at)
+            };
+            self.product_group.push(of);
+            self.note_order(at);
         }
-        // Of the changed rows none is among those.
-        self.seen = Seen::from(self.product_cells.len());
+        // Whatever comes now has another id than those that stayed.
+        self.seen = Seen::from(cached_rows);
+        for raw in judged_anew {
+            let Ok(raw) = serde_json::from_str::<&RawValue>(&raw) else { continue };
+            let page = ProductPage::of_rows(0, &[raw], product_reader(&self.map.product_columns));
+            self.take_rows(&page, None)?;
+            self.fresh -= 1;
+        }
         for page in &changed.pages {
             let before = self.product_cells.len();
             self.take_rows(page, None)?;
             // Read once more because of the overlap, and as it was.
-            let same = (before..self.product_cells.len())
+            let cells = &self.product_cells;
+            let same = (before..cells.len())
                 .filter(|at| {
-                    let id = self.product_cells.cell(*at, PRODUCT_ID_COLUMN);
-                    known.get(id).is_some_and(|row| row.cells().eq(self.product_cells.row(*at)))
+                    let was = replaced.get(cells.cell(*at, PRODUCT_ID_COLUMN));
+                    was.is_some_and(|was| cells.row(*was).eq(cells.row(*at)))
                 })
                 .count();
             self.fresh -= same as u64;
@@ -304,30 +326,23 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn take_cached_row(&mut self, row: CachedRow<'_>) -> Result<()> {
-        let (group, status) = row.group_and_status();
-        if let Some(raw) = status.strip_prefix(cache::REJECTED) {
-            // Judged anew: what stood in its way may be gone.
-            let Ok(raw) = serde_json::from_str::<&RawValue>(raw) else { return Ok(()) };
-            let page = ProductPage::of_rows(0, &[raw], product_reader(&self.map.product_columns));
-            self.take_rows(&page, None)?;
-            self.fresh -= 1;
-            return Ok(());
-        }
+    /// The group of a row of the cache, which stays where it is.
+    fn take_cached_row(&mut self, at: usize) -> u32 {
         self.rows_seen += 1;
         self.distinct += 1;
-        let of = match self.group_of.get(group) {
-            _ if status == cache::DELETED => self.count_deleted(),
-            Some(&at) => at,
-            None => {
-                let id = RecordId::from(row.cell(PRODUCT_ID_COLUMN));
-                let cells: Vec<&str> = row.cells().skip(1).take(self.map.product_columns.len() - 1).collect();
-                let raw = crate::plan::kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
-                let reason = self.no_group(&id, group);
-                self.quarantine_product(&id, reason, raw)
-            }
-        };
-        self.push(of, row.cells())
+        let (group, status) = cache::group_and_status(&self.product_cells, at);
+        if status == cache::DELETED {
+            return self.count_deleted();
+        }
+        if let Some(&group) = self.group_of.get(group) {
+            return group;
+        }
+        let id = RecordId::from(self.product_cells.cell(at, PRODUCT_ID_COLUMN));
+        let named = self.map.product_columns.len() - 1;
+        let cells: Vec<&str> = self.product_cells.row(at).skip(1).take(named).collect();
+        let raw = crate::plan::kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
+        let reason = self.no_group(&id, group);
+        self.quarantine_product(&id, reason, raw)
     }
 
     fn quarantine_product(&mut self, id: &RecordId, reason: String, raw: String) -> u32 {
@@ -377,12 +392,13 @@ impl<'a> Reading<'a> {
             }
         }
         // By id, so that the same content gives the same row in whatever order the pages came. To compare ids means to
-        // jump to and fro in the table, and the source's pages mostly are in this order.
-        if !self.in_id_order {
-            let id = |row: u32| self.product_cells.cell(row as usize, PRODUCT_ID_COLUMN);
-            for products in &mut products_of {
-                products.sort_unstable_by(|&a, &b| id_order(id(a), id(b)));
-            }
+        // jump to and fro in the table, and most rows come in this order.
+        let id = |row: u32| self.product_cells.cell(row as usize, PRODUCT_ID_COLUMN);
+        let is_ordered = |products: &Vec<u32>| {
+            self.ordered_rows.is_none_or(|rows| products.last().is_none_or(|last| (*last as usize) < rows))
+        };
+        for products in products_of.iter_mut().filter(|products| !is_ordered(products)) {
+            products.sort_unstable_by(|&a, &b| id_order(id(a), id(b)));
         }
         products_of
     }
@@ -390,12 +406,17 @@ impl<'a> Reading<'a> {
     /// Puts a row into the table, with its group.
     fn push<'c>(&mut self, group: u32, cells: impl IntoIterator<Item = &'c str>) -> Result<()> {
         self.product_group.push(group);
-        let at = self.product_cells.len();
         self.product_cells.push(cells).map_err(full_table)?;
+        self.note_order(self.product_cells.len() - 1);
+        Ok(())
+    }
+
+    fn note_order(&mut self, at: usize) {
         let id = |row: usize| self.product_cells.cell(row, PRODUCT_ID_COLUMN);
         let follows = at.checked_sub(1).is_none_or(|before| id_order(id(before), id(at)).is_le());
-        self.in_id_order &= follows;
-        Ok(())
+        if !follows && self.ordered_rows.is_none() {
+            self.ordered_rows = Some(at);
+        }
     }
 
     pub fn finish(self) -> Result<Attempt> {
@@ -415,7 +436,7 @@ impl<'a> Reading<'a> {
         let catalogue = Catalogue {
             groups: self.groups,
             group_cells: self.group_cells,
-            product_cells: self.product_cells,
+            product_cells: self.product_cells.into(),
             product_group: self.product_group,
             products_of,
             rejected: self.rejected,

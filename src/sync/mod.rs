@@ -8,6 +8,7 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
+use object_store::PutPayload;
 use tokio::time::Instant;
 
 use crate::budget::Budget;
@@ -295,7 +296,7 @@ impl Run<'_> {
                 return None;
             }
         };
-        match Cache::from_bytes(&bytes, &edges.okki.cache_key(edges.rows)) {
+        match Cache::from_bytes(bytes, &edges.okki.cache_key(edges.rows)) {
             Ok(cache) if !cache.is_older_than(every, edges.clock.now_ms()) => Some(cache),
             Ok(_) => None,
             Err(why) => {
@@ -315,8 +316,9 @@ impl Run<'_> {
         let now_ms = edges.clock.now_ms();
         let full_read_at_ms = since_ms.filter(|_| !catalogue.full_read).unwrap_or(now_ms);
         let key = edges.okki.cache_key(edges.rows);
-        let bytes = okki::cache::to_bytes(&key, cursor, full_read_at_ms, &catalogue.product_cells);
-        if let Err(error) = edges.store.put(&okki::cache::path(edges.connection), bytes).await {
+        let pieces = okki::cache::to_pieces(&key, cursor, full_read_at_ms, catalogue);
+        let pieces = PutPayload::from_iter(pieces);
+        if let Err(error) = edges.store.put(&okki::cache::path(edges.connection), pieces).await {
             tracing::warn!(error = %error.line(), "the cache of products cannot be kept; the next run reads all of them");
         }
     }
