@@ -136,7 +136,7 @@ impl Plan {
             state,
             renderer: Renderer::new(map, catalogue),
             row: Vec::new(),
-            still_there: vec![false; state.rows.len()],
+            still_there: vec![false; state.rows.places()],
         };
         if plan.per_product {
             plan.compare_products(&mut comparison);
@@ -233,13 +233,14 @@ impl Plan {
         for held in &with.catalogue.held {
             with.known(held);
         }
-        let absent = state.rows.keys().zip(&with.still_there).filter(|(_, still_there)| !**still_there);
-        let mut gone: Vec<&RecordId> = absent.map(|(id, _)| id).collect();
+        let is_absent = |place: usize| with.still_there.get(place) == Some(&false);
+        let absent = state.rows.iter().filter(|(place, ..)| is_absent(*place));
+        let mut gone: Vec<&str> = absent.map(|(_, id, _)| id).collect();
         gone.sort_unstable_by(|a, b| crate::model::id_order(a, b));
         for id in gone {
             match state.holds_back(id, Fingerprint::UNKNOWN) {
-                Some(refusal) => self.hold_back(id.clone(), refusal, state.runs, b"null"),
-                None => self.gone.push(id.clone()),
+                Some(refusal) => self.hold_back(id.into(), refusal, state.runs, b"null"),
+                None => self.gone.push(id.into()),
             }
         }
         self.counts.delete = self.gone.len() as u64;
@@ -376,11 +377,11 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// What the target may hold of a row that the source has; none if it holds nothing that we know of.
     fn known(&mut self, id: &str) -> Option<Fingerprint> {
-        let (at, _, &fingerprint) = self.state.rows.get_full(id)?;
-        if let Some(mark) = self.still_there.get_mut(at) {
+        let place = self.state.rows.place(id)?;
+        if let Some(mark) = self.still_there.get_mut(place) {
             *mark = true;
         }
-        (fingerprint != Fingerprint::UNKNOWN).then_some(fingerprint)
+        self.state.rows.at(place).filter(|fingerprint| *fingerprint != Fingerprint::UNKNOWN)
     }
 }
 

@@ -38,7 +38,7 @@ async fn show_state(env: &Env, args: &StateShowArgs) -> Result<(), Error> {
 }
 
 fn announced(state: &State) -> usize {
-    state.rows.values().filter(|fingerprint| !fingerprint.is_acknowledged()).count()
+    state.rows.iter().filter(|(_, _, fingerprint)| !fingerprint.is_acknowledged()).count()
 }
 
 fn as_json(stored: &StoredState) -> String {

@@ -61,7 +61,7 @@ impl Book {
         for change in plan.pending(catalogue) {
             let mark =
                 if change.action == Action::Create { Fingerprint::UNKNOWN } else { Fingerprint::UNSURE };
-            announced |= self.state.rows.insert(change.id.into(), mark) != Some(mark);
+            announced |= self.state.rows.insert(change.id, mark) != Some(mark);
         }
         self.dirty |= announced;
         if announced { self.save(edges).await } else { Ok(()) }
@@ -74,11 +74,11 @@ impl Book {
             self.state.refused.remove(&entry.id);
             match entry.fingerprint {
                 Some(fingerprint) => {
-                    self.state.rows.insert(entry.id, fingerprint);
+                    self.state.rows.insert(&entry.id, fingerprint);
                     tally.written += 1;
                 }
                 None => {
-                    self.state.rows.swap_remove(&entry.id);
+                    self.state.rows.remove(&entry.id);
                     tally.deleted += 1;
                 }
             }

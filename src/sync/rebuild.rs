@@ -64,17 +64,17 @@ impl Run<'_> {
             let same = crate::target::holds(&their, &row);
             *(if same { &mut found.same } else { &mut found.differing }) += 1;
             let fingerprint = if same { Fingerprint::of(&row) } else { of_theirs(&their) };
-            state.rows.insert(change.id.into(), fingerprint);
+            state.rows.insert(change.id, fingerprint);
         }
         // Rows in the quarantine are the source's too.
         for held in &catalogue.held {
             if let Some(their) = theirs.remove(held.as_str()) {
-                state.rows.insert(held.clone(), of_theirs(&their));
+                state.rows.insert(held, of_theirs(&their));
             }
         }
         found.extra = theirs.len() as u64;
         if own_extra {
-            state.rows.extend(theirs.iter().map(|(id, their)| (id.as_str().into(), of_theirs(their))));
+            state.rows.extend(theirs.iter().map(|(id, their)| (id.as_str(), of_theirs(their))));
         }
 
         if version.is_some() {

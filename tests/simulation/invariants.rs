@@ -77,8 +77,8 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     let rows = rows_at_the_target(world);
 
     // State never ahead of the target.
-    for (id, fingerprint) in &state.rows {
-        let taken = ledger.accepted.get(id.as_str()).is_some_and(|taken| taken.contains(fingerprint));
+    for (_, id, fingerprint) in state.rows.iter() {
+        let taken = ledger.accepted.get(id).is_some_and(|taken| taken.contains(&fingerprint));
         if fingerprint.is_acknowledged() && !taken {
             return Err(format!(
                 "state ahead of the target: row {id} counts as written, the target never took it"
@@ -90,7 +90,7 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     let wanted = world.pipeline.shape.rows(&catalogue);
     for (id, row) in &wanted {
         let there = rows.get(id).is_some_and(|theirs| theirs.get() == row);
-        let counted = state.rows.get(id.as_str()) == Some(&Fingerprint::of(row.as_bytes()));
+        let counted = state.rows.get(id.as_str()) == Some(Fingerprint::of(row.as_bytes()));
         if counted && !there {
             let theirs = rows.get(id).map(|row| row.get());
             return Err(format!(
@@ -101,7 +101,7 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     // Every row at the target that the source has no more is known to the state, so that it will be deleted.
     let known = world.pipeline.shape.known(&catalogue);
     for (id, row) in &rows {
-        if !known.contains(id) && !is_tombstone(row.get()) && !state.rows.contains_key(id.as_str()) {
+        if !known.contains(id) && !is_tombstone(row.get()) && state.rows.get(id.as_str()).is_none() {
             return Err(format!(
                 "orphan: the target holds row {id}, neither the source nor the state knows it"
             ));
@@ -189,7 +189,7 @@ fn nothing_outside_the_plan(
             world.pipeline.tombstones && !known.contains(id) && acknowledged.is_some()
         } else {
             wanted.get(id).is_some_and(|wanted| wanted == row.get())
-                && acknowledged != Some(&Fingerprint::of(row.get().as_bytes()))
+                && acknowledged != Some(Fingerprint::of(row.get().as_bytes()))
         };
         if !planned {
             return Err(format!(

@@ -1,22 +1,27 @@
 //! The state: what the target has acknowledged, as a fingerprint per row. Pure; `store.rs` saves it.
 
+mod rows;
+
 use std::collections::BTreeMap;
 
-use hashbrown::DefaultHashBuilder;
-use indexmap::IndexMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::RecordId;
+pub use rows::Rows;
 
 /// Written into each state; a higher one is refused, since an older program would forget what it cannot read.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// A refused row is tried again at the latest after so many runs.
 pub const LONGEST_DISTANCE_RUNS: u64 = 32;
 const FORMAT_NAME: &str = "okki-sync state";
 
 /// A row's line but for its id.
-const ROW_BYTES: usize = "00000000000000000000000000000000 \"\"\n".len();
+const ROW_BYTES: usize = FINGERPRINT_BYTES + " \"\"\n".len();
+/// A fingerprint in base64.
+const FINGERPRINT_BYTES: usize = 22;
 
 /// Where a connection's state stands in the store.
 pub fn path(connection: &str) -> String {
@@ -49,17 +54,18 @@ impl Fingerprint {
 
     /// The fingerprint of a row's bytes.
     pub fn of(row: &[u8]) -> Self {
-        Self(xxhash_rust::xxh3::xxh3_128(row))
+        // Those at the ends of the range stand for something else.
+        Self(xxhash_rust::xxh3::xxh3_128(row).clamp(Self::UNSURE.0 + 1, u128::MAX - 1))
     }
 
     fn write(self, out: &mut Vec<u8>) {
-        let mut digits = [b'0'; 32];
+        let mut digits = [0; FINGERPRINT_BYTES];
         match self {
             Self::UNKNOWN => out.push(b'0'),
             Self::UNSURE => out.push(b'1'),
             Self(fingerprint) => {
-                // 16 bytes always are 32 digits.
-                let _ = hex::encode_to_slice(fingerprint.to_be_bytes(), &mut digits);
+                // 16 bytes always are 22 digits.
+                let _ = BASE64.encode_slice(fingerprint.to_be_bytes(), &mut digits);
                 out.extend_from_slice(&digits);
             }
         }
@@ -70,13 +76,17 @@ impl Fingerprint {
         match digits {
             "0" => Some(Self::UNKNOWN),
             "1" => Some(Self::UNSURE),
-            _ => hex::decode_to_slice(digits, &mut bytes).ok().map(|()| Self(u128::from_be_bytes(bytes))),
+            // The decoder asks for more room than it needs, and gives back how much it used.
+            _ if digits.len() == FINGERPRINT_BYTES => {
+                let mut room = [0; 18];
+                let used = BASE64.decode_slice(digits, &mut room).ok()?;
+                bytes.copy_from_slice(room.get(..used)?.first_chunk::<16>()?);
+                Some(Self(u128::from_be_bytes(bytes)))
+            }
+            _ => None,
         }
     }
 }
-
-/// Rows by their id, in the order in which they were first announced: a state that did not change is the same text.
-pub type Rows = IndexMap<RecordId, Fingerprint, DefaultHashBuilder>;
 
 /// What the target has acknowledged, and what the next run must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,8 +133,8 @@ impl State {
     }
 }
 
-/// First line of the file; the acknowledged rows follow, one a line: 32 hexadecimal digits (`0` or `1` for those that
-/// are announced only), a space, the id as JSON.
+/// First line of the file; the acknowledged rows follow, one a line: the fingerprint in base64 (`0` or `1` for
+/// those that are announced only), a space, the id as JSON.
 /// Refused rows come last, one a line: `!`, a space, and the refusal as JSON with its `id`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
@@ -196,15 +206,15 @@ impl State {
         let unsigned = header.line();
         // The checksum is known last and stands first: its place is kept, so that the text is never in memory twice.
         header.checksum = format!("{:032x}", 0);
-        let ids_bytes: usize = self.rows.keys().map(|id| id.len()).sum();
+        let ids_bytes: usize = self.rows.iter().map(|(_, id, _)| id.len()).sum();
         let mut text = Vec::with_capacity(unsigned.len() + ids_bytes + (self.rows.len() + 1) * ROW_BYTES);
         text.extend_from_slice(header.line().as_bytes());
         text.push(b'\n');
         let body_at = text.len();
-        for (id, fingerprint) in &self.rows {
+        for (_, id, fingerprint) in self.rows.iter() {
             fingerprint.write(&mut text);
             text.push(b' ');
-            write_json(&mut text, id.as_str());
+            write_json(&mut text, id);
             text.push(b'\n');
         }
         for (id, refusal) in &self.refused {
@@ -291,7 +301,7 @@ impl State {
             self.refused.insert(line.id, line.refusal);
         } else {
             let (id, fingerprint) = row(line)?;
-            self.rows.insert(id, fingerprint);
+            self.rows.insert(&id, fingerprint);
         }
         Some(())
     }
@@ -309,11 +319,10 @@ mod tests {
     use super::*;
 
     fn sample() -> State {
+        let mut rows = Rows::default();
+        rows.extend([("1", Fingerprint::of(b"a")), ("2\n\"x\"", Fingerprint::of(b"b"))]);
         State {
-            rows: [("1", b"a"), ("2\n\"x\"", b"b")]
-                .map(|(id, row)| (id.into(), Fingerprint::of(row)))
-                .into_iter()
-                .collect(),
+            rows,
             refused: [("3".into(), refusal("必填字段缺失", 2))].into(),
             runs: 7,
             source_products: Some(9),
@@ -343,7 +352,7 @@ mod tests {
     #[test]
     fn a_state_comes_back_as_it_was_saved() {
         let mut state = sample();
-        state.rows.extend([("4".into(), Fingerprint::UNKNOWN), ("5".into(), Fingerprint::UNSURE)]);
+        state.rows.extend([("4", Fingerprint::UNKNOWN), ("5", Fingerprint::UNSURE)]);
         let text = state.to_text("acme", "qeasy x");
         assert_eq!(State::from_bytes(&text, "acme", "qeasy x").unwrap(), state);
     }
@@ -362,9 +371,9 @@ mod tests {
     #[test]
     fn a_newer_state_and_another_target_s_are_refused_by_name() {
         let text = String::from_utf8(sample().to_text("acme", "t")).unwrap();
-        let newer = text.replacen("\"version\":2", "\"version\":3", 1);
+        let newer = text.replacen("\"version\":3", "\"version\":4", 1);
         let error = State::from_bytes(newer.as_bytes(), "acme", "t").unwrap_err();
-        assert!(error.message.contains("format version 3"), "{error}");
+        assert!(error.message.contains("format version 4"), "{error}");
         let error = State::from_bytes(text.as_bytes(), "acme", "u").unwrap_err();
         assert!(error.message.contains("another target"), "{error}");
         let error = State::from_bytes(text.as_bytes(), "other", "t").unwrap_err();
