@@ -133,6 +133,10 @@ fn both_languages_of_the_readme_show_the_same_commands_keys_and_errors() {
 fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_other() {
     let core = ["error", "model", "mutants", "plan", "report", "retry", "state", "transform"];
     let folders = [
+        "state/mod",
+        "state/rows",
+        "okki/seen",
+        "okki/walk",
         "okki/cache",
         "okki/clean",
         "transform/compile",
@@ -141,7 +145,7 @@ fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_
         "transform/spec",
         "transform/value",
     ];
-    let files = core.iter().filter(|name| **name != "transform").chain(&folders);
+    let files = core.iter().filter(|name| !["transform", "state"].contains(*name)).chain(&folders);
     let core_files = files.map(|name| format!("src/{name}.rs"));
     for file in core_files {
         for module in imports(&file) {

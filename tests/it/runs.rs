@@ -86,8 +86,8 @@ async fn a_state_of_a_newer_version_is_refused_and_left_as_it_is() {
     let world = World::new(small(), qeasy("groups", ""));
     world.sync_well().await;
     let state = world.state().await.unwrap();
-    assert!(state.contains("\"version\":2"));
-    refuses(state.replacen("\"version\":2", "\"version\":3", 1), "version 3").await;
+    assert!(state.contains("\"version\":3"));
+    refuses(state.replacen("\"version\":3", "\"version\":4", 1), "version 4").await;
 }
 
 #[tokio::test(start_paused = true)]
