@@ -61,6 +61,7 @@ pub struct Token {
     pub expires_in: Duration,
 }
 
+#[derive(Clone)]
 struct Held {
     value: SecretString,
     renew_at: Instant,
@@ -217,9 +218,9 @@ impl Client {
         loop {
             progress.attempt += 1;
             let token = self.token(budget).await?;
-            let request = build(token.as_ref().map(|(value, _)| value));
+            let request = build(token.as_ref().map(|token| &token.value));
             let safe_to_repeat = request.safe_to_repeat;
-            let sent = Sent { token: token.as_ref().map(|(value, _)| value), words_only };
+            let sent = Sent { token: token.as_ref().map(|token| &token.value), words_only };
             let problem = match self.once(budget, &progress, request, sent, &judge).await? {
                 Ok(done) => {
                     self.went_well().await;
@@ -232,9 +233,11 @@ impl Client {
             match next {
                 Go::Again(wait) => budget.sleep(wait).await?,
                 Go::WithNewToken => {
-                    progress.refreshed = true;
-                    if let Some((_, generation)) = token {
-                        self.forget(generation).await;
+                    let aged = token.as_ref().is_some_and(|token| Instant::now() >= token.renew_at);
+                    // It may have expired while the call waited for its slot: that is no word on the credentials.
+                    progress.refreshed = !aged || progress.attempt + 1 >= retry::MAX_ATTEMPTS;
+                    if let Some(token) = token {
+                        self.forget(token.generation).await;
                     }
                 }
                 Go::Ask(wait) => {
@@ -485,24 +488,26 @@ impl Client {
         noted
     }
 
-    async fn token(&self, budget: &Budget) -> Result<Option<(SecretString, u64)>> {
+    async fn token(&self, budget: &Budget) -> Result<Option<Held>> {
         let (request, read) = match &self.auth {
             Auth::None => return Ok(None),
-            Auth::Fixed(token) => return Ok(Some((token.clone(), 0))),
+            Auth::Fixed(token) => {
+                return Ok(Some(Held { value: token.clone(), renew_at: Instant::now(), generation: 0 }));
+            }
             Auth::Login { request, read } => (request, read),
         };
         // Held while logging in, so that of many workers one logs in and the others use its token.
         let mut held = self.held.lock().await;
         if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.renew_at) {
-            return Ok(Some((token.value.clone(), token.generation)));
+            return Ok(Some(token.clone()));
         }
         let token = self.login(budget, request, *read).await?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let expires_in = token.expires_in.min(LONGEST_TOKEN);
         let margin = TOKEN_MARGIN.min(expires_in / 2);
         let renew_at = Instant::now() + expires_in.saturating_sub(margin);
-        *held = Some(Held { value: token.value.clone(), renew_at, generation });
-        Ok(Some((token.value, generation)))
+        *held = Some(Held { value: token.value, renew_at, generation });
+        Ok(held.clone())
     }
 
     async fn login(

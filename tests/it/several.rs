@@ -102,8 +102,8 @@ async fn a_run_that_is_killed_or_stopped_with_several_batches_under_way_loses_no
             let sender = Mutex::new(Some(sender));
             let asked = request(Mode::Sync);
             let run = world.run(&asked, move |progress| {
-                if let (Progress::Planned(_), Some(sender)) = (progress, sender.lock().unwrap().take()) {
-                    let _ = sender.send(());
+                if matches!(progress, Progress::Planned(_)) {
+                    let _ = sender.lock().unwrap().take().unwrap().send(());
                 }
             });
             let end = async {
