@@ -17,6 +17,8 @@ pub const SAVE_RESERVE: Duration = Duration::from_secs(5);
 pub struct Budget {
     deadline: Option<Instant>,
     stop: watch::Receiver<bool>,
+    /// Turns true when no call is begun any more; those that were sent are awaited.
+    closing: Option<watch::Receiver<bool>>,
     /// Where calls to the target are reserved before they are made.
     pub lease: Option<Arc<Lease>>,
 }
@@ -24,12 +26,25 @@ pub struct Budget {
 impl Budget {
     /// A budget that ends at the deadline, or when `stop` turns true.
     pub fn new(deadline: Option<Instant>, stop: watch::Receiver<bool>) -> Self {
-        Self { deadline, stop, lease: None }
+        Self { deadline, stop, closing: None, lease: None }
     }
 
     /// The same, with the lease that keeps the calls to the target.
     pub fn under(&self, lease: &Arc<Lease>) -> Self {
         Self { lease: Some(Arc::clone(lease)), ..self.clone() }
+    }
+
+    /// The same, for several callers of which one may close the door for all.
+    pub fn closed_by(&self, closing: watch::Receiver<bool>) -> Self {
+        Self { closing: Some(closing), ..self.clone() }
+    }
+
+    /// Whether calls may still begin. To be asked right before one is sent.
+    pub fn check_open(&self) -> Result<()> {
+        match &self.closing {
+            Some(closing) if *closing.borrow() => Err(closed()),
+            _ => Ok(()),
+        }
     }
 
     /// Time left for work; [`SAVE_RESERVE`] is already taken off.
@@ -47,19 +62,39 @@ impl Budget {
 
     /// Runs something unless the run is asked to stop meanwhile.
     pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        let mut stop = self.stop.clone();
-        let stopped = async move {
-            if stop.wait_for(|stop| *stop).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             // In this order, so that a simulated run replays exactly.
             biased;
             done = work => Ok(done),
-            () = stopped => Err(interrupted("the run was asked to stop")),
+            () = turned(Some(self.stop.clone())) => Err(interrupted("the run was asked to stop")),
         }
     }
+
+    /// Waits for something before a call: ends with the wish to stop, and when no call is begun any more.
+    pub async fn before_a_call<T>(&self, waiting: impl Future<Output = T>) -> Result<T> {
+        self.check_open()?;
+        tokio::select! {
+            biased;
+            done = self.unless_stopped(waiting) => done,
+            () = turned(self.closing.clone()) => Err(closed()),
+        }
+    }
+
+    /// Sleeps between two calls, as long as another one may still begin.
+    pub async fn sleep(&self, wait: Duration) -> Result<()> {
+        self.before_a_call(tokio::time::sleep(wait)).await
+    }
+}
+
+async fn turned(flag: Option<watch::Receiver<bool>>) {
+    let Some(mut flag) = flag else { return std::future::pending().await };
+    if flag.wait_for(|on| *on).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn closed() -> Error {
+    interrupted("another batch ended the writing")
 }
 
 /// The run ends here, in good order.

@@ -28,8 +28,10 @@ pub enum Pace {
     PerSecond(PerSecond),
     /// Calls per minute.
     PerMinute {
-        /// The calls of the last minute.
-        window: Mutex<PerMinute>,
+        /// The calls of the last minute. Locked for a moment only, so that an answer is never kept waiting.
+        window: std::sync::Mutex<PerMinute>,
+        /// One caller at a time takes its slot, and stores its reservation before the next one counts on it.
+        turn: Mutex<()>,
         /// Share of the limit that the server announces which is left to others.
         reserve_ratio: f64,
     },
@@ -59,6 +61,7 @@ pub struct Token {
     pub expires_in: Duration,
 }
 
+#[derive(Clone)]
 struct Held {
     value: SecretString,
     renew_at: Instant,
@@ -134,6 +137,8 @@ pub struct Counters {
     pub retries: AtomicU64,
     /// Answers that asked for a slower pace.
     pub throttled: AtomicU64,
+    /// Calls that did not come to a good end at once. Only ever grows.
+    pub setbacks: AtomicU64,
 }
 
 impl Counters {
@@ -156,6 +161,8 @@ pub struct Client {
     generation: AtomicU64,
     /// Waits of this run, all calls together.
     waited_ms: AtomicU64,
+    /// The other side wants no call by anybody before this, wall-clock milliseconds.
+    silent_until_ms: AtomicU64,
     /// Calls made.
     pub counters: Counters,
 }
@@ -180,6 +187,7 @@ impl Client {
             held: Mutex::new(None),
             generation: AtomicU64::new(0),
             waited_ms: AtomicU64::new(0),
+            silent_until_ms: AtomicU64::new(0),
             counters: Counters::default(),
         }
     }
@@ -210,9 +218,9 @@ impl Client {
         loop {
             progress.attempt += 1;
             let token = self.token(budget).await?;
-            let request = build(token.as_ref().map(|(value, _)| value));
+            let request = build(token.as_ref().map(|token| &token.value));
             let safe_to_repeat = request.safe_to_repeat;
-            let sent = Sent { token: token.as_ref().map(|(value, _)| value), words_only };
+            let sent = Sent { token: token.as_ref().map(|token| &token.value), words_only };
             let problem = match self.once(budget, &progress, request, sent, &judge).await? {
                 Ok(done) => {
                     self.went_well().await;
@@ -223,15 +231,17 @@ impl Client {
             let next =
                 self.judge_problem(budget, problem, &progress, safe_to_repeat, when_lost.is_some()).await?;
             match next {
-                Go::Again(wait) => budget.unless_stopped(tokio::time::sleep(wait)).await?,
+                Go::Again(wait) => budget.sleep(wait).await?,
                 Go::WithNewToken => {
-                    progress.refreshed = true;
-                    if let Some((_, generation)) = token {
-                        self.forget(generation).await;
+                    let aged = token.as_ref().is_some_and(|token| Instant::now() >= token.renew_at);
+                    // It may have expired while the call waited for its slot: that is no word on the credentials.
+                    progress.refreshed = !aged || progress.attempt + 1 >= retry::MAX_ATTEMPTS;
+                    if let Some(token) = token {
+                        self.forget(token.generation).await;
                     }
                 }
                 Go::Ask(wait) => {
-                    budget.unless_stopped(tokio::time::sleep(wait)).await?;
+                    budget.sleep(wait).await?;
                     if let Some(lost) = when_lost.take() {
                         return Ok(lost);
                     }
@@ -254,6 +264,7 @@ impl Client {
         can_read_back: bool,
     ) -> Result<Go> {
         let limited = matches!(problem.happened, Happened::Throttled(_) | Happened::LockedOut(_));
+        self.counters.setbacks.fetch_add(1, Ordering::Relaxed);
         if limited {
             self.counters.throttled.fetch_add(1, Ordering::Relaxed);
         }
@@ -270,7 +281,11 @@ impl Client {
             jitter: fastrand::f64(),
         };
         let what = progress.what;
-        match retry::decide(&problem.happened, situation) {
+        let next = retry::decide(&problem.happened, situation);
+        if let (true, Next::Wait(wait) | Next::Pause(wait)) = (limited, next) {
+            self.be_silent(wait);
+        }
+        match next {
             Next::Refresh => Ok(Go::WithNewToken),
             Next::ReadBack(wait) => {
                 // Asking what became of it stands in for repeating it.
@@ -289,6 +304,20 @@ impl Client {
                 Err(Error::new(problem.kind, format!("{what}: {}", problem.message)))
             }
         }
+    }
+
+    /// Stops all callers, not only the one that was told. Nothing is awaited here: the next caller knows it already.
+    fn be_silent(&self, wait: Duration) {
+        if let Pace::PerMinute { .. } = &self.pace {
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            self.silent_until_ms.fetch_max(self.clock.now_ms().saturating_add(wait_ms), Ordering::Relaxed);
+        }
+    }
+
+    /// How long the other side wants no call. A time that is more than an hour away is a clock that was set back.
+    pub fn silence_left(&self) -> Duration {
+        let left = self.clock.until_ms(self.silent_until_ms.load(Ordering::Relaxed));
+        if left > retry::RETRY_AFTER_CAP { Duration::ZERO } else { left }
     }
 
     async fn will_wait(&self, what: &str, problem: &Problem, wait: Duration) -> Duration {
@@ -320,7 +349,8 @@ impl Client {
         sent: Sent<'_>,
         judge: &impl Fn(&Answer, u64) -> Result<T, Problem>,
     ) -> Result<Result<T, Problem>> {
-        let _in_flight = budget.unless_stopped(self.slot(budget, progress.what)).await??;
+        let _in_flight = budget.before_a_call(self.slot(budget, progress.what)).await??;
+        budget.check_open()?;
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         if progress.attempt > 1 {
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
@@ -332,7 +362,7 @@ impl Client {
         Ok(match answer {
             Ok(mut answer) => {
                 let now_ms = self.clock.now_ms();
-                self.believe(&answer, now_ms).await;
+                self.believe(&answer, now_ms);
                 if sent.words_only {
                     answer.body = self.without_secrets(&answer, sent.token);
                 }
@@ -357,9 +387,9 @@ impl Client {
         }
     }
 
-    async fn believe(&self, answer: &Answer, now_ms: u64) {
-        if let Pace::PerMinute { window, reserve_ratio } = &self.pace {
-            window.lock().await.believe(RateLimit::of(&answer.headers, now_ms), *reserve_ratio, now_ms);
+    fn believe(&self, answer: &Answer, now_ms: u64) {
+        if let Pace::PerMinute { window, reserve_ratio, .. } = &self.pace {
+            locked(window).believe(RateLimit::of(&answer.headers, now_ms), *reserve_ratio, now_ms);
         }
     }
 
@@ -393,58 +423,91 @@ impl Client {
             Pace::PerSecond(pace) => tokio::time::timeout(budget.left(), pace.slot())
                 .await
                 .map_err(|_| interrupted("the run's time is over")),
-            Pace::PerMinute { window, .. } => {
-                self.slot_of_the_minute(budget, what, &mut *window.lock().await).await.map(|()| None)
+            Pace::PerMinute { window, turn, .. } => {
+                self.slot_of_the_minute(budget, what, window, turn).await.map(|()| None)
             }
         }
     }
 
-    async fn slot_of_the_minute(&self, budget: &Budget, what: &str, window: &mut PerMinute) -> Result<()> {
+    async fn slot_of_the_minute(
+        &self,
+        budget: &Budget,
+        what: &str,
+        window: &std::sync::Mutex<PerMinute>,
+        turn: &Mutex<()>,
+    ) -> Result<()> {
         loop {
-            let wait = window.wait(self.clock.now_ms());
-            if wait >= budget.left() {
-                let message = format!(
-                    "{what}: the calls of this minute are used up; come back in {} s",
-                    wait.as_secs() + 1
-                );
-                return Err(Error::new(Kind::Throttled(self.side), message).resume_after(wait));
+            let taking = turn.lock().await;
+            let wait = self.wait_for_a_slot(budget, what, window)?;
+            if !wait.is_zero() {
+                // Nobody is kept from seeing what has changed meanwhile, nor this caller after it.
+                drop(taking);
+                tokio::time::sleep(wait).await;
+                continue;
             }
-            if wait.is_zero() {
-                break;
-            }
-            tokio::time::sleep(wait).await;
-        }
-        if window.reserve(self.clock.now_ms())
-            && let Some(lease) = &budget.lease
-        {
-            let noted = tokio::time::timeout(budget.left(), lease.note_calls(window.kept_ms())).await;
-            if let Err(error) = noted.unwrap_or_else(|_| Err(interrupted("the run's time is over"))) {
-                window.give_back();
-                return Err(error);
+            self.note_reserved(budget, window).await?;
+            // The store took its time: an answer may have asked for silence meanwhile.
+            if self.wait_for_a_slot(budget, what, window)?.is_zero() {
+                locked(window).count(self.clock.now_ms());
+                return Ok(());
             }
         }
-        window.count(self.clock.now_ms());
-        Ok(())
     }
 
-    async fn token(&self, budget: &Budget) -> Result<Option<(SecretString, u64)>> {
+    /// How long until the next call may be made; an error if that is too late for this run.
+    fn wait_for_a_slot(
+        &self,
+        budget: &Budget,
+        what: &str,
+        window: &std::sync::Mutex<PerMinute>,
+    ) -> Result<Duration> {
+        let (silence, full) = (self.silence_left(), locked(window).wait(self.clock.now_ms()));
+        let wait = silence.max(full);
+        if wait < budget.left() {
+            return Ok(wait);
+        }
+        let why = if silence >= full && !silence.is_zero() {
+            format!("{} asked for silence", self.side)
+        } else {
+            "the calls of this minute are used up".to_owned()
+        };
+        let message = format!("{what}: {why}; come back in {} s", wait.as_secs() + 1);
+        Err(Error::new(Kind::Throttled(self.side), message).resume_after(wait))
+    }
+
+    /// Reserves the next few calls where none are left, and stores that before the first of them is made.
+    async fn note_reserved(&self, budget: &Budget, window: &std::sync::Mutex<PerMinute>) -> Result<()> {
+        let reserved = locked(window).reserve(self.clock.now_ms());
+        let (true, Some(lease)) = (reserved, &budget.lease) else { return Ok(()) };
+        let kept_ms = locked(window).kept_ms();
+        let noted = tokio::time::timeout(budget.left(), lease.note_calls(kept_ms)).await;
+        let noted = noted.unwrap_or_else(|_| Err(interrupted("the run's time is over")));
+        if noted.is_err() {
+            locked(window).give_back();
+        }
+        noted
+    }
+
+    async fn token(&self, budget: &Budget) -> Result<Option<Held>> {
         let (request, read) = match &self.auth {
             Auth::None => return Ok(None),
-            Auth::Fixed(token) => return Ok(Some((token.clone(), 0))),
+            Auth::Fixed(token) => {
+                return Ok(Some(Held { value: token.clone(), renew_at: Instant::now(), generation: 0 }));
+            }
             Auth::Login { request, read } => (request, read),
         };
         // Held while logging in, so that of many workers one logs in and the others use its token.
         let mut held = self.held.lock().await;
         if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.renew_at) {
-            return Ok(Some((token.value.clone(), token.generation)));
+            return Ok(Some(token.clone()));
         }
         let token = self.login(budget, request, *read).await?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let expires_in = token.expires_in.min(LONGEST_TOKEN);
         let margin = TOKEN_MARGIN.min(expires_in / 2);
         let renew_at = Instant::now() + expires_in.saturating_sub(margin);
-        *held = Some(Held { value: token.value.clone(), renew_at, generation });
-        Ok(Some((token.value, generation)))
+        *held = Some(Held { value: token.value, renew_at, generation });
+        Ok(held.clone())
     }
 
     async fn login(
@@ -463,7 +526,7 @@ impl Client {
                 Err(problem) => problem,
             };
             if let Go::Again(wait) = self.judge_problem(budget, problem, &progress, true, false).await? {
-                budget.unless_stopped(tokio::time::sleep(wait)).await?;
+                budget.sleep(wait).await?;
             }
         }
     }
@@ -475,6 +538,11 @@ impl Client {
             *held = None;
         }
     }
+}
+
+/// Nothing panics while it holds the window.
+pub fn locked(window: &std::sync::Mutex<PerMinute>) -> std::sync::MutexGuard<'_, PerMinute> {
+    window.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A secret put into a JSON body.

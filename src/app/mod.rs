@@ -275,6 +275,7 @@ impl App {
                 .then_some(pipeline.guard.full_read_every),
             max_rows_per_batch: pipeline.target.max_rows_per_batch,
             max_bytes_per_batch: pipeline.target.max_bytes_per_batch,
+            max_concurrency: pipeline.target.max_concurrency.unwrap_or(pipeline.source.max_concurrency),
             clock: self.clock,
         }
     }

@@ -174,6 +174,11 @@ pub struct Target {
     #[serde(default = "default_max_bytes_per_batch")]
     #[schemars(range(min = 1000))]
     pub max_bytes_per_batch: usize,
+    /// Batches of products under way at the same time to the target, 1 to 64; rows of groups go one batch after the
+    /// other. Default: `source.max_concurrency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub max_concurrency: Option<usize>,
     /// Calls per minute to the target, 1 to 5000, kept across runs.
     #[serde(default = "default_requests_per_minute")]
     #[schemars(range(min = 1, max = 5000))]

@@ -109,10 +109,11 @@ fn numbers_out_of_range() {
     pipeline.toml:4 source.max_concurrency: 65 is out of range; write a number from 1 to 64
     pipeline.toml:6 guard.max_delete_ratio: 1.5 is out of range; write a number from 0 to 1
     "#);
-    assert_snapshot!(mistakes(&format!("{QEASY}max_rows_per_batch = 0\nmax_bytes_per_batch = 999\nrequests_per_minute = 99999999999999999999999\n")), @r#"
+    assert_snapshot!(mistakes(&format!("{QEASY}max_rows_per_batch = 0\nmax_bytes_per_batch = 999\nrequests_per_minute = 99999999999999999999999\nmax_concurrency = 65\n")), @r#"
     pipeline.toml:4 target.max_rows_per_batch: 0 is out of range; write a number from 1 to 5000
     pipeline.toml:5 target.max_bytes_per_batch: 999 is out of range; write a number of 1000 or more
     pipeline.toml:6 target.requests_per_minute: is a number that is too large or has a decimal point, not a whole number; write a whole number, for example 50
+    pipeline.toml:7 target.max_concurrency: 65 is out of range; write a number from 1 to 64
     "#);
 }
 

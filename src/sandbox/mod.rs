@@ -150,6 +150,8 @@ pub struct Stats {
     pub lockouts: u64,
     /// Most calls to the target, token calls aside, in any 60 seconds.
     pub max_target_calls_per_minute: usize,
+    /// Most calls to the target that were under way at a time.
+    pub max_target_calls_at_once: usize,
     /// Calls to OKKI, token aside, that were not GET.
     pub okki_writes: u64,
     /// Calls that Qeasy refused because a lockout had begun before them.
@@ -168,12 +170,22 @@ struct State {
     shifts: u32,
     stats: Stats,
     recent_target_calls: VecDeque<u64>,
+    target_calls_under_way: usize,
     /// Credentials and tokens that opened a door once.
     issued: Vec<String>,
     journal: Vec<(String, Box<RawValue>)>,
     rng: Rng,
     okki: okki::Side,
     target: qeasy::Side,
+}
+
+/// A call to the target that is under way; its caller may give it up at any await.
+struct UnderWay(Sandbox);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.state().target_calls_under_way -= 1;
+    }
 }
 
 struct Inner {
@@ -223,6 +235,7 @@ impl Sandbox {
             shifts: 0,
             stats: Stats::default(),
             recent_target_calls: VecDeque::new(),
+            target_calls_under_way: 0,
             issued: secrets_of(&Self::credentials()),
             journal: Vec::new(),
             okki: okki::Side::default(),
@@ -438,6 +451,16 @@ impl Sandbox {
     fn swap_rows(&self) {
         let now = self.now_s();
         self.with_rng(|catalogue, rng| catalogue.swap_rows(rng, now));
+    }
+
+    /// Counts a call to the target as under way until it is dropped.
+    fn under_way(&self) -> UnderWay {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        state.target_calls_under_way += 1;
+        let most = state.stats.max_target_calls_at_once.max(state.target_calls_under_way);
+        state.stats.max_target_calls_at_once = most;
+        UnderWay(self.clone())
     }
 
     /// Counts a call and takes its time.

@@ -185,6 +185,7 @@ pub(super) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
     {
         return response;
     }
+    let _under_way = sandbox.under_way();
     if path.starts_with("/v1/productGroups") {
         sandbox.enter(Endpoint::HttpTarget).await;
         return through(sandbox, Endpoint::HttpTarget, || http_target(sandbox, &parts, &body)).await;

@@ -3,6 +3,7 @@
 mod book;
 mod rebuild;
 mod records;
+mod under_way;
 mod verify;
 
 use std::sync::Arc;
@@ -24,11 +25,12 @@ use crate::report::{Mode, PlanCounts, SourceCounts};
 pub use crate::report::{Progress, Watch};
 use crate::state::State;
 use crate::store::Store;
+use crate::target::Target;
 use crate::target::batch::{Batch, Builder};
-use crate::target::{Target, Written};
 use crate::transform::{Renderer, RowMap};
 use book::Book;
 pub use rebuild::{Rebuilt, rebuild};
+use under_way::{Done, UnderWay};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
@@ -78,6 +80,8 @@ pub struct Edges<'a> {
     pub max_rows_per_batch: usize,
     /// Bytes per batch.
     pub max_bytes_per_batch: usize,
+    /// Batches of products under way at a time.
+    pub max_concurrency: usize,
     /// The clock.
     pub clock: Clock,
 }
@@ -220,7 +224,7 @@ impl Run<'_> {
     /// Tells the target's pace what earlier runs used. While the target wants silence not even a login is sent.
     async fn remember_limits(&self, lease: &Lease) -> Result<()> {
         let (calls_ms, blocked_until_ms) = lease.limits().await;
-        self.edges.target.remember_calls(&calls_ms).await;
+        self.edges.target.remember_calls(&calls_ms);
         let wait = blocked_until_ms.map(|until_ms| self.edges.clock.until_ms(until_ms));
         match wait.filter(|wait| !wait.is_zero()) {
             // A time that is more than an hour away is a clock that was set back.
@@ -236,13 +240,15 @@ impl Run<'_> {
     }
 
     async fn give_lease_back<T>(&self, lease: &Lease, done: &Result<T>) {
-        let calls_ms = self.edges.target.give_calls_back().await;
-        let blocked_until_ms = match done {
-            Err(error) if error.kind == Kind::Throttled(Side::Target) => {
-                error.resume_after.map(|wait| self.edges.clock.now_ms().saturating_add(millis(wait)))
-            }
+        let calls_ms = self.edges.target.give_calls_back();
+        let wait = match done {
+            Err(error) if error.kind == Kind::Throttled(Side::Target) => error.resume_after,
             _ => None,
         };
+        // Of several calls under way one may have been told to be silent, and another one ended the run.
+        let wait = wait.unwrap_or_default().max(self.edges.target.silence_left());
+        let blocked_until_ms =
+            (!wait.is_zero()).then(|| self.edges.clock.now_ms().saturating_add(millis(wait)));
         lease.release(calls_ms, blocked_until_ms).await;
     }
 
@@ -274,7 +280,7 @@ impl Run<'_> {
             tracing::warn!(attempt, %why, "the pages may not agree, reading again");
             (self.watch)(Progress::ReadingAgain { attempt: attempt + 1, why });
             // The source's clock counts seconds: what was created in the one in which a read began would always look new.
-            budget.unless_stopped(tokio::time::sleep(Duration::from_millis(1_100))).await?;
+            budget.sleep(Duration::from_millis(1_100)).await?;
         }
         Err(Error::new(
             Kind::InconsistentSource,
@@ -421,6 +427,27 @@ impl Run<'_> {
         book: &mut Book,
     ) -> Result<()> {
         let edges = self.edges;
+        // Rows of groups go one batch after the other: a parent stands before its children.
+        let most = if edges.rows.per_product() { edges.max_concurrency } else { 1 };
+        let mut under_way = UnderWay::new(edges.target, budget, most);
+        let sent = self.send_batches(&mut under_way, catalogue, plan, book).await;
+        if let Err(error) = sent {
+            under_way.end_with(error);
+        }
+        while let Some(done) = under_way.next().await {
+            self.came_back(&mut under_way, done, plan, book).await;
+        }
+        under_way.into_end()
+    }
+
+    async fn send_batches(
+        &mut self,
+        under_way: &mut UnderWay<'_>,
+        catalogue: &Catalogue,
+        plan: &Plan,
+        book: &mut Book,
+    ) -> Result<()> {
+        let edges = self.edges;
         let renderer = Renderer::new(edges.rows, catalogue);
         let mut builder =
             Builder::new(edges.target.wrap(), edges.max_rows_per_batch, edges.max_bytes_per_batch);
@@ -428,32 +455,47 @@ impl Run<'_> {
             let is_tombstone = change.action == Action::Delete;
             let full = builder
                 .push(change.id.into(), is_tombstone, |out| render(edges.rows, &renderer, change, out));
-            if let Some(batch) = full {
-                self.send(budget, batch, plan, book).await?;
+            if let Some(batch) = full
+                && !self.send(under_way, batch, plan, book).await?
+            {
+                return Ok(());
             }
         }
         match builder.finish() {
-            Some(batch) => self.send(budget, batch, plan, book).await,
+            Some(batch) => self.send(under_way, batch, plan, book).await.map(drop),
             None => Ok(()),
         }
     }
 
-    async fn send(&mut self, budget: &Budget, batch: Batch, plan: &Plan, book: &mut Book) -> Result<()> {
-        if budget.is_over() || budget.left() < self.slowest_batch {
-            return Err(Error::new(
-                Kind::Interrupted,
-                "the run's time is over or it was asked to stop; what remains is for the next run",
-            ));
+    /// Begins a batch once there is room for it; false if one before it has ended the writing.
+    async fn send(
+        &mut self,
+        under_way: &mut UnderWay<'_>,
+        batch: Batch,
+        plan: &Plan,
+        book: &mut Book,
+    ) -> Result<bool> {
+        while under_way.is_full() {
+            let Some(done) = under_way.next().await else { break };
+            self.came_back(under_way, done, plan, book).await;
         }
-        let started = Instant::now();
-        let mut written = Written::default();
-        let sent = self.edges.target.write(budget, batch, &mut written).await;
-        self.slowest_batch = self.slowest_batch.max(started.elapsed());
-        book.acknowledge(written, &mut self.tally);
+        if under_way.has_ended() {
+            return Ok(false);
+        }
+        under_way.begin(batch, self.slowest_batch)?;
+        // Lets the call go out before the next batch is rendered.
+        tokio::task::yield_now().await;
+        Ok(true)
+    }
+
+    async fn came_back(&mut self, under_way: &mut UnderWay<'_>, done: Done, plan: &Plan, book: &mut Book) {
+        self.slowest_batch = self.slowest_batch.max(done.took);
+        book.acknowledge(done.written, &mut self.tally);
         let acknowledged = self.tally.written + self.tally.deleted;
         (self.watch)(Progress::Writing { acknowledged, planned: plan.pending_count() });
-        book.save_if_due(self.edges).await?;
-        sent
+        if let Err(error) = under_way.meanwhile(book.save_if_due(self.edges)).await {
+            under_way.end_with(error);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use secrecy::SecretString;
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use crate::budget::Budget;
-use crate::client::{Auth, Call, Client, Pace, exposed};
+use crate::client::{Auth, Call, Client, Pace, exposed, locked};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::http::{Answer, Request, Wire, at, stored_host};
@@ -141,8 +142,9 @@ impl Target {
             }
             Settings::Http { headers, .. } => (Auth::None, secret_headers(headers).cloned().collect()),
         };
-        let window = tokio::sync::Mutex::new(PerMinute::new(limit.requests_per_minute, []));
-        let pace = Pace::PerMinute { window, reserve_ratio: limit.reserve_ratio };
+        let window = std::sync::Mutex::new(PerMinute::new(limit.requests_per_minute, []));
+        let turn = tokio::sync::Mutex::default();
+        let pace = Pace::PerMinute { window, turn, reserve_ratio: limit.reserve_ratio };
         let client = Client::new(Side::Target, wire, clock, pace, auth, secrets);
         Ok(Self { client, settings, id_field, split_calls: AtomicU32::new(0) })
     }
@@ -170,7 +172,7 @@ impl Target {
         self.client.counters.take()
     }
 
-    fn window(&self) -> Option<&tokio::sync::Mutex<PerMinute>> {
+    fn window(&self) -> Option<&std::sync::Mutex<PerMinute>> {
         match self.client.pace() {
             Pace::PerMinute { window, .. } => Some(window),
             Pace::PerSecond(_) => None,
@@ -178,20 +180,30 @@ impl Target {
     }
 
     /// Tells the pace what earlier runs used of the minute.
-    pub async fn remember_calls(&self, calls_ms: &[u64]) {
+    pub fn remember_calls(&self, calls_ms: &[u64]) {
         if let Some(window) = self.window()
             && !Mutant::ForgetTheLimit.lives()
         {
-            window.lock().await.remember(calls_ms.iter().copied());
+            locked(window).remember(calls_ms.iter().copied());
         }
     }
 
     /// The run is over: gives reserved calls back, and says which calls of the last minute were made.
-    pub async fn give_calls_back(&self) -> Vec<u64> {
+    pub fn give_calls_back(&self) -> Vec<u64> {
         let Some(window) = self.window() else { return Vec::new() };
-        let mut window = window.lock().await;
+        let mut window = locked(window);
         window.give_back();
         window.kept_ms()
+    }
+
+    /// How long the target wants no call by anybody.
+    pub fn silence_left(&self) -> Duration {
+        self.client.silence_left()
+    }
+
+    /// Grows whenever a batch does not come to a good end at once.
+    pub fn setbacks(&self) -> u64 {
+        self.client.counters.setbacks.load(Ordering::Relaxed)
     }
 
     /// A new run: counters and the budgets for retries and for halving start afresh.
@@ -227,6 +239,7 @@ impl Target {
                 }
                 Verdict::Refused(said) => (Happened::RowsRefused(rows), said),
             };
+            self.client.counters.setbacks.fetch_add(1, Ordering::Relaxed);
             self.find_refused(budget, batch, &happened, &said, &mut waiting, written).await?;
         }
         Ok(())

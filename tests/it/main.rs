@@ -15,3 +15,4 @@ mod plan;
 mod program;
 mod runs;
 mod secrets;
+mod several;

@@ -165,7 +165,8 @@ async fn a_deadline_while_reading_pauses_the_run_with_nothing_written() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_pauses_the_run_and_the_next_one_sends_no_row_again() {
     let directory = tempfile::tempdir().unwrap();
-    let world = on_directory(slow(), &qeasy("products", "max_rows_per_batch = 20"), &directory);
+    let world =
+        on_directory(slow(), &qeasy("products", "max_rows_per_batch = 20\nmax_concurrency = 1"), &directory);
     let app = std::sync::Arc::clone(&world.app);
     let outcome = world
         .run(&request(Mode::Sync), move |progress| {

@@ -134,6 +134,9 @@ fn limits(world: &World) -> Result<(), String> {
             stats.max_target_calls_per_minute
         ));
     }
+    if let Some(outburst) = world.outbursts.lock().unwrap().first() {
+        return Err(format!("limit: a call while the target wants silence: {outburst}"));
+    }
     if stats.okki_writes > 0 {
         return Err(format!("OKKI saw {} calls that are no reads", stats.okki_writes));
     }
@@ -157,7 +160,9 @@ pub async fn after_one_run(
     let struck = |stats: &Stats, kind| stats.struck.get(kind).copied().unwrap_or(0);
     let told = stats.knocks - before.stats.knocks;
     let lockouts = struck(&stats, "lockout") - struck(&before.stats, "lockout");
-    if world.pipeline.qeasy && told + lockouts > 1 && told > 0 {
+    // A lockout refuses the calls that were under way when its answer came, and no other one.
+    let most = u64::from(world.pipeline.at_once);
+    if world.pipeline.qeasy && told + lockouts > most && told > 0 {
         return Err(format!("a lockout was knocked on: {told} calls were refused by it in one run"));
     }
     let still = world.sandbox.revision() == before.revision;

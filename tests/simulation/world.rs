@@ -12,10 +12,12 @@ use okki_sync::app::{App, PipelineFrom, Wires};
 use okki_sync::clock::Clock;
 use okki_sync::http::Wire;
 use okki_sync::report::Mode;
+use okki_sync::retry::RETRY_AFTER_CAP;
 use okki_sync::sandbox::catalogue::Catalogue;
 use okki_sync::sandbox::{CodeReading, Options, Sandbox};
 use okki_sync::store::Store;
 use okki_sync::sync::{Outcome, Request};
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::coverage::Coverage;
@@ -36,6 +38,8 @@ pub struct Pipeline {
     /// A plain target says what success is.
     pub success_is_named: bool,
     pub calls_per_minute: u32,
+    /// Batches under way at a time.
+    pub at_once: u32,
     pub text: String,
 }
 
@@ -52,9 +56,13 @@ impl Pipeline {
         } else {
             crate::harness::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
         };
+        let max_concurrency = rng.u32(1..=4);
+        let at_once = if shape == Shape::Products { max_concurrency } else { 1 };
+        // Small ones of products, so that several really are under way.
+        let max_rows = if shape == Shape::Products { rng.u32(3..20) } else { rng.u32(3..50) };
         let text = format!(
             "connection = \"it\"\n[source]\nmax_requests_per_second = {}.0\npage_size = {}\nmax_concurrency = {}\n{}{}\n\
-             [target]\n{target}\nmax_rows_per_batch = {}\nrequests_per_minute = {calls_per_minute}\non_delete = \"{}\"\n\
+             [target]\n{target}\nmax_rows_per_batch = {max_rows}\nmax_concurrency = {max_concurrency}\nrequests_per_minute = {calls_per_minute}\non_delete = \"{}\"\n\
              [guard]\nmax_delete_ratio = {}\n",
             rng.u32(2..50),
             rng.u32(10..=100),
@@ -62,11 +70,10 @@ impl Pipeline {
             // Left out, it is "incremental".
             if rng.u8(0..3) == 0 && shape != Shape::Groups { "products = \"full\"\n" } else { "" },
             shape.record(),
-            rng.u32(3..50),
             if tombstones { "tombstone" } else { "ignore" },
             if rng.bool() { "0.2" } else { "0.9" },
         );
-        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, text }
+        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, at_once, text }
     }
 }
 
@@ -108,6 +115,8 @@ pub struct World {
     /// before the freeze and leaves after it is nobody's fault.
     pub freezing: bool,
     pub ever: Arc<Mutex<Ever>>,
+    /// Calls to the target that a process made while it knew that the target wants silence.
+    pub outbursts: Outbursts,
     pub story: Vec<String>,
     /// Everything that people and logs were told.
     pub told: String,
@@ -148,7 +157,8 @@ impl World {
         let sandbox = Sandbox::new(options, clock);
         let objects = Objects::new(seed);
         let ever = Arc::new(Mutex::new(Ever::default()));
-        let process = process(&sandbox, &objects, &ever, pipeline.shape, 0, clock.now_ms());
+        let outbursts = Outbursts::default();
+        let process = process(&sandbox, &objects, &ever, &outbursts, pipeline.shape, 0, clock.now_ms());
         let world = Self {
             rng,
             sandbox,
@@ -161,6 +171,7 @@ impl World {
             jumped: false,
             freezing,
             ever,
+            outbursts,
             story,
             told: String::new(),
             coverage: Coverage::default(),
@@ -183,7 +194,7 @@ impl World {
         let now = self.clock.now_ms().checked_add_signed(self.ahead_ms).unwrap();
         let number = self.processes;
         self.processes += 1;
-        process(&self.sandbox, &self.objects, &self.ever, self.pipeline.shape, number, now)
+        process(&self.sandbox, &self.objects, &self.ever, &self.outbursts, self.pipeline.shape, number, now)
     }
 
     pub fn restart(&mut self) {
@@ -250,6 +261,7 @@ fn process(
     sandbox: &Sandbox,
     objects: &Objects,
     ever: &Arc<Mutex<Ever>>,
+    outbursts: &Outbursts,
     shape: Shape,
     number: u32,
     now_ms: u64,
@@ -262,7 +274,7 @@ fn process(
     let clock = Clock::starting_at_ms(now_ms);
     let wires = Wires {
         source: Some(Wire::InProcess(with_a_way_back(sandbox.okki(), seen))),
-        target: Some(Wire::InProcess(with_a_way_back(sandbox.target(), || ()))),
+        target: Some(Wire::InProcess(listening(with_a_way_back(sandbox.target(), || ()), outbursts))),
         store: Some(Store::of(objects.door(number), "memory:")),
     };
     Process { number, app: Arc::new(App::with_wires(env, wires, clock)), clock }
@@ -276,6 +288,34 @@ fn with_a_way_back(inner: Router, seen: impl Fn() + Clone + Send + Sync + 'stati
             let response = inner.oneshot(request).await;
             seen();
             tokio::time::sleep(Duration::from_millis(2)).await;
+            response
+        }
+    })
+}
+
+/// What was said while it should have been quiet.
+pub type Outbursts = Arc<Mutex<Vec<String>>>;
+
+/// One process's wire to the target: once an answer that asks for silence has come back, no call leaves before its
+/// time, whichever of the calls under way was told.
+fn listening(inner: Router, outbursts: &Outbursts) -> Router {
+    let (outbursts, silent_until) = (Arc::clone(outbursts), Arc::new(Mutex::new(Instant::now())));
+    Router::new().fallback(move |request: axum::extract::Request| {
+        let (inner, outbursts, silent_until) = (inner.clone(), outbursts.clone(), silent_until.clone());
+        async move {
+            let early = silent_until.lock().unwrap().saturating_duration_since(Instant::now());
+            // Clocks count milliseconds.
+            if early > Duration::from_millis(1) {
+                outbursts.lock().unwrap().push(format!("{} {early:?} too early", request.uri().path()));
+            }
+            let response = inner.oneshot(request).await.unwrap();
+            let asked = matches!(response.status().as_u16(), 429 | 503);
+            let seconds = response.headers().get("retry-after").filter(|_| asked);
+            if let Some(seconds) = seconds.and_then(|value| value.to_str().ok()?.parse::<u64>().ok()) {
+                let until = Instant::now() + Duration::from_secs(seconds).min(RETRY_AFTER_CAP);
+                let mut silent_until = silent_until.lock().unwrap();
+                *silent_until = until.max(*silent_until);
+            }
             response
         }
     })
