@@ -7,11 +7,12 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials as _;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
+use object_store::RetryConfig;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
-use object_store::{ClientOptions, RetryConfig};
 use secrecy::SecretString;
 use url::Url;
 
+use crate::aws_http::{ForStore, SdkHttp};
 use crate::config::Env;
 use crate::error::{Error, Kind, Result};
 
@@ -20,12 +21,7 @@ const STORE_PATIENCE: Duration = Duration::from_secs(12);
 
 /// The SDK's configuration. Reading it makes no call; credentials are fetched when they are first needed.
 pub async fn load() -> SdkConfig {
-    let https = aws_smithy_http_client::Builder::new()
-        .tls_provider(aws_smithy_http_client::tls::Provider::Rustls(
-            aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring,
-        ))
-        .build_https();
-    aws_config::defaults(BehaviorVersion::latest()).http_client(https).load().await
+    aws_config::defaults(BehaviorVersion::latest()).http_client(SdkHttp::default()).load().await
 }
 
 /// Reads a secret's text from Secrets Manager.
@@ -59,6 +55,7 @@ pub fn s3(config: &SdkConfig, env: &Env, bucket: &str) -> Result<AmazonS3> {
     // Its own default of three minutes outlasts every lease and most deadlines.
     let retry = RetryConfig { max_retries: 3, retry_timeout: STORE_PATIENCE, ..RetryConfig::default() };
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region).with_retry(retry);
+    let mut direct = false;
     if let Some(provider) = config.credentials_provider() {
         builder = builder.with_credentials(Arc::new(Credentials(provider)));
     }
@@ -71,10 +68,13 @@ pub fn s3(config: &SdkConfig, env: &Env, bucket: &str) -> Result<AmazonS3> {
         if plain && !crate::http::is_loopback(&url) {
             return Err(fail("AWS_ENDPOINT_URL is plain http off this machine; use https".to_owned()));
         }
-        builder =
-            builder.with_endpoint(endpoint).with_client_options(ClientOptions::new().with_allow_http(plain));
+        direct = crate::http::is_loopback(&url);
+        builder = builder.with_endpoint(endpoint).with_allow_http(plain);
     }
-    builder.build().map_err(|error| fail(crate::http::excerpt(&error.to_string(), &[])))
+    builder
+        .with_http_connector(ForStore { direct })
+        .build()
+        .map_err(|error| fail(crate::http::excerpt(&error.to_string(), &[])))
 }
 
 /// The SDK's credentials, as object_store wants them.

@@ -27,7 +27,7 @@ pub enum Wire {
     InProcess(axum::Router),
 }
 
-/// The network's wires, which all connections share: reading the system's certificates is most of what a client costs.
+/// The network's wires, which all connections share, and with them the open connections.
 #[derive(Default)]
 pub struct Network {
     direct: OnceLock<Wire>,
@@ -137,21 +137,15 @@ impl Lost {
 }
 
 impl Wire {
-    /// A client for the network: rustls, no redirects (a redirect could carry a token elsewhere). The system's
-    /// proxy is used, but not on the way to this machine: it could not reach it.
+    /// A client for the network. The system's proxy is used, but not on the way to this machine: it could not reach it.
     pub fn network(to: &Url) -> Result<Self, Lost> {
-        install_crypto();
-        let builder = reqwest::Client::builder();
-        let builder = if is_loopback(to) { builder.no_proxy() } else { builder };
-        builder
-            .redirect(reqwest::redirect::Policy::none())
+        client(is_loopback(to), &["h2", "http/1.1"])?
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             .gzip(true)
-            .user_agent(concat!("okki-sync/", env!("CARGO_PKG_VERSION")))
             .build()
             .map(Self::Network)
-            .map_err(|error| Lost::permanent(format!("the HTTP client cannot start: {}", root_cause(&error))))
+            .map_err(|error| cannot_start(&error))
     }
 
     /// Sends one request and reads its whole answer, within `limit` of time.
@@ -192,12 +186,24 @@ impl Wire {
     }
 }
 
-/// One crypto provider for every TLS client of the process. A second call does nothing.
-pub fn install_crypto() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+/// What all clients have in common: rustls with the roots of `tls.rs`, no redirects (a redirect could carry a token
+/// elsewhere). `protocols` are offered over TLS, the preferred one first.
+pub fn client(direct: bool, protocols: &[&str]) -> Result<reqwest::ClientBuilder, Lost> {
+    let tls = crate::tls::client_config(protocols).map_err(|error| cannot_start(&error))?;
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("okki-sync/", env!("CARGO_PKG_VERSION")));
+    Ok(if direct { builder.no_proxy() } else { builder })
 }
 
-async fn read_body<B>(body: B) -> Result<Bytes, Lost>
+/// Nothing can be sent at all.
+pub fn cannot_start(error: &(dyn std::error::Error + 'static)) -> Lost {
+    Lost::permanent(format!("the HTTP client cannot start: {}", root_cause(error)))
+}
+
+/// Reads a whole body, of at most [`MAX_BODY_BYTES`].
+pub async fn read_body<B>(body: B) -> Result<Bytes, Lost>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: std::error::Error + 'static,
@@ -218,7 +224,8 @@ where
     Ok(read.freeze())
 }
 
-fn network_error(error: reqwest::Error) -> Lost {
+/// What a client's error means, without the address, which may hold a token.
+pub fn network_error(error: reqwest::Error) -> Lost {
     let error = error.without_url();
     let what = if error.is_connect() {
         "cannot connect"

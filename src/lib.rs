@@ -25,6 +25,7 @@ pub mod transform;
 
 // Edges
 pub mod aws;
+pub mod aws_http;
 pub mod budget;
 pub mod client;
 pub mod clock;
@@ -38,6 +39,7 @@ pub mod okki;
 pub mod pace;
 pub mod store;
 pub mod target;
+pub mod tls;
 
 // For people at a desk
 #[cfg(feature = "cli")]

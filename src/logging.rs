@@ -1,35 +1,33 @@
 //! Logging: JSON lines in Lambda, readable lines on a terminal's stderr.
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-fn filter(default: &str) -> EnvFilter {
+fn filter(default: LevelFilter) -> Targets {
     // The libraries' own debug lines may show headers; they stay at warnings whatever the level.
     let level = std::env::var("AWS_LAMBDA_LOG_LEVEL")
         .or_else(|_| std::env::var("OKKI_SYNC_LOG"))
         .ok()
-        .filter(|level| level.parse::<tracing::Level>().is_ok())
-        .unwrap_or_else(|| default.to_owned());
-    EnvFilter::new(format!("warn,okki_sync={}", level.to_lowercase()))
+        .and_then(|level| level.parse::<tracing::Level>().ok())
+        .map_or(default, LevelFilter::from_level);
+    Targets::new().with_default(LevelFilter::WARN).with_target("okki_sync", level)
 }
 
 /// One JSON object a line on stdout, as CloudWatch wants it. A second call does nothing.
 pub fn init_lambda() {
-    let _ = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
-        .with_target(false)
-        .with_env_filter(filter("info"))
+    let lines = layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+    let _ = tracing_subscriber::registry()
+        .with(lines.with_target(false))
+        .with(filter(LevelFilter::INFO))
         .try_init();
 }
 
 /// Plain lines on stderr: warnings, or with `verbose` each step. A second call does nothing.
 pub fn init_terminal(verbose: bool) {
-    let _ = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .with_env_filter(filter(if verbose { "debug" } else { "warn" }))
-        .try_init();
+    let lines = layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let _ = tracing_subscriber::registry().with(lines).with(filter(level)).try_init();
 }

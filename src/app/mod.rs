@@ -360,7 +360,6 @@ impl App {
                     Address::Memory => Ok(Store::memory()),
                     Address::Directory(path) => Store::directory(path),
                     Address::S3 { bucket, prefix } => {
-                        crate::http::install_crypto();
                         Ok(Store::s3(crate::aws::s3(self.aws().await, &self.env, &bucket)?, &bucket, &prefix))
                     }
                 }
