@@ -92,7 +92,7 @@ async fn a_short_wish_for_silence_is_kept_by_every_batch_under_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_is_killed_or_stopped_with_several_batches_under_way_loses_nothing() {
-    for after_ms in [40, 50, 60, 75, 90, 110, 130, 160] {
+    for after_ms in [30, 45, 60, 75, 90, 105, 120] {
         for stopped in [false, true] {
             let world = sixteen_batches("products", 4);
             let store = world.app.store().await.unwrap().clone();
