@@ -7,7 +7,9 @@ use okki_sync::report::Mode;
 use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
 use okki_sync::sandbox::{Options, Sandbox};
 use okki_sync::sync::Outcome;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::harness::{World, answer, env, http, qeasy, request, small};
 
@@ -45,13 +47,9 @@ impl Lines {
     }
 
     fn listen_as(&self, filter: &str) -> tracing::subscriber::DefaultGuard {
-        let filter = tracing_subscriber::EnvFilter::new(filter);
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(self.clone())
-            .with_ansi(false)
-            .with_env_filter(filter)
-            .finish();
-        tracing::subscriber::set_default(subscriber)
+        let filter: Targets = filter.parse().unwrap();
+        let lines = tracing_subscriber::fmt::layer().with_writer(self.clone()).with_ansi(false);
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(lines).with(filter))
     }
 
     pub fn text(&self) -> String {

@@ -21,6 +21,9 @@ use std::time::Instant;
 use coverage::Coverage;
 use okki_sync::mutants::{self, Mutant};
 use scenario::{Broken, play};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What `make test` runs.
 const SEEDS: u64 = 2_000;
@@ -123,13 +126,9 @@ impl Log {
     pub fn listen() {
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {
-            let filter = tracing_subscriber::EnvFilter::new("warn,okki_sync=debug,okki_sync::sandbox=off");
-            tracing_subscriber::fmt()
-                .with_writer(|| Log)
-                .with_ansi(false)
-                .without_time()
-                .with_env_filter(filter)
-                .init();
+            let filter: Targets = "warn,okki_sync=debug,okki_sync::sandbox=off".parse().unwrap();
+            let lines = tracing_subscriber::fmt::layer().with_writer(|| Log).with_ansi(false).without_time();
+            tracing_subscriber::registry().with(lines).with(filter).init();
         });
     }
 
