@@ -144,8 +144,12 @@ impl App {
 
     /// Prepares what every run needs, so that the first run does not wait for it. Errors show again in the run.
     pub async fn warm_up(&self) {
-        let _ = self.store().await;
-        let _ = self.ready(&self.default_pipeline()).await;
+        let from = self.default_pipeline();
+        // The store and Secrets Manager are two hosts: neither handshake waits for the other.
+        let (pipeline, credentials) = tokio::join!(self.pipeline_text(&from), self.credentials_of_all());
+        if let Ok(pipeline) = pipeline {
+            let _ = self.ready_from(&from, pipeline, credentials).await;
+        }
     }
 
     /// Runs, and tells the group what it should know. What goes wrong stands in the outcome.
@@ -421,9 +425,27 @@ impl App {
         }
     }
 
+    /// The credentials, unless each connection has its own.
+    async fn credentials_of_all(&self) -> Option<Result<Credentials>> {
+        if self.env.secret().is_some_and(|id| id.contains(CONNECTION_PLACEHOLDER)) {
+            return None;
+        }
+        Some(self.credentials("").await)
+    }
+
     /// The connection's warm edges, or new ones where pipeline or credentials call for them.
     async fn ready(&self, from: &PipelineFrom) -> Result<Arc<Ready>> {
-        let (name, text) = self.pipeline_text(from).await?;
+        let pipeline = self.pipeline_text(from).await?;
+        self.ready_from(from, pipeline, None).await
+    }
+
+    /// The same of a pipeline whose name and text are at hand, and perhaps its credentials.
+    async fn ready_from(
+        &self,
+        from: &PipelineFrom,
+        (name, text): (String, String),
+        credentials: Option<Result<Credentials>>,
+    ) -> Result<Arc<Ready>> {
         let warm = self.ready.lock().await.get(&name).filter(|warm| warm.text == text).cloned();
         if let Some(warm) = warm.as_ref().filter(|warm| warm.is_fresh()) {
             return Ok(Arc::clone(warm));
@@ -431,7 +453,10 @@ impl App {
         let mut config =
             config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
         name_connection(&mut config, from, &name)?;
-        let credentials = self.credentials(&config.pipeline.connection).await?;
+        let credentials = match credentials {
+            Some(read) => read?,
+            None => self.credentials(&config.pipeline.connection).await?,
+        };
         // The same credentials: tokens and connections stay warm.
         if let Some(warm) = warm.filter(|warm| same_credentials(&warm.credentials, &credentials)) {
             warm.was_read_now();
