@@ -19,6 +19,8 @@ use crate::retry::{self, Happened, Next, Situation};
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// A server that says "never" means this; no clock holds its number.
 const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Tokens that a call fetches at most while it waits for its turn.
+const TOKENS_PER_CALL: u32 = 4;
 /// An answer that takes longer asks for a slower pace.
 const SLOW_ANSWER: Duration = Duration::from_secs(10);
 
@@ -217,7 +219,7 @@ impl Client {
         let mut progress = Attempts { what, attempt: 0, refreshed: false };
         loop {
             progress.attempt += 1;
-            let token = self.token(budget).await?;
+            let token = self.token_in_time(budget, what).await?;
             let request = build(token.as_ref().map(|token| &token.value));
             let safe_to_repeat = request.safe_to_repeat;
             let sent = Sent { token: token.as_ref().map(|token| &token.value), words_only };
@@ -486,6 +488,31 @@ impl Client {
             locked(window).give_back();
         }
         noted
+    }
+
+    /// A token for a call that can be made now: one that was fetched before a long wait may expire during it.
+    async fn token_in_time(&self, budget: &Budget, what: &str) -> Result<Option<Held>> {
+        for _ in 1..TOKENS_PER_CALL {
+            let wait = self.wait_now(budget, what)?;
+            if !wait.is_zero() {
+                budget.sleep(wait).await?;
+            }
+            let token = self.token(budget).await?;
+            if self.wait_now(budget, what)?.is_zero() {
+                return Ok(token);
+            }
+        }
+        self.token(budget).await
+    }
+
+    fn wait_now(&self, budget: &Budget, what: &str) -> Result<Duration> {
+        if budget.left().is_zero() {
+            return Err(interrupted("the run's time is over"));
+        }
+        match &self.pace {
+            Pace::PerSecond(_) => Ok(Duration::ZERO),
+            Pace::PerMinute { window, .. } => self.wait_for_a_slot(budget, what, window),
+        }
     }
 
     async fn token(&self, budget: &Budget) -> Result<Option<Held>> {
