@@ -211,13 +211,20 @@ where
     use http_body_util::BodyExt as _;
     let mut body = std::pin::pin!(body);
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
-    let mut read = BytesMut::with_capacity(announced.min(MAX_ANNOUNCED_BYTES));
+    let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| Lost::passing(format!("the answer broke off: {}", root_cause(&error))))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > MAX_BODY_BYTES {
             return Err(Lost::permanent(format!("the answer is larger than {} MiB", MAX_BODY_BYTES >> 20)));
+        }
+        // A body that came in one piece is not copied.
+        if read.is_empty() && data.len() == announced && body.is_end_stream() {
+            return Ok(data);
+        }
+        if read.capacity() == 0 {
+            read.reserve(announced.min(MAX_ANNOUNCED_BYTES));
         }
         read.extend_from_slice(&data);
     }

@@ -137,6 +137,7 @@ impl Plan {
             renderer: Renderer::new(map, catalogue),
             row: Vec::new(),
             still_there: vec![false; state.rows.places()],
+            expected: 0,
         };
         if plan.per_product {
             plan.compare_products(&mut comparison);
@@ -169,13 +170,12 @@ impl Plan {
     fn compare_products(&mut self, with: &mut Comparison<'_>) {
         let catalogue = with.catalogue;
         // What a product's own fields hold was checked when it was read.
-        let misfits: Vec<Option<String>> =
-            (0..catalogue.groups.len()).map(|group| with.renderer.misfit_of_group(group)).collect();
         for origin in origins(catalogue, true) {
             let Origin::Product(group, product) = origin else { continue };
             let id = id_of(origin, catalogue);
             let known = with.known(id);
-            let action = if let Some(reason) = misfits.get(group).and_then(Option::clone) {
+            let action = if let Some(reason) = with.renderer.misfit_of_group(group) {
+                let reason = reason.to_owned();
                 self.reject(catalogue, group, vec![Misfit { product: Some(product), reason }]);
                 Action::Leave
             } else if known.is_none() && !with.state.refused.contains_key(id) {
@@ -372,12 +372,15 @@ struct Comparison<'a> {
     row: Vec<u8>,
     /// By the row's place in the state.
     still_there: Vec<bool>,
+    /// Where the row that is looked for next probably stands in the state.
+    expected: usize,
 }
 
 impl Comparison<'_> {
     /// What the target may hold of a row that the source has; none if it holds nothing that we know of.
     fn known(&mut self, id: &str) -> Option<Fingerprint> {
-        let place = self.state.rows.place(id)?;
+        let place = self.state.rows.place_near(self.expected, id)?;
+        self.expected = place + 1;
         if let Some(mark) = self.still_there.get_mut(place) {
             *mark = true;
         }

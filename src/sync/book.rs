@@ -20,6 +20,8 @@ pub struct Book {
     pub state: State,
     version: Option<Version>,
     dirty: bool,
+    /// Where the row that is acknowledged next probably stands.
+    expected: usize,
     saved_at: Instant,
     /// Whether the version before this run's first save is kept.
     previous_kept: bool,
@@ -34,7 +36,7 @@ impl Book {
             }
             None => (State::default(), None),
         };
-        Ok(Self { state, version, dirty: false, saved_at: Instant::now(), previous_kept: false })
+        Ok(Self { state, version, dirty: false, expected: 0, saved_at: Instant::now(), previous_kept: false })
     }
 
     /// Counts the run. The count is worth saving only while refused rows wait for their turn by it.
@@ -74,7 +76,13 @@ impl Book {
             self.state.refused.remove(&entry.id);
             match entry.fingerprint {
                 Some(fingerprint) => {
-                    self.state.rows.insert(&entry.id, fingerprint);
+                    match self.state.rows.place_near(self.expected, &entry.id) {
+                        Some(place) => {
+                            self.state.rows.set(place, fingerprint);
+                            self.expected = place + 1;
+                        }
+                        None => drop(self.state.rows.insert(&entry.id, fingerprint)),
+                    }
                     tally.written += 1;
                 }
                 None => {

@@ -1,9 +1,11 @@
 //! Writes the rows of a catalogue by a compiled field map.
 
+use std::collections::HashMap;
+
 use super::compile::{Field, RowMap, Source, Value};
 use super::spec::As;
 use super::value::{write_or, write_text, write_value};
-use crate::model::{Catalogue, PRODUCT_ID_COLUMN};
+use crate::model::{Catalogue, PRODUCT_ID_COLUMN, Table};
 
 /// A value that does not fit its field: the product (or, for a field of the group, the row) is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,16 +17,41 @@ pub struct Misfit {
 }
 
 /// Writes rows of one catalogue.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Renderer<'a> {
     map: &'a RowMap,
     catalogue: &'a Catalogue,
+    /// Where each product is a row: what it repeats of its group, a row for each group and a column for each such field.
+    of_groups: Table,
+    /// Why the products of a group cannot be written, by the group.
+    misfits: HashMap<usize, String>,
 }
 
 impl<'a> Renderer<'a> {
     /// A renderer for this catalogue.
     pub fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
-        Self { map, catalogue }
+        let fields_of_groups = map.fields.iter().filter(|field| is_of_group(field)).count();
+        let of_groups = Table::new(fields_of_groups);
+        let mut renderer = Self { map, catalogue, of_groups, misfits: HashMap::new() };
+        if map.per_product() && fields_of_groups > 0 {
+            (0..catalogue.groups.len()).for_each(|group| renderer.write_group_once(group));
+        }
+        renderer
+    }
+
+    fn write_group_once(&mut self, group: usize) {
+        let mut cells = Vec::new();
+        for field in self.map.fields.iter().filter(|field| is_of_group(field)) {
+            let Value::From { source, kind, default, name } = &field.value else { continue };
+            let mut out = Vec::new();
+            if let Err(why) = self.write_field(source, *kind, default, group, None, &mut out) {
+                self.misfits.entry(group).or_insert(format!("field {name}: {why}"));
+            }
+            cells.push(String::from_utf8(out).unwrap_or_default());
+        }
+        if let Err(full) = self.of_groups.push(cells.iter().map(String::as_str)) {
+            self.misfits.insert(group, full.to_string());
+        }
     }
 
     /// Writes the row of a group. Products that do not fit are left out and given back; a field of the group
@@ -37,22 +64,38 @@ impl<'a> Renderer<'a> {
     }
 
     /// Why the products of a group cannot be written: one of its own fields, which all of them repeat, does not fit.
-    pub fn misfit_of_group(&self, group: usize) -> Option<String> {
-        let mut out = Vec::new();
-        self.map.fields.iter().find_map(|field| {
-            let Value::From { source, kind, default, name } = &field.value else { return None };
-            if matches!(source, Source::ProductId | Source::ProductCell(_)) {
-                return None;
-            }
-            let fits = self.write_field(source, *kind, default, group, None, &mut out);
-            fits.err().map(|why| format!("field {name}: {why}"))
-        })
+    pub fn misfit_of_group(&self, group: usize) -> Option<&str> {
+        self.misfits.get(&group).map(String::as_str)
     }
 
     /// Writes the row of a product.
     pub fn product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
-        self.write(&self.map.fields, group, Some(product), out, &mut Vec::new())
-            .map_err(|reason| Misfit { product: Some(product), reason })
+        let misfit = |reason| Misfit { product: Some(product), reason };
+        if let Some(reason) = self.misfits.get(&group) {
+            return Err(misfit(reason.clone()));
+        }
+        self.write_product(group, product, out).map_err(misfit)
+    }
+
+    fn write_product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), String> {
+        let mut columns_of_group = 0..;
+        for (n, field) in self.map.fields.iter().enumerate() {
+            out.push(if n > 0 { b',' } else { b'{' });
+            out.extend_from_slice(field.key.as_bytes());
+            match &field.value {
+                Value::From { .. } if is_of_group(field) => {
+                    let column = columns_of_group.next().unwrap_or_default();
+                    out.extend_from_slice(self.of_groups.cell(group, column).as_bytes());
+                }
+                Value::From { source, kind, default, name } => self
+                    .write_field(source, *kind, default, group, Some(product), out)
+                    .map_err(|why| format!("field {name}: {why}"))?,
+                // A product has no list.
+                Value::Each(_) => {}
+            }
+        }
+        out.push(b'}');
+        Ok(())
     }
 
     fn write(
@@ -138,5 +181,12 @@ impl<'a> Renderer<'a> {
                 write_or(self.catalogue.product_cells.cell(row, *column), default, kind, out)
             }
         }
+    }
+}
+
+fn is_of_group(field: &Field) -> bool {
+    match &field.value {
+        Value::From { source, .. } => !matches!(source, Source::ProductId | Source::ProductCell(_)),
+        Value::Each(_) => false,
     }
 }
