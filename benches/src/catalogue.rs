@@ -40,6 +40,7 @@ const DAY: i64 = 86_400;
 const UPDATED: &str = "\"update_time\":\"";
 
 /// Where a row stands in the text, and its times as OKKI writes them (they compare as they sort).
+#[derive(Clone)]
 pub struct Place {
     pub from: usize,
     pub to: usize,
@@ -47,6 +48,7 @@ pub struct Place {
     pub updated: String,
 }
 
+#[derive(Clone)]
 pub struct Catalogue {
     pub groups: Bytes,
     /// All products in the order of their ids, with commas between them: any page is one slice.

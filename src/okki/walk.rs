@@ -289,13 +289,15 @@ fn same_bytes(a: &[u8], b: &[u8]) -> usize {
     same
 }
 
-/// Whether two texts of one length are the same. For keys, a call to `memcmp` costs more than the comparison: eight bytes
-/// are compared at a time, and the last eight overlap.
+/// Whether two texts are the same. For keys, a call to `memcmp` costs more than the comparison: eight bytes are compared
+/// at a time, and the last eight overlap.
 #[inline]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
+pub fn is_same(a: &[u8], b: &[u8]) -> bool {
     match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
         (Some(a_end), Some(b_end)) => {
-            u64::from_le_bytes(*a_end) == u64::from_le_bytes(*b_end) && same_bytes(a, b) + 8 > a.len()
+            a.len() == b.len()
+                && u64::from_le_bytes(*a_end) == u64::from_le_bytes(*b_end)
+                && same_bytes(a, b) + 8 > a.len()
         }
         _ => a == b,
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::walk::Walk;
+use super::walk::{Walk, is_same};
 use crate::client::{Problem, Token, judge_status, said};
 use crate::error::{Kind, Side};
 use crate::http::Answer;
@@ -463,10 +463,15 @@ impl<'a> Rows<'_, 'a> {
         let key = walk.string()?;
         walk.eat(b':')?;
         let lead = walk.since(start)?;
-        Some(Some(self.keys.iter().position(|member| member.key == key).unwrap_or_else(|| {
-            self.keys.push(Member { lead, key, uses: self.reader.uses(&unquoted(key)), last: 0..0 });
-            self.keys.len() - 1
-        })))
+        Some(Some(
+            self.keys
+                .iter()
+                .position(|member| is_same(member.key.as_bytes(), key.as_bytes()))
+                .unwrap_or_else(|| {
+                    self.keys.push(Member { lead, key, uses: self.reader.uses(&unquoted(key)), last: 0..0 });
+                    self.keys.len() - 1
+                }),
+        ))
     }
 }
 

@@ -211,7 +211,7 @@ impl Server {
             }
             "/_bench/change" => {
                 let mut catalogue = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut changed = Catalogue::generate(self.sizes.0, self.sizes.1, self.made_at);
+                let mut changed = Catalogue::clone(&catalogue);
                 changed.change_one(unix_ns() as i64 / 1_000_000_000);
                 *catalogue = Arc::new(changed);
                 text("{}")
