@@ -5,8 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use okki_sync::state::State;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok((state, target)) = State::with_target(bytes, "acme") {
-        let text = state.to_text("acme", &target);
-        assert_eq!(State::from_bytes(text.as_bytes(), "acme", &target).unwrap(), state);
+    if let Ok((state, target)) = State::with_target(bytes, "sandbox") {
+        let text = state.to_text("sandbox", &target);
+        assert_eq!(State::from_bytes(&text, "sandbox", &target).unwrap(), state);
     }
 });

@@ -368,6 +368,7 @@ pub fn fuzz(answer: &Answer) {
     let _ = wire::token(answer, 0);
     let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
     let _ = ProductPage::of_answer(answer, 0, product_reader(&columns));
+    page::fuzz(answer, product_reader(&columns));
     if let Ok(groups) = wire::groups(answer, 0) {
         let reader = product_reader(&columns);
         groups.rows.into_iter().for_each(|row| drop(reader.read(row)));

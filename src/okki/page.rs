@@ -158,6 +158,17 @@ fn in_one_pass(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
     found_rows.then_some(page)
 }
 
+/// What one pass reads, the patient reading reads too, for the fuzz targets.
+#[cfg(fuzzing)]
+pub fn fuzz(answer: &Answer, reader: RowReader<'_>) {
+    let Some(fast) = in_one_pass(&answer.body, reader) else { return };
+    assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok());
+    let Ok(page) = wire::data(answer, 0).and_then(wire::page) else { return };
+    let patient = ProductPage::of_rows(page.total, &page.rows, reader);
+    assert_eq!((fast.total, fast.rows), (patient.total, patient.rows));
+    assert_eq!(fast.cells.parts(), patient.cells.parts());
+}
+
 /// A whole number, perhaps as a string; null is none. Anything else is not as it should be.
 fn whole(raw: &str) -> Option<Option<u64>> {
     match raw {
