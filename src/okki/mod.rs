@@ -8,6 +8,7 @@ pub mod cache;
 mod clean;
 mod page;
 mod reading;
+mod row;
 mod seen;
 mod walk;
 mod wire;
@@ -31,7 +32,7 @@ use crate::transform::{Columns, RowMap};
 pub use cache::Cache;
 use page::ProductPage;
 use reading::{Attempt, Changes, Reading};
-use wire::RowReader;
+use row::RowReader;
 
 /// Reads at most so often before giving up on a catalogue that moves.
 pub const MAX_READS: u32 = 5;

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use serde_json::value::RawValue;
 
+use super::row::{Row, RowReader};
 use super::walk::Walk;
-use super::wire::{self, Row, RowReader};
+use super::wire;
 use crate::client::Problem;
 use crate::http::Answer;
 use crate::model::{Table, TableFull};

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::cache::{self, Cache};
 use super::clean::{self, SourceGroup};
 use super::page::{ProductPage, ProductRow};
+use super::row::{Row, RowReader};
 use super::seen::{Seen, hash_of};
-use super::wire::{Row, RowReader};
+
 use super::{Settings, product_reader};
 use crate::error::{Error, Kind, Result, Side};
 use crate::model::{

@@ -135,6 +135,7 @@ fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_
     let folders = [
         "state/mod",
         "state/rows",
+        "okki/row",
         "okki/seen",
         "okki/walk",
         "okki/cache",
