@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// Slowest pace after repeated throttling: one call in this time.
 const SLOWEST: Duration = Duration::from_secs(10);
+/// The timer counts milliseconds.
+const TIMER: Duration = Duration::from_millis(1);
 /// How many good answers in a row earn a step back towards the configured pace.
 const RECOVER_AFTER: u32 = 20;
 /// The window of a per-minute limit.
@@ -55,20 +57,24 @@ impl PerSecond {
 
     /// Waits for the next free slot. The call is in flight until the permit is dropped.
     pub async fn slot(&self) -> Option<SemaphorePermit<'_>> {
-        let (permit, at) = loop {
+        let (permit, at, slack) = loop {
             // The semaphore is never closed.
             let permit = self.in_flight.acquire().await.ok();
             let mut state = self.state.lock().await;
             if state.surplus == 0 {
-                let at = state.next.max(Instant::now());
+                let slack = if state.interval < TIMER { TIMER } else { Duration::ZERO };
+                let now = Instant::now();
+                // What a sleep took too long is made up for, so far.
+                let at = state.next.max(now.checked_sub(slack).unwrap_or(now));
                 state.next = at + state.interval;
-                break (permit, at);
+                break (permit, at, slack);
             }
             state.surplus -= 1;
             permit.into_iter().for_each(SemaphorePermit::forget);
         };
-        // The timer counts milliseconds: a slot that is free already is not waited for.
-        if at > Instant::now() {
+        // A slot that is free already is not waited for, nor one that is nearer than the timer can tell; a pace beyond the
+        // timer's is kept by the slots that are further away.
+        if at > Instant::now() + slack {
             tokio::time::sleep_until(at).await;
         }
         permit
@@ -365,6 +371,16 @@ mod tests {
         let before = Instant::now();
         pace.slot().await;
         assert_eq!(before.elapsed().as_millis(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pace_beyond_the_timer_s_is_kept_on_the_average_and_no_call_is_early_by_more_than_2_ms() {
+        let (pace, start) = (PerSecond::new(10_000.0, 100), Instant::now());
+        for call in 0..1_000_u32 {
+            pace.slot().await;
+            assert!(start.elapsed() + 2 * TIMER >= pace.configured * call, "call {call}");
+        }
+        assert!(start.elapsed() <= Duration::from_millis(105), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
