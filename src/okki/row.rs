@@ -42,13 +42,17 @@ pub struct RowReader<'m> {
 }
 
 impl<'m> RowReader<'m> {
-    /// Reads one row; an error says why it is none.
+    /// Reads one row by itself; an error says why it is none.
     pub fn read<'a>(self, raw: &'a str) -> Result<Row<'a>, String> {
-        let mut rows = self.rows();
-        match rows.read(&mut Walk::new(raw)) {
-            Some(_) => Ok(rows.row),
-            None => Err("is not a JSON object with readable fields".to_owned()),
-        }
+        let mut row = Row { cells: vec![""; self.columns.len()], ..Row::default() };
+        let is_object = Walk::new(raw).object(|walk, key| {
+            match self.uses(&unquoted(key)) {
+                Some(uses) => row.keep(&uses, walk.value()?),
+                None => walk.step()?,
+            }
+            Some(())
+        });
+        is_object.map(|()| row).ok_or_else(|| "is not a JSON object with readable fields".to_owned())
     }
 
     /// Reads rows that stand in one text.
