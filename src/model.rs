@@ -231,6 +231,11 @@ pub fn id_order(a: &str, b: &str) -> std::cmp::Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
+/// The hash of an id, the same in every process.
+pub fn id_hash(id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
+}
+
 /// A value for a message: cut at 60 characters, on one line, in quotes.
 pub fn short(text: &str) -> String {
     let mut cut: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect();

@@ -146,7 +146,8 @@ impl App {
     pub async fn warm_up(&self) {
         let from = self.default_pipeline();
         // The store and Secrets Manager are two hosts: neither handshake waits for the other.
-        let (pipeline, credentials) = tokio::join!(self.pipeline_text(&from), self.credentials_of_all());
+        let (_, pipeline, credentials) =
+            tokio::join!(self.store(), self.pipeline_text(&from), self.credentials_of_all());
         if let Ok(pipeline) = pipeline {
             let _ = self.ready_from(&from, pipeline, credentials).await;
         }

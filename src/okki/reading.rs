@@ -12,13 +12,12 @@ use super::cache::{self, Cache};
 use super::clean::{self, SourceGroup};
 use super::page::{ProductPage, ProductRow};
 use super::row::{Row, RowReader};
-use super::seen::{Seen, hash_of};
-
+use super::seen::Seen;
 use super::{Settings, product_reader};
 use crate::error::{Error, Kind, Result, Side};
 use crate::model::{
     Catalogue, NO_GROUP, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, REPLACED, RecordId, Rejected, RowKind,
-    Table, TableFull, id_order,
+    Table, TableFull, id_hash, id_order,
 };
 use crate::transform::RowMap;
 
@@ -267,7 +266,7 @@ impl<'a> Reading<'a> {
     /// Whether a row of this id was taken before. If not, or if the last one is to stay, the next row is the one.
     fn is_repeated(&mut self, id: &str) -> bool {
         let Some(before) = self.seen.replace(id, &self.product_cells, self.id_check) else {
-            self.signature = self.signature.wrapping_add(hash_of(id));
+            self.signature = self.signature.wrapping_add(id_hash(id));
             self.distinct += 1;
             return false;
         };

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use crate::model::{PRODUCT_ID_COLUMN, Table, id_order};
+use crate::model::{PRODUCT_ID_COLUMN, Table, id_hash, id_order};
 
 /// The rows of a table by their ids.
 ///
@@ -17,11 +17,6 @@ pub struct Seen {
     from: usize,
     direction: Option<Ordering>,
     index: Option<HashTable<u32>>,
-}
-
-/// Hash of an id.
-pub fn hash_of(id: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
 }
 
 fn id_at(table: &Table, row: usize) -> &str {
@@ -46,7 +41,7 @@ impl Seen {
         // A table is full before it has so many rows.
         let next = u32::try_from(next).unwrap_or(u32::MAX);
         let text = |row: u32| id_at(table, row as usize);
-        match index.entry(hash_of(id), |&row| text(row) == id, |&row| hash_of(text(row))) {
+        match index.entry(id_hash(id), |&row| text(row) == id, |&row| id_hash(text(row))) {
             Entry::Occupied(occupied) if first_stays => Some(*occupied.get()),
             Entry::Occupied(mut occupied) => Some(std::mem::replace(occupied.get_mut(), next)),
             Entry::Vacant(vacant) => {
@@ -63,7 +58,7 @@ impl Seen {
 }
 
 fn index_of(table: &Table, from: usize) -> HashTable<u32> {
-    let hash = |row: &u32| hash_of(id_at(table, *row as usize));
+    let hash = |row: &u32| id_hash(id_at(table, *row as usize));
     let mut index = HashTable::with_capacity(table.len() - from);
     for row in (0_u32..).take(table.len()).skip(from) {
         index.insert_unique(hash(&row), row, hash);

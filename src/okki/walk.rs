@@ -2,7 +2,7 @@
 //!
 //! A page of products is a hundred rows of forty fields of which the pipeline names five; to step over the others is
 //! what a read spends its time on. The walk accepts what `serde_json` accepts (a test holds one against the other), up
-//! to [`DEEPEST`], and costs a third of it. None always means: this is not JSON.
+//! to [`DEEPEST`]. None always means: this is not JSON.
 
 /// Lists and objects inside each other beyond this are refused.
 const DEEPEST: usize = 128;

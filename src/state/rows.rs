@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::Fingerprint;
+use crate::model::id_hash;
 
 /// Stands in the place of a row that was removed. No fingerprint is this one: see [`Fingerprint::of`].
 const REMOVED: Fingerprint = Fingerprint(u128::MAX);
@@ -19,10 +20,6 @@ pub struct Rows {
     fingerprints: Vec<Fingerprint>,
     /// Places by id.
     index: HashTable<u32>,
-}
-
-fn hash_of(id: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
 }
 
 fn id_at<'a>(ids: &'a str, ends: &[usize], place: usize) -> &'a str {
@@ -51,13 +48,13 @@ impl Rows {
         let Self { ids, ends, fingerprints, index } = self;
         ends.reserve(rows);
         fingerprints.reserve(rows);
-        index.reserve(rows, |place| hash_of(id_at(ids, ends, *place as usize)));
+        index.reserve(rows, |place| id_hash(id_at(ids, ends, *place as usize)));
     }
 
     /// The place of a row.
     pub fn place(&self, id: &str) -> Option<usize> {
         let is_it = |place: &u32| id_at(&self.ids, &self.ends, *place as usize) == id;
-        self.index.find(hash_of(id), is_it).map(|place| *place as usize)
+        self.index.find(id_hash(id), is_it).map(|place| *place as usize)
     }
 
     /// The same, for whoever expects it at a place: rows mostly are asked for in the order in which they came.
@@ -87,7 +84,7 @@ impl Rows {
     pub fn insert(&mut self, id: &str, fingerprint: Fingerprint) -> Option<Fingerprint> {
         let Self { ids, ends, fingerprints, index } = self;
         let is_it = |place: &u32| id_at(ids, ends, *place as usize) == id;
-        match index.entry(hash_of(id), is_it, |place| hash_of(id_at(ids, ends, *place as usize))) {
+        match index.entry(id_hash(id), is_it, |place| id_hash(id_at(ids, ends, *place as usize))) {
             Entry::Occupied(place) => {
                 fingerprints.get_mut(*place.get() as usize).map(|known| std::mem::replace(known, fingerprint))
             }
@@ -106,7 +103,7 @@ impl Rows {
     pub fn remove(&mut self, id: &str) {
         let Self { ids, ends, fingerprints, index } = self;
         let is_it = |place: &u32| id_at(ids, ends, *place as usize) == id;
-        let Ok(found) = index.find_entry(hash_of(id), is_it) else { return };
+        let Ok(found) = index.find_entry(id_hash(id), is_it) else { return };
         let (place, _) = found.remove();
         if let Some(fingerprint) = fingerprints.get_mut(place as usize) {
             *fingerprint = REMOVED;
