@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::error::{Error, Kind, Result};
-use crate::lease::Lease;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::lease::Lease;
 
 /// Time kept free before the deadline, for saving the state and the report.
-pub const SAVE_RESERVE: Duration = Duration::from_secs(5);
+pub(crate) const SAVE_RESERVE: Duration = Duration::from_secs(5);
 
 /// The run's budget of time, the wish that it stop, and the lease under which it calls the target.
 #[derive(Clone)]
-pub struct Budget {
+pub(crate) struct Budget {
     deadline: Option<Instant>,
     stop: watch::Receiver<bool>,
     /// Turns true when no call is begun any more; those that were sent are awaited.
@@ -25,22 +25,22 @@ pub struct Budget {
 
 impl Budget {
     /// A budget that ends at the deadline, or when `stop` turns true.
-    pub fn new(deadline: Option<Instant>, stop: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(deadline: Option<Instant>, stop: watch::Receiver<bool>) -> Self {
         Self { deadline, stop, closing: None, lease: None }
     }
 
     /// The same, with the lease that keeps the calls to the target.
-    pub fn under(&self, lease: &Arc<Lease>) -> Self {
+    pub(crate) fn under(&self, lease: &Arc<Lease>) -> Self {
         Self { lease: Some(Arc::clone(lease)), ..self.clone() }
     }
 
     /// The same, for several callers of which one may close the door for all.
-    pub fn closed_by(&self, closing: watch::Receiver<bool>) -> Self {
+    pub(crate) fn closed_by(&self, closing: watch::Receiver<bool>) -> Self {
         Self { closing: Some(closing), ..self.clone() }
     }
 
     /// Whether calls may still begin. To be asked right before one is sent.
-    pub fn check_open(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         match &self.closing {
             Some(closing) if *closing.borrow() => Err(closed()),
             _ => Ok(()),
@@ -48,7 +48,7 @@ impl Budget {
     }
 
     /// Time left for work; [`SAVE_RESERVE`] is already taken off.
-    pub fn left(&self) -> Duration {
+    pub(crate) fn left(&self) -> Duration {
         match self.deadline {
             Some(deadline) => deadline.saturating_duration_since(Instant::now()).saturating_sub(SAVE_RESERVE),
             None => Duration::MAX,
@@ -56,12 +56,12 @@ impl Budget {
     }
 
     /// Whether the run should end now.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         *self.stop.borrow() || self.left().is_zero()
     }
 
     /// Runs something unless the run is asked to stop meanwhile.
-    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+    pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             // In this order, so that a simulated run replays exactly.
             biased;
@@ -71,7 +71,7 @@ impl Budget {
     }
 
     /// Waits for something before a call: ends with the wish to stop, and when no call is begun any more.
-    pub async fn before_a_call<T>(&self, waiting: impl Future<Output = T>) -> Result<T> {
+    pub(crate) async fn before_a_call<T>(&self, waiting: impl Future<Output = T>) -> Result<T> {
         self.check_open()?;
         tokio::select! {
             biased;
@@ -81,7 +81,7 @@ impl Budget {
     }
 
     /// Sleeps between two calls, as long as another one may still begin.
-    pub async fn sleep(&self, wait: Duration) -> Result<()> {
+    pub(crate) async fn sleep(&self, wait: Duration) -> Result<()> {
         self.before_a_call(tokio::time::sleep(wait)).await
     }
 }
@@ -98,6 +98,6 @@ fn closed() -> Error {
 }
 
 /// The run ends here, in good order.
-pub fn interrupted(why: &str) -> Error {
-    Error::new(Kind::Interrupted, format!("{why}; what remains is for the next run"))
+pub(crate) fn interrupted(why: &str) -> Error {
+    Error::new(ErrorKind::Interrupted, format!("{why}; what remains is for the next run"))
 }

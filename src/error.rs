@@ -23,7 +23,7 @@ impl fmt::Display for Side {
 
 /// What kind of error it is. The name is the Lambda function's `errorType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The event (or the command line) is not one of the contract's: correct it.
     BadEvent,
     /// The pipeline file has mistakes: mend it. Nothing was called.
@@ -54,7 +54,7 @@ pub enum Kind {
     Interrupted,
 }
 
-impl Kind {
+impl ErrorKind {
     /// The name that callers see: Lambda's `errorType`, the start of the report's `error`.
     pub fn name(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// The exit code of the command line: 2 for what its user must mend, else 1.
+    /// The exit code of the command line: 2 for what its user has to correct, else 1.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::BadEvent | Self::BadPipeline | Self::MissingCredentials | Self::CredentialsRefused(_) => 2,
@@ -91,13 +91,13 @@ impl Kind {
 /// An error that ends a run: one line that says what, where and what to do.
 ///
 /// The message never holds a credential, a token or a body of our own; text that a server sent is cut
-/// short and has passed [`crate::http::excerpt`].
+/// short and has passed [`crate::net::excerpt`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     /// What kind it is.
-    pub kind: Kind,
-    /// What, where, and the mend, in one line.
+    pub kind: ErrorKind,
+    /// What, where and what to do, in one line.
     pub message: String,
     /// When it makes sense to come back, if that is known.
     pub resume_after: Option<Duration>,
@@ -105,7 +105,7 @@ pub struct Error {
 
 impl Error {
     /// An error of this kind with this message.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), resume_after: None }
     }
 
@@ -115,11 +115,36 @@ impl Error {
         self
     }
 
-    /// `Kind: message`, as it stands in reports and logs.
+    /// `ErrorKind: message`, as it stands in reports and logs.
     pub fn line(&self) -> String {
         format!("{}: {}", self.kind.name(), self.message)
     }
 }
 
+/// A mistake in a pipeline file, its environment or the credentials: where, what, and what to do, in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// `pipeline.toml:12 source.page_size`, or `environment TARGET_BASE_URL`. Until the file's lines are known: the
+    /// key alone.
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+impl Diagnostic {
+    /// A mistake at this place.
+    pub fn new(place: impl Into<String>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { place: place.into(), message: message.into(), help: help.into() }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.place, self.message, self.help)
+    }
+}
+
 /// The result of whatever can end a run.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;

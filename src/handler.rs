@@ -6,8 +6,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::app::{App, PipelineFrom};
-use crate::error::{Error, Kind, Result};
+use crate::app::{App, PipelineSource};
+use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Mode, Report, Status};
 use crate::sync::{Outcome, Request};
 
@@ -29,7 +29,7 @@ pub struct Command {
 
 /// Reads an event. Anything that is not one of the contract's is an error that names the field.
 pub fn parse(event: &Value) -> Result<Command> {
-    let bad = |message: String| Error::new(Kind::BadEvent, message);
+    let bad = |message: String| Error::new(ErrorKind::BadEvent, message);
     let Some(fields) = event.as_object() else {
         return Err(bad("the event is not a JSON object; send {\"mode\": \"sync\"}".to_owned()));
     };
@@ -49,7 +49,7 @@ pub fn parse(event: &Value) -> Result<Command> {
                 let near = crate::transform::nearest(other, known).unwrap_or("mode");
                 return Err(bad(format!(
                     "field {}: unknown; did you mean \"{near}\"?",
-                    crate::model::short(other)
+                    crate::catalogue::short(other)
                 )));
             }
         }
@@ -60,17 +60,17 @@ pub fn parse(event: &Value) -> Result<Command> {
 }
 
 fn scheduled(event: &Value) -> Result<Command> {
-    let bad = |message: String| Error::new(Kind::BadEvent, message);
+    let bad = |message: String| Error::new(ErrorKind::BadEvent, message);
     let parsed: EventBridgeEvent<Value> = serde_json::from_value(event.clone())
         .map_err(|error| bad(format!("field \"detail-type\": not a whole EventBridge event ({error})")))?;
     if !SCHEDULE_SOURCES.contains(&parsed.source.as_str()) {
-        let source = crate::model::short(&parsed.source);
+        let source = crate::catalogue::short(&parsed.source);
         return Err(bad(format!(
             "field \"source\": {source} is no schedule; expected aws.events or aws.scheduler"
         )));
     }
     if parsed.detail_type != "Scheduled Event" {
-        let kind = crate::model::short(&parsed.detail_type);
+        let kind = crate::catalogue::short(&parsed.detail_type);
         return Err(bad(format!(
             "field \"detail-type\": {kind} is no schedule; expected \"Scheduled Event\""
         )));
@@ -81,10 +81,10 @@ fn scheduled(event: &Value) -> Result<Command> {
 fn parse_mode(value: &Value) -> Result<Mode> {
     serde_json::from_value(value.clone()).map_err(|_| {
         Error::new(
-            Kind::BadEvent,
+            ErrorKind::BadEvent,
             format!(
                 "field \"mode\": {} is none; send \"sync\", \"plan\" or \"verify\"",
-                crate::model::short(&value.to_string())
+                crate::catalogue::short(&value.to_string())
             ),
         )
     })
@@ -94,10 +94,10 @@ fn parse_connection(value: &Value) -> Result<String> {
     match value.as_str() {
         Some(name) if crate::config::is_connection_name(name) => Ok(name.to_owned()),
         _ => Err(Error::new(
-            Kind::BadEvent,
+            ErrorKind::BadEvent,
             format!(
                 "field \"connection\": {} is no connection name; use 1 to 64 of a-z, 0-9 and -",
-                crate::model::short(&value.to_string())
+                crate::catalogue::short(&value.to_string())
             ),
         )),
     }
@@ -106,8 +106,11 @@ fn parse_connection(value: &Value) -> Result<String> {
 fn parse_flag(field: &str, value: &Value) -> Result<bool> {
     value.as_bool().ok_or_else(|| {
         Error::new(
-            Kind::BadEvent,
-            format!("field \"{field}\": {} is not true or false", crate::model::short(&value.to_string())),
+            ErrorKind::BadEvent,
+            format!(
+                "field \"{field}\": {} is not true or false",
+                crate::catalogue::short(&value.to_string())
+            ),
         )
     })
 }
@@ -129,7 +132,7 @@ async fn answer(app: &App, command: Command, deadline_ms: u64) -> Result<Report,
         allow_mass_delete: command.allow_mass_delete,
         deadline: deadline(deadline_ms),
     };
-    let from = command.connection.map_or_else(|| app.default_pipeline(), PipelineFrom::Connection);
+    let from = command.connection.map_or_else(|| app.default_pipeline(), PipelineSource::Connection);
     let outcome = app.run(from, &request, &|_| {}).await;
     crate::metrics::emit(&outcome);
     log(&outcome);
@@ -201,7 +204,7 @@ mod tests {
         ];
         for (event, expected) in table {
             let error = parse(&serde_json::from_str(event).unwrap()).unwrap_err();
-            assert_eq!(error.kind, Kind::BadEvent);
+            assert_eq!(error.kind, ErrorKind::BadEvent);
             assert!(error.message.contains(expected), "{event}: {error}");
         }
     }

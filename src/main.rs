@@ -1,8 +1,8 @@
 //! The Lambda program: logging, app, run.
 
 use lambda_runtime::{LambdaEvent, service_fn};
+use okki_sync::Env;
 use okki_sync::app::App;
-use okki_sync::config::Env;
 use okki_sync::{handler, logging};
 
 #[tokio::main(flavor = "current_thread")]

@@ -7,77 +7,77 @@
 
 use serde_json::{Value, json};
 
-use crate::error::{Kind, Side};
+use crate::error::{ErrorKind, Side};
 use crate::report::Status;
 use crate::sync::Outcome;
 
 /// Namespace unless `OKKI_SYNC_METRICS_NAMESPACE` names another (the template sets it to the stack's name).
-pub const DEFAULT_NAMESPACE: &str = "OkkiSync";
+pub(crate) const DEFAULT_NAMESPACE: &str = "OkkiSync";
 /// Dimension: the connection's name.
-pub const DIMENSION_CONNECTION: &str = "connection";
+pub(crate) const DIMENSION_CONNECTION: &str = "connection";
 /// Dimension: `sync`, `plan` or `verify`.
-pub const DIMENSION_MODE: &str = "mode";
+pub(crate) const DIMENSION_MODE: &str = "mode";
 
 /// Publishes the metrics by connection too if it is `true`: each connection then costs as much as the whole stack.
-pub const BY_CONNECTION_VARIABLE: &str = "OKKI_SYNC_METRICS_BY_CONNECTION";
+pub(crate) const BY_CONNECTION_VARIABLE: &str = "OKKI_SYNC_METRICS_BY_CONNECTION";
 
 /// 1 for a run that came to its end (`succeeded` or `partial`), else 0: the sign of life. Count.
-pub const RUNS_COMPLETED: &str = "RunsCompleted";
+pub(crate) const RUNS_COMPLETED: &str = "RunsCompleted";
 /// 1 for a run that ended as `succeeded`, else 0. Count.
-pub const RUNS_SUCCEEDED: &str = "RunsSucceeded";
+pub(crate) const RUNS_SUCCEEDED: &str = "RunsSucceeded";
 /// 1 for a run that ended as `partial`, else 0. Count.
-pub const RUNS_PARTIAL: &str = "RunsPartial";
+pub(crate) const RUNS_PARTIAL: &str = "RunsPartial";
 /// 1 for a run that ended as `paused`, else 0. Count.
-pub const RUNS_PAUSED: &str = "RunsPaused";
+pub(crate) const RUNS_PAUSED: &str = "RunsPaused";
 /// 1 for a run that ended as `failed`, else 0. Count.
-pub const RUNS_FAILED: &str = "RunsFailed";
+pub(crate) const RUNS_FAILED: &str = "RunsFailed";
 /// 1 for a run that paused without one acknowledged row, else 0. Count.
-pub const PAUSED_WITHOUT_PROGRESS: &str = "PausedWithoutProgress";
+pub(crate) const PAUSED_WITHOUT_PROGRESS: &str = "PausedWithoutProgress";
 /// Wall time of the run. Milliseconds.
-pub const DURATION_MS: &str = "DurationMs";
+pub(crate) const DURATION_MS: &str = "DurationMs";
 /// Groups read and clean. Count.
-pub const SOURCE_GROUPS: &str = "SourceGroups";
+pub(crate) const SOURCE_GROUPS: &str = "SourceGroups";
 /// Products read and clean. Count.
-pub const SOURCE_PRODUCTS: &str = "SourceProducts";
+pub(crate) const SOURCE_PRODUCTS: &str = "SourceProducts";
 /// Calls to the source. Count.
-pub const SOURCE_REQUESTS: &str = "SourceRequests";
+pub(crate) const SOURCE_REQUESTS: &str = "SourceRequests";
 /// Repeated calls to the source. Count.
-pub const SOURCE_RETRIES: &str = "SourceRetries";
+pub(crate) const SOURCE_RETRIES: &str = "SourceRetries";
 /// Answers of the source that asked for a slower pace. Count.
-pub const SOURCE_THROTTLED: &str = "SourceThrottled";
+pub(crate) const SOURCE_THROTTLED: &str = "SourceThrottled";
 /// Planned creations. Count of rows.
-pub const PLAN_CREATE: &str = "PlanCreate";
+pub(crate) const PLAN_CREATE: &str = "PlanCreate";
 /// Planned updates. Count of rows.
-pub const PLAN_UPDATE: &str = "PlanUpdate";
+pub(crate) const PLAN_UPDATE: &str = "PlanUpdate";
 /// Planned deletions. Count of rows.
-pub const PLAN_DELETE: &str = "PlanDelete";
+pub(crate) const PLAN_DELETE: &str = "PlanDelete";
 /// Rows without a change. Count of rows.
-pub const PLAN_UNCHANGED: &str = "PlanUnchanged";
+pub(crate) const PLAN_UNCHANGED: &str = "PlanUnchanged";
 /// Rows that the target acknowledged as created or updated. Count of rows.
-pub const ROWS_WRITTEN: &str = "RowsWritten";
+pub(crate) const ROWS_WRITTEN: &str = "RowsWritten";
 /// Rows that the target acknowledged as deleted. Count of rows.
-pub const ROWS_DELETED: &str = "RowsDeleted";
+pub(crate) const ROWS_DELETED: &str = "RowsDeleted";
 /// Rows in the quarantine of this run. Count of rows.
-pub const ROWS_QUARANTINED: &str = "RowsQuarantined";
+pub(crate) const ROWS_QUARANTINED: &str = "RowsQuarantined";
 /// Rows left for the next run. Count of rows.
-pub const ROWS_REMAINING: &str = "RowsRemaining";
+pub(crate) const ROWS_REMAINING: &str = "RowsRemaining";
 /// Acknowledged batches. Count.
-pub const TARGET_BATCHES: &str = "TargetBatches";
+pub(crate) const TARGET_BATCHES: &str = "TargetBatches";
 /// Calls to the target. Count.
-pub const TARGET_REQUESTS: &str = "TargetRequests";
+pub(crate) const TARGET_REQUESTS: &str = "TargetRequests";
 /// Repeated calls to the target. Count.
-pub const TARGET_RETRIES: &str = "TargetRetries";
+pub(crate) const TARGET_RETRIES: &str = "TargetRetries";
 /// Answers of the target that asked for a slower pace or announced a lockout. Count.
-pub const TARGET_THROTTLED: &str = "TargetThrottled";
+pub(crate) const TARGET_THROTTLED: &str = "TargetThrottled";
 /// 1 for a run that the delete guard (or the empty-source guard) refused, else 0. Count.
-pub const GUARD_REFUSED: &str = "GuardRefused";
+pub(crate) const GUARD_REFUSED: &str = "GuardRefused";
 /// 1 for a run that ended because the source refused the credentials, else 0. Count.
-pub const SOURCE_CREDENTIALS_REFUSED: &str = "SourceCredentialsRefused";
+pub(crate) const SOURCE_CREDENTIALS_REFUSED: &str = "SourceCredentialsRefused";
 /// 1 for a run that ended because the target refused the credentials, else 0. Count.
-pub const TARGET_CREDENTIALS_REFUSED: &str = "TargetCredentialsRefused";
+pub(crate) const TARGET_CREDENTIALS_REFUSED: &str = "TargetCredentialsRefused";
 
 /// The numbers that are published as metrics, all of them counts; the others are properties of the line.
-pub const PUBLISHED: [&str; 10] = [
+pub(crate) const PUBLISHED: [&str; 10] = [
     RUNS_COMPLETED,
     RUNS_FAILED,
     PAUSED_WITHOUT_PROGRESS,
@@ -95,7 +95,7 @@ fn values(outcome: &Outcome) -> Vec<(&'static str, u64)> {
     let report = &outcome.report;
     let is = |status: Status| u64::from(report.status == status);
     let kind = outcome.error.as_ref().map(|error| error.kind);
-    let struck = |wanted: Kind| u64::from(kind == Some(wanted));
+    let struck = |wanted: ErrorKind| u64::from(kind == Some(wanted));
     let idle = report.status == Status::Paused && report.target.written + report.target.deleted == 0;
     vec![
         (RUNS_COMPLETED, is(Status::Succeeded) + is(Status::Partial)),
@@ -122,14 +122,14 @@ fn values(outcome: &Outcome) -> Vec<(&'static str, u64)> {
         (TARGET_REQUESTS, report.target.requests),
         (TARGET_RETRIES, report.target.retries),
         (TARGET_THROTTLED, report.target.throttled),
-        (GUARD_REFUSED, struck(Kind::GuardRefused)),
-        (SOURCE_CREDENTIALS_REFUSED, struck(Kind::CredentialsRefused(Side::Source))),
-        (TARGET_CREDENTIALS_REFUSED, struck(Kind::CredentialsRefused(Side::Target))),
+        (GUARD_REFUSED, struck(ErrorKind::GuardRefused)),
+        (SOURCE_CREDENTIALS_REFUSED, struck(ErrorKind::CredentialsRefused(Side::Source))),
+        (TARGET_CREDENTIALS_REFUSED, struck(ErrorKind::CredentialsRefused(Side::Target))),
     ]
 }
 
 /// The embedded-metric line of a run, as CloudWatch Logs extracts it: by mode, and by connection too where asked for.
-pub fn line(outcome: &Outcome, namespace: &str, by_connection: bool, now_ms: u64) -> Value {
+pub(crate) fn line(outcome: &Outcome, namespace: &str, by_connection: bool, now_ms: u64) -> Value {
     let definitions: Vec<Value> =
         PUBLISHED.iter().map(|name| json!({"Name": name, "Unit": "Count"})).collect();
     let mut dimensions = vec![vec![DIMENSION_MODE]];
@@ -158,7 +158,7 @@ pub fn line(outcome: &Outcome, namespace: &str, by_connection: bool, now_ms: u64
 
 /// Prints the line on stdout, where the Lambda service reads it.
 #[expect(clippy::print_stdout, reason = "stdout is where CloudWatch reads embedded metrics")]
-pub fn emit(outcome: &Outcome) {
+pub(crate) fn emit(outcome: &Outcome) {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let namespace = variable("OKKI_SYNC_METRICS_NAMESPACE");
     let namespace = namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
@@ -173,7 +173,7 @@ mod tests {
     use crate::error::Error;
     use crate::report::{Mode, PlanCounts, Report, SourceCounts, TargetCounts};
 
-    fn outcome(status: Status, error: Option<Kind>) -> Outcome {
+    fn outcome(status: Status, error: Option<ErrorKind>) -> Outcome {
         let error = error.map(|kind| Error::new(kind, "why"));
         let report = Report {
             run_id: "run".to_owned(),
@@ -229,13 +229,13 @@ mod tests {
     #[test]
     fn refusals_name_their_side() {
         let refused = |side| {
-            let error = Some(Kind::CredentialsRefused(side));
+            let error = Some(ErrorKind::CredentialsRefused(side));
             let line = line(&outcome(Status::Failed, error), "N", false, 0);
             (line[SOURCE_CREDENTIALS_REFUSED].clone(), line[TARGET_CREDENTIALS_REFUSED].clone())
         };
         assert_eq!(refused(Side::Source), (json!(1), json!(0)));
         assert_eq!(refused(Side::Target), (json!(0), json!(1)));
-        let guard = line(&outcome(Status::Failed, Some(Kind::GuardRefused)), "N", false, 0);
+        let guard = line(&outcome(Status::Failed, Some(ErrorKind::GuardRefused)), "N", false, 0);
         assert_eq!((&guard[GUARD_REFUSED], &guard[RUNS_FAILED]), (&json!(1), &json!(1)));
     }
 }

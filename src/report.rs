@@ -172,4 +172,4 @@ pub enum Progress {
 }
 
 /// Receives the progress of a run.
-pub type Watch = dyn Fn(Progress) + Send + Sync;
+pub(crate) type Watch = dyn Fn(Progress) + Send + Sync;

@@ -8,6 +8,6 @@ fuzz_target!(|data: &[u8]| {
         [a, b, body @ ..] => (u16::from_be_bytes([*a, *b]) % 1000, body),
         _ => (200, data),
     };
-    okki_sync::fuzz_doors::envelopes(status, body);
-    okki_sync::fuzz_doors::envelopes(200, body);
+    okki_sync::testing::fuzz::envelopes(status, body);
+    okki_sync::testing::fuzz::envelopes(200, body);
 });

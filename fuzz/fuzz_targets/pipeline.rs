@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use okki_sync::config::{self, Env};
+use okki_sync::testing::config::{self, Env};
 
 fuzz_target!(|text: &str| {
     let env = Env::of([("QEASY_SCHEME_ID", "x")]);

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use okki_sync::state::State;
+use okki_sync::testing::state::State;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok((state, target)) = State::with_target(bytes, "sandbox") {

@@ -14,18 +14,18 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::config::{self, Config, Env, Mistake};
-use crate::error::{Error, Kind, Result};
-use crate::http::{Network, Wire};
+use crate::config::credentials::{Credentials, Notify};
+use crate::config::{self, Config, Env};
+use crate::error::{Diagnostic, Error, ErrorKind, Result};
+use crate::net::{Network, Wire};
 use crate::notify;
 use crate::okki::Okki;
 use crate::plan::OnDelete;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
-use crate::secrets::{Credentials, Notify};
 use crate::state::State;
 use crate::store::{Address, Store};
-use crate::sync::{self, Edges, Outcome, Rebuilt, Request, Watch};
-use crate::target::{self, Target};
+use crate::sync::{self, Outcome, Rebuilt, Request, RunContext, Watch};
+use crate::targets::{self, Target};
 
 /// A secret is read again after this long, so that a rotation takes effect also where nobody refuses the old one.
 pub const CREDENTIALS_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
@@ -38,7 +38,7 @@ const CONNECTION_PLACEHOLDER: &str = "{connection}";
 
 /// Where the pipeline comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PipelineFrom {
+pub enum PipelineSource {
     /// A path, or a key in the store.
     File(String),
     /// `pipelines/<connection>.toml` (or `.json`) in the store.
@@ -71,7 +71,7 @@ pub struct App {
     clock: Clock,
     aws: OnceCell<SdkConfig>,
     store: OnceCell<Store>,
-    ready: Mutex<HashMap<String, Arc<Ready>>>,
+    ready: Mutex<HashMap<String, Arc<Connection>>>,
     stop: watch::Sender<bool>,
 }
 
@@ -85,13 +85,13 @@ pub struct StoredState {
     /// The state and the target that it speaks of; none before the first run.
     pub state: Option<(State, String)>,
     /// Who runs, and the target's limits.
-    pub lease: crate::lease::Record,
+    pub lease: crate::store::lease::Record,
 }
 
 /// A connection that is ready to run.
-struct Ready {
+struct Connection {
     config: Config,
-    /// The pipeline file's text: another text means another `Ready`.
+    /// The pipeline file's text: another text means another `Connection`.
     text: String,
     okki: Okki,
     target: Target,
@@ -100,7 +100,7 @@ struct Ready {
     read_at: std::sync::Mutex<Instant>,
 }
 
-impl Ready {
+impl Connection {
     fn is_fresh(&self) -> bool {
         self.read_at.lock().is_ok_and(|read_at| read_at.elapsed() < CREDENTIALS_KEPT_FOR)
     }
@@ -138,8 +138,8 @@ impl App {
     }
 
     /// Where the pipeline comes from unless somebody says otherwise.
-    pub fn default_pipeline(&self) -> PipelineFrom {
-        PipelineFrom::File(self.env.pipeline().unwrap_or_else(|| "pipeline.toml".to_owned()))
+    pub fn default_pipeline(&self) -> PipelineSource {
+        PipelineSource::File(self.env.pipeline().unwrap_or_else(|| "pipeline.toml".to_owned()))
     }
 
     /// Prepares what every run needs, so that the first run does not wait for it. Errors show again in the run.
@@ -154,7 +154,7 @@ impl App {
     }
 
     /// Runs, and tells the group what it should know. What goes wrong stands in the outcome.
-    pub async fn run(&self, from: PipelineFrom, request: &Request, watch: &Watch) -> Outcome {
+    pub async fn run(&self, from: PipelineSource, request: &Request, watch: &Watch) -> Outcome {
         let started = Instant::now();
         let ready = self.ready(&from).await;
         let (outcome, ready) = match ready {
@@ -169,14 +169,16 @@ impl App {
     /// Runs; once more if the credentials were refused and the secret holds new ones.
     async fn run_renewing(
         &self,
-        from: &PipelineFrom,
-        ready: &Ready,
+        from: &PipelineSource,
+        ready: &Connection,
         request: &Request,
         watch: &Watch,
     ) -> Outcome {
         let outcome = self.run_ready(ready, request, watch).await;
-        let refused =
-            outcome.error.as_ref().is_some_and(|error| matches!(error.kind, Kind::CredentialsRefused(_)));
+        let refused = outcome
+            .error
+            .as_ref()
+            .is_some_and(|error| matches!(error.kind, ErrorKind::CredentialsRefused(_)));
         if !refused || self.env.secret().is_none() {
             return outcome;
         }
@@ -191,11 +193,11 @@ impl App {
         }
     }
 
-    async fn run_ready(&self, ready: &Ready, request: &Request, watch: &Watch) -> Outcome {
+    async fn run_ready(&self, ready: &Connection, request: &Request, watch: &Watch) -> Outcome {
         let store = match self.store().await {
             Ok(store) => store,
             Err(error) => {
-                let from = PipelineFrom::Connection(ready.config.pipeline.connection.clone());
+                let from = PipelineSource::Connection(ready.config.pipeline.connection.clone());
                 return self.failed(&from, request, error, Instant::now());
             }
         };
@@ -206,7 +208,13 @@ impl App {
 
     /// Tells the group how a sync run ended, where somebody asked for it and there is time for it. It changes
     /// nothing of the outcome.
-    async fn notify(&self, from: &PipelineFrom, ready: Option<&Ready>, request: &Request, outcome: &Outcome) {
+    async fn notify(
+        &self,
+        from: &PipelineSource,
+        ready: Option<&Connection>,
+        request: &Request,
+        outcome: &Outcome,
+    ) {
         let budget = Budget::new(request.deadline, self.stop.subscribe());
         let left = request
             .deadline
@@ -221,7 +229,7 @@ impl App {
         }
     }
 
-    async fn tell(&self, from: &PipelineFrom, ready: Option<&Ready>, outcome: &Outcome) {
+    async fn tell(&self, from: &PipelineSource, ready: Option<&Connection>, outcome: &Outcome) {
         let (name, notify) = match ready {
             Some(ready) => (ready.config.pipeline.connection.clone(), ready.credentials.notify.clone()),
             None => {
@@ -252,7 +260,7 @@ impl App {
     }
 
     /// The connection's name, or where nothing tells it the pipeline file's.
-    async fn name_of(&self, from: &PipelineFrom) -> String {
+    async fn name_of(&self, from: &PipelineSource) -> String {
         let Some(file) = file_name(from) else {
             return from_connection(from).unwrap_or("default").to_owned();
         };
@@ -263,9 +271,9 @@ impl App {
         config.map_or_else(|| file.to_owned(), |config| config.pipeline.connection)
     }
 
-    fn edges<'a>(&self, ready: &'a Ready, store: &'a Store) -> Edges<'a> {
+    fn edges<'a>(&self, ready: &'a Connection, store: &'a Store) -> RunContext<'a> {
         let pipeline = &ready.config.pipeline;
-        Edges {
+        RunContext {
             connection: &pipeline.connection,
             okki: &ready.okki,
             target: &ready.target,
@@ -286,7 +294,12 @@ impl App {
     }
 
     /// Makes a connection's state anew from its target; see [`sync::rebuild`].
-    pub async fn rebuild_state(&self, from: PipelineFrom, own_extra: bool, watch: &Watch) -> Result<Rebuilt> {
+    pub async fn rebuild_state(
+        &self,
+        from: PipelineSource,
+        own_extra: bool,
+        watch: &Watch,
+    ) -> Result<Rebuilt> {
         let ready = self.ready(&from).await?;
         let edges = self.edges(&ready, self.store().await?);
         let budget = Budget::new(None, self.stop.subscribe());
@@ -294,7 +307,7 @@ impl App {
     }
 
     /// A connection's state and lease as they are stored. Needs no credentials.
-    pub async fn stored_state(&self, from: PipelineFrom) -> Result<StoredState> {
+    pub async fn stored_state(&self, from: PipelineSource) -> Result<StoredState> {
         let (name, text) = self.pipeline_text(&from).await?;
         let mut config =
             config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
@@ -306,17 +319,17 @@ impl App {
             Some((bytes, _)) => Some(State::with_target(&bytes, &connection)?),
             None => None,
         };
-        let lease = crate::lease::record(store, &connection).await?;
+        let lease = crate::store::lease::record(store, &connection).await?;
         Ok(StoredState { connection, at: format!("{}/{path}", store.name()), state, lease })
     }
 
     /// Every mistake in pipeline, credentials and store, without a call to source or target.
-    pub async fn check(&self, from: PipelineFrom) -> Vec<Mistake> {
+    pub async fn check(&self, from: PipelineSource) -> Vec<Diagnostic> {
         let mut mistakes = Vec::new();
-        let as_mistake = |place: &str, error: &Error| Mistake {
+        let as_mistake = |place: &str, error: &Error| Diagnostic {
             place: place.to_owned(),
-            what: error.message.clone(),
-            mend: format!("see above ({})", error.kind.name()),
+            message: error.message.clone(),
+            help: format!("see above ({})", error.kind.name()),
         };
         let store = self.store().await.map_err(|error| mistakes.push(as_mistake("store", &error))).ok();
         let (name, text) = match self.pipeline_text(&from).await {
@@ -350,7 +363,7 @@ impl App {
     }
 
     async fn aws(&self) -> &SdkConfig {
-        self.aws.get_or_init(crate::aws::load).await
+        self.aws.get_or_init(crate::net::aws::load).await
     }
 
     /// The store, opened once.
@@ -364,29 +377,31 @@ impl App {
                 match Address::parse(&address)? {
                     Address::Memory => Ok(Store::memory()),
                     Address::Directory(path) => Store::directory(path),
-                    Address::S3 { bucket, prefix } => {
-                        Ok(Store::s3(crate::aws::s3(self.aws().await, &self.env, &bucket)?, &bucket, &prefix))
-                    }
+                    Address::S3 { bucket, prefix } => Ok(Store::s3(
+                        crate::net::aws::s3(self.aws().await, &self.env, &bucket)?,
+                        &bucket,
+                        &prefix,
+                    )),
                 }
             })
             .await
     }
 
-    async fn pipeline_text(&self, from: &PipelineFrom) -> Result<(String, String)> {
+    async fn pipeline_text(&self, from: &PipelineSource) -> Result<(String, String)> {
         match from {
-            PipelineFrom::Text { name, text } => Ok((name.clone(), text.clone())),
-            PipelineFrom::File(name) => {
+            PipelineSource::Text { name, text } => Ok((name.clone(), text.clone())),
+            PipelineSource::File(name) => {
                 if let Some(text) = read_local(name)? {
                     return Ok((name.clone(), text));
                 }
                 self.stored_text(name).await?.map(|text| (name.clone(), text)).ok_or_else(|| {
                     Error::new(
-                        Kind::BadPipeline,
+                        ErrorKind::BadPipeline,
                         format!("pipeline file \"{name}\" does not exist here, nor in the store; name one with --pipeline or OKKI_SYNC_PIPELINE"),
                     )
                 })
             }
-            PipelineFrom::Connection(connection) => {
+            PipelineSource::Connection(connection) => {
                 for ending in ["toml", "json"] {
                     let name = format!("pipelines/{connection}.{ending}");
                     if let Some(text) = self.stored_text(&name).await? {
@@ -395,7 +410,7 @@ impl App {
                 }
                 let store = self.store().await?.name();
                 Err(Error::new(
-                    Kind::BadPipeline,
+                    ErrorKind::BadPipeline,
                     format!(
                         "connection \"{connection}\": the store {store} holds no pipelines/{connection}.toml; put it there"
                     ),
@@ -409,8 +424,9 @@ impl App {
             return Ok(None);
         }
         let Some((bytes, _)) = self.store().await?.load(key).await? else { return Ok(None) };
-        let text = String::from_utf8(bytes.to_vec())
-            .map_err(|_| Error::new(Kind::BadPipeline, format!("{key} in the store is not UTF-8 text")))?;
+        let text = String::from_utf8(bytes.to_vec()).map_err(|_| {
+            Error::new(ErrorKind::BadPipeline, format!("{key} in the store is not UTF-8 text"))
+        })?;
         Ok(Some(text))
     }
 
@@ -419,7 +435,7 @@ impl App {
             None => Ok(Credentials::from_env(&self.env)),
             Some(id) => {
                 let id = id.replace(CONNECTION_PLACEHOLDER, connection);
-                let json = crate::aws::secret(self.aws().await, &id).await?;
+                let json = crate::net::aws::secret(self.aws().await, &id).await?;
                 let known = Credentials::from_secret_json(&json)?;
                 Ok(Credentials { notify: known.notify.or(Notify::from_env(&self.env)), ..known })
             }
@@ -435,7 +451,7 @@ impl App {
     }
 
     /// The connection's warm edges, or new ones where pipeline or credentials call for them.
-    async fn ready(&self, from: &PipelineFrom) -> Result<Arc<Ready>> {
+    async fn ready(&self, from: &PipelineSource) -> Result<Arc<Connection>> {
         let pipeline = self.pipeline_text(from).await?;
         self.ready_from(from, pipeline, None).await
     }
@@ -443,10 +459,10 @@ impl App {
     /// The same of a pipeline whose name and text are at hand, and perhaps its credentials.
     async fn ready_from(
         &self,
-        from: &PipelineFrom,
+        from: &PipelineSource,
         (name, text): (String, String),
         credentials: Option<Result<Credentials>>,
-    ) -> Result<Arc<Ready>> {
+    ) -> Result<Arc<Connection>> {
         let warm = self.ready.lock().await.get(&name).filter(|warm| warm.text == text).cloned();
         if let Some(warm) = warm.as_ref().filter(|warm| warm.is_fresh()) {
             return Ok(Arc::clone(warm));
@@ -469,14 +485,14 @@ impl App {
     }
 
     /// New edges with the secret as it is now; none if it is still the one that was refused.
-    async fn refreshed(&self, from: &PipelineFrom, old: &Ready) -> Option<Arc<Ready>> {
+    async fn refreshed(&self, from: &PipelineSource, old: &Connection) -> Option<Arc<Connection>> {
         let (name, _) = self.pipeline_text(from).await.ok()?;
         self.ready.lock().await.remove(&name);
         let renewed = self.ready(from).await.ok()?;
         (!same_credentials(&renewed.credentials, &old.credentials)).then_some(renewed)
     }
 
-    fn build(&self, config: Config, text: String, credentials: Credentials) -> Result<Ready> {
+    fn build(&self, config: Config, text: String, credentials: Credentials) -> Result<Connection> {
         let missing = credentials.require(&config.pipeline.target);
         if let Some(first) = missing.first() {
             let more = if missing.len() > 1 {
@@ -484,7 +500,7 @@ impl App {
             } else {
                 String::new()
             };
-            return Err(Error::new(Kind::MissingCredentials, format!("{first}{more}")));
+            return Err(Error::new(ErrorKind::MissingCredentials, format!("{first}{more}")));
         }
         let source = settings::source(&config, &credentials);
         let source_wire = self.wire(self.wires.source.as_ref(), &source.base_url)?;
@@ -494,25 +510,32 @@ impl App {
         let target = Target::new(
             target,
             config.rows.id_name(),
-            target::Limit {
+            targets::Limit {
                 requests_per_minute: config.pipeline.target.requests_per_minute,
                 reserve_ratio: config.pipeline.target.reserve_ratio,
             },
             target_wire,
             self.clock,
         )?;
-        Ok(Ready { config, text, okki, target, credentials, read_at: std::sync::Mutex::new(Instant::now()) })
+        Ok(Connection {
+            config,
+            text,
+            okki,
+            target,
+            credentials,
+            read_at: std::sync::Mutex::new(Instant::now()),
+        })
     }
 
     fn wire(&self, given: Option<&Wire>, to: &url::Url) -> Result<Wire> {
         match given {
             Some(wire) => Ok(wire.clone()),
-            None => self.network.wire(to).map_err(|lost| Error::new(Kind::BadPipeline, lost.message)),
+            None => self.network.wire(to).map_err(|lost| Error::new(ErrorKind::BadPipeline, lost.message)),
         }
     }
 
     /// The outcome of a run that never began.
-    fn failed(&self, from: &PipelineFrom, request: &Request, error: Error, started: Instant) -> Outcome {
+    fn failed(&self, from: &PipelineSource, request: &Request, error: Error, started: Instant) -> Outcome {
         let report = Report {
             run_id: sync::run_id(self.clock),
             connection: from_connection(from).unwrap_or("default").to_owned(),
@@ -532,30 +555,30 @@ impl App {
     }
 }
 
-fn from_connection(from: &PipelineFrom) -> Option<&str> {
+fn from_connection(from: &PipelineSource) -> Option<&str> {
     match from {
-        PipelineFrom::Connection(connection) => Some(connection),
+        PipelineSource::Connection(connection) => Some(connection),
         _ => None,
     }
 }
 
 /// The pipeline file's name with its ending; the dot keeps it apart from every connection's name.
-fn file_name(from: &PipelineFrom) -> Option<&str> {
+fn file_name(from: &PipelineSource) -> Option<&str> {
     match from {
-        PipelineFrom::File(name) | PipelineFrom::Text { name, .. } => {
+        PipelineSource::File(name) | PipelineSource::Text { name, .. } => {
             Some(Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or("pipeline.toml"))
         }
-        PipelineFrom::Connection(_) => None,
+        PipelineSource::Connection(_) => None,
     }
 }
 
 /// A pipeline of the store belongs to the connection that it is filed under.
-fn name_connection(config: &mut Config, from: &PipelineFrom, name: &str) -> Result<()> {
+fn name_connection(config: &mut Config, from: &PipelineSource, name: &str) -> Result<()> {
     let Some(wanted) = from_connection(from) else { return Ok(()) };
     let named = &config.pipeline.connection;
     if named != wanted && named != "default" {
         return Err(Error::new(
-            Kind::BadPipeline,
+            ErrorKind::BadPipeline,
             format!(
                 "{name} says connection = \"{named}\"; it is filed under \"{wanted}\": make them the same, since the state goes by this name"
             ),
@@ -568,10 +591,10 @@ fn name_connection(config: &mut Config, from: &PipelineFrom, name: &str) -> Resu
 fn read_local(name: &str) -> Result<Option<String>> {
     match std::fs::read(Path::new(name)) {
         Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
-            Error::new(Kind::BadPipeline, format!("{name} is not UTF-8 text; save it as UTF-8"))
+            Error::new(ErrorKind::BadPipeline, format!("{name} is not UTF-8 text; save it as UTF-8"))
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::new(Kind::BadPipeline, format!("{name}: {error}"))),
+        Err(error) => Err(Error::new(ErrorKind::BadPipeline, format!("{name}: {error}"))),
     }
 }
 

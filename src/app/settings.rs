@@ -3,16 +3,16 @@
 use indexmap::IndexMap;
 use secrecy::SecretString;
 
+use crate::config::credentials::Credentials;
 use crate::config::{self, Config, Endpoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::okki;
-use crate::secrets::Credentials;
-use crate::target::{self, batch};
+use crate::targets::{self, batch};
 
 /// What the source needs of a pipeline.
-pub fn source(config: &Config, credentials: &Credentials) -> okki::Settings {
+pub(super) fn source(config: &Config, credentials: &Credentials) -> okki::SourceSettings {
     let source = &config.pipeline.source;
-    okki::Settings {
+    okki::SourceSettings {
         base_url: source.base_url.clone(),
         api: "/v1/product/groups".to_owned(),
         id: source.id.clone(),
@@ -27,42 +27,44 @@ pub fn source(config: &Config, credentials: &Credentials) -> okki::Settings {
 }
 
 /// What the target needs of a pipeline.
-pub fn target(config: &Config, credentials: &Credentials) -> Result<target::Settings> {
+pub(super) fn target(config: &Config, credentials: &Credentials) -> Result<targets::TargetSettings> {
     let none = || SecretString::from("");
     let endpoint = config.pipeline.target.endpoint().ok_or_else(|| {
-        Error::new(Kind::BadPipeline, "target: a required key is missing; okki-sync check names it")
+        Error::new(ErrorKind::BadPipeline, "target: a required key is missing; okki-sync check names it")
     })?;
     Ok(match endpoint {
-        Endpoint::Qeasy { base_url, scheme_id, token_in } => target::Settings::Qeasy {
+        Endpoint::Qeasy { base_url, scheme_id, token_in } => targets::TargetSettings::Qeasy {
             base_url,
             scheme_id,
             token_in: match token_in {
-                config::TokenIn::Header => target::TokenIn::Header,
-                config::TokenIn::Query => target::TokenIn::Query,
+                config::TokenIn::Header => targets::TokenIn::Header,
+                config::TokenIn::Query => targets::TokenIn::Query,
             },
             app_key: credentials.qeasy_app_key.clone().unwrap_or_else(none),
             app_secret: credentials.qeasy_app_secret.clone().unwrap_or_else(none),
         },
-        Endpoint::Http { url, method, headers, auth, wrap, success, read_url } => target::Settings::Http {
-            url,
-            method: match method {
-                config::TargetMethod::Post => http::Method::POST,
-                config::TargetMethod::Put => http::Method::PUT,
-                config::TargetMethod::Patch => http::Method::PATCH,
-            },
-            headers: headers
-                .0
-                .into_iter()
-                .map(|(name, value)| (name, value.into()))
-                .collect::<IndexMap<_, _>>(),
-            token: if auth == config::Auth::Bearer { credentials.target_token.clone() } else { None },
-            wrap: match wrap {
-                config::Wrap::Nothing => batch::Wrap::Array,
-                config::Wrap::Groups => batch::Wrap::Groups,
-                config::Wrap::Content => batch::Wrap::Content,
-            },
-            success,
-            read_url,
-        },
+        Endpoint::Http { url, method, headers, auth, wrap, success, read_url } => {
+            targets::TargetSettings::Http {
+                url,
+                method: match method {
+                    config::TargetMethod::Post => http::Method::POST,
+                    config::TargetMethod::Put => http::Method::PUT,
+                    config::TargetMethod::Patch => http::Method::PATCH,
+                },
+                headers: headers
+                    .0
+                    .into_iter()
+                    .map(|(name, value)| (name, value.into()))
+                    .collect::<IndexMap<_, _>>(),
+                token: if auth == config::Auth::Bearer { credentials.target_token.clone() } else { None },
+                wrap: match wrap {
+                    config::Wrap::Nothing => batch::Wrap::Array,
+                    config::Wrap::Groups => batch::Wrap::Groups,
+                    config::Wrap::Content => batch::Wrap::Content,
+                },
+                success,
+                read_url,
+            }
+        }
     })
 }

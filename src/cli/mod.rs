@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::app::{App, PipelineFrom};
+use crate::app::{App, PipelineSource};
 use crate::clock::Clock;
 use crate::config::{self, Env};
 use crate::report::{Mode, Status};
-use crate::sandbox::{Options, Sandbox, Serving};
 use crate::sync::{Outcome, Request};
+use okki_sync_sandbox::{Options, Sandbox, Serving};
 
 pub use args::{Args, Catalogue, CheckArgs, Command, PlanArgs, RunArgs, SandboxArgs, SyncArgs, VerifyArgs};
 use progress::{How, Shown};
@@ -100,6 +100,11 @@ impl Screen {
 
 // A reader that went away (`| head`) is no error of ours, and no reason to panic: writes that fail are let go.
 
+/// The sandbox's clock.
+fn wall_clock() -> u64 {
+    Clock::system().now_ms()
+}
+
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -127,10 +132,10 @@ async fn run(
     // Serves until the run is over: dropped, it would end.
     let mut serving = None;
     let (env, pipeline) = if args.sandbox {
-        match Sandbox::new(args.catalogue.options(), Clock::system()).serve(0, 0).await {
+        match Sandbox::new(args.catalogue.options(), wall_clock).serve(0, 0).await {
             Ok(started) => {
                 let env = sandboxed(env, serving.insert(started));
-                (env, asked_for.map_or_else(sandbox_pipeline, PipelineFrom::File))
+                (env, asked_for.map_or_else(sandbox_pipeline, PipelineSource::File))
             }
             Err(error) => return cannot_start("the sandbox cannot start", &error),
         }
@@ -156,13 +161,13 @@ fn deadline(after: Option<Duration>) -> Option<Instant> {
     after.and_then(|after| Instant::now().checked_add(after))
 }
 
-fn pipeline_file(asked_for: Option<String>) -> PipelineFrom {
-    PipelineFrom::File(asked_for.unwrap_or_else(|| DEFAULT_PIPELINE.to_owned()))
+fn pipeline_file(asked_for: Option<String>) -> PipelineSource {
+    PipelineSource::File(asked_for.unwrap_or_else(|| DEFAULT_PIPELINE.to_owned()))
 }
 
-fn sandbox_pipeline() -> PipelineFrom {
+fn sandbox_pipeline() -> PipelineSource {
     // The name's ending says which language the text is in.
-    PipelineFrom::Text { name: "sandbox.toml".to_owned(), text: crate::sandbox::PIPELINE.to_owned() }
+    PipelineSource::Text { name: "sandbox.toml".to_owned(), text: okki_sync_sandbox::PIPELINE.to_owned() }
 }
 
 /// The environment that points at the sandbox, whatever the real one says: no call and no credential
@@ -182,7 +187,7 @@ fn sandboxed(env: &Env, serving: &Serving) -> Env {
 /// Runs with progress. The first Ctrl-C asks the run to stop; a second one, or a run that does not stop, gives none.
 async fn run_watched(
     app: &App,
-    pipeline: PipelineFrom,
+    pipeline: PipelineSource,
     request: &Request,
     how: How,
     signals: &mut Signals,
@@ -256,7 +261,7 @@ async fn serve(args: &SandboxArgs) -> u8 {
         Ok(signals) => signals,
         Err(error) => return cannot_start("signals cannot be received", &error),
     };
-    let sandbox = Sandbox::new(args.options(), Clock::system());
+    let sandbox = Sandbox::new(args.options(), wall_clock);
     let serving = match sandbox.serve(args.okki_port, args.target_port).await {
         Ok(serving) => serving,
         Err(error) => return cannot_start("the sandbox cannot start", &error),
@@ -291,7 +296,7 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
 async fn check_setup(env: &Env, pipeline: Option<String>) -> u8 {
     let file =
         pipeline.or_else(|| env.get("OKKI_SYNC_PIPELINE")).unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
-    let mistakes = App::new(env.clone()).check(PipelineFrom::File(file.clone())).await;
+    let mistakes = App::new(env.clone()).check(PipelineSource::File(file.clone())).await;
     if mistakes.is_empty() {
         print(&format!("ok: pipeline {}\nok: credentials\nok: store\n", show::clean(&file, usize::MAX)));
         return DONE;
@@ -322,7 +327,7 @@ async fn demo(env: &Env, screen: Screen) -> u8 {
         Err(error) => return cannot_start("signals cannot be received", &error),
     };
     let options = Options { groups: DEMO_GROUPS, products: DEMO_PRODUCTS, ..Options::default() };
-    let sandbox = Sandbox::new(options, Clock::system());
+    let sandbox = Sandbox::new(options, wall_clock);
     let serving = match sandbox.serve(0, 0).await {
         Ok(serving) => serving,
         Err(error) => return cannot_start("the sandbox cannot start", &error),
@@ -403,7 +408,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_sandbox_run_cannot_reach_the_real_systems() {
-        let serving = Sandbox::new(Options::default(), Clock::system()).serve(0, 0).await.unwrap();
+        let serving = Sandbox::new(Options::default(), wall_clock).serve(0, 0).await.unwrap();
         let real = Env::process()
             .with("OKKI_SYNC_SECRET", "prod")
             .with("OKKI_SYNC_STORE", "")

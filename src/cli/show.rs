@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use owo_colors::{OwoColorize as _, Style};
 
-use crate::model::Rejected;
+use crate::catalogue::Rejected;
 use crate::report::{Mode, Report, Status};
-use crate::sync::{Line, Outcome};
+use crate::sync::{DiffLine, Outcome};
 
 /// Lines of a tree that are shown unless all were asked for.
 pub(crate) const TREE_LINES: usize = 200;
@@ -129,7 +129,7 @@ pub(crate) fn duration(time: Duration) -> String {
 }
 
 /// The tree of a plan or a verification, with a legend. Unchanged rows are left out, except those above a change.
-pub(crate) fn tree(mode: Mode, lines: &[Line], all: bool, paint: Paint) -> String {
+pub(crate) fn tree(mode: Mode, lines: &[DiffLine], all: bool, paint: Paint) -> String {
     let shown = changed_and_above(lines);
     if shown.is_empty() {
         return String::new();
@@ -156,7 +156,7 @@ fn legend(mode: Mode) -> &'static str {
     }
 }
 
-fn row(mode: Mode, line: &Line, guide: &str, paint: Paint, text: &mut String) {
+fn row(mode: Mode, line: &DiffLine, guide: &str, paint: Paint, text: &mut String) {
     let name = clean(&line.name, TEXT_CHARS);
     let id = clean(&line.id, TEXT_CHARS);
     let _ = write!(text, "{} {}", paint.mark(mode, line.mark), paint.dim(guide));
@@ -173,7 +173,7 @@ fn row(mode: Mode, line: &Line, guide: &str, paint: Paint, text: &mut String) {
 }
 
 /// The changed lines and the unchanged ones above them in the tree.
-fn changed_and_above(lines: &[Line]) -> Vec<&Line> {
+fn changed_and_above(lines: &[DiffLine]) -> Vec<&DiffLine> {
     let mut shown = Vec::new();
     // From the end: a line that is not as deep as the next shown one, and the first such, is its parent.
     let mut below = 0;
@@ -189,7 +189,7 @@ fn changed_and_above(lines: &[Line]) -> Vec<&Line> {
 
 /// What connects each line with those above it. Only levels count here, never the width of a name:
 /// Chinese names are twice as wide as their characters, and terminals disagree about it.
-fn guides(lines: &[&Line]) -> Vec<String> {
+fn guides(lines: &[&DiffLine]) -> Vec<String> {
     let mut guides = Vec::with_capacity(lines.len());
     // Whether a line at that level follows below, before the tree goes up past it.
     let mut follows = [false; LEVELS];
@@ -242,7 +242,7 @@ pub(crate) fn summary(outcome: &Outcome, paint: Paint) -> String {
     text
 }
 
-/// What stopped a run, `Kind: message`, in one line.
+/// What stopped a run, `ErrorKind: message`, in one line.
 pub(crate) fn error_line(outcome: &Outcome) -> Option<String> {
     let line = outcome.error.as_ref().map(crate::error::Error::line).or_else(|| outcome.report.error.clone());
     line.map(|line| clean(&line, usize::MAX))
@@ -366,14 +366,14 @@ fn left(report: &Report) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, Kind};
-    use crate::model::RowKind;
+    use crate::catalogue::RowKind;
+    use crate::error::{Error, ErrorKind};
     use crate::report::{PlanCounts, SourceCounts, TargetCounts};
 
     const PLAIN: Paint = Paint { colour: false };
 
-    fn line(depth: usize, mark: char, name: &str, id: &str, why: &'static str) -> Line {
-        Line { depth, mark, name: name.to_owned(), id: id.to_owned(), why }
+    fn line(depth: usize, mark: char, name: &str, id: &str, why: &'static str) -> DiffLine {
+        DiffLine { depth, mark, name: name.to_owned(), id: id.to_owned(), why }
     }
 
     fn outcome(mode: Mode, status: Status) -> Outcome {
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_long_tree_is_cut_unless_all_is_asked_for() {
-        let lines: Vec<Line> = (0..1_500).map(|n| line(0, '+', "a", &n.to_string(), "new")).collect();
+        let lines: Vec<DiffLine> = (0..1_500).map(|n| line(0, '+', "a", &n.to_string(), "new")).collect();
         let cut = tree(Mode::Verify, &lines, false, PLAIN);
         assert!(cut.ends_with("… and 1,300 more; --all shows them\n"), "{cut}");
         assert_eq!(tree(Mode::Verify, &lines, true, PLAIN).lines().count(), 1_501);
@@ -469,7 +469,7 @@ mod tests {
         outcome.report.quarantined = 3;
         outcome.report.remaining = 24;
         outcome.report.resume_after_seconds = Some(300);
-        outcome.error = Some(Error::new(Kind::Interrupted, "asked to stop"));
+        outcome.error = Some(Error::new(ErrorKind::Interrupted, "asked to stop"));
         let reject =
             |id: Option<&str>, why: &str| Rejected::new(RowKind::Product, id.map(str::to_owned), why, "{}");
         outcome.rejected = vec![

@@ -15,7 +15,7 @@ use crate::state::State;
 /// Refused rows shown; the rest is counted.
 const REFUSED_SHOWN: usize = 20;
 
-pub async fn dispatch(env: &Env, screen: Screen, command: &StateCommand) -> u8 {
+pub(super) async fn dispatch(env: &Env, screen: Screen, command: &StateCommand) -> u8 {
     let done = match command {
         StateCommand::Show(args) => show_state(env, args).await,
         StateCommand::Rebuild(args) => rebuild(env, screen, args).await,

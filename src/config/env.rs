@@ -6,8 +6,9 @@ use std::fmt;
 use serde_json::Value;
 use url::Url;
 
-use super::document::{Document, Finding};
+use super::file::Document;
 use super::url_mistake;
+use crate::error::Diagnostic;
 
 /// The environment variables; one that is empty counts as unset.
 #[derive(Clone, Default)]
@@ -114,7 +115,7 @@ impl Env {
         }
         let has_url = document.get("target", "url").and_then(Value::as_str).is_some_and(|url| url != base);
         if has_url && Url::parse(&base).is_ok_and(|base| base.path() != "/" || base.query().is_some()) {
-            document.findings.push(Finding::new(
+            document.findings.push(Diagnostic::new(
                 "target.url",
                 "has a path, but an HTTP target keeps the path of its url",
                 "give scheme, host and port only",

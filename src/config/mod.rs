@@ -1,27 +1,27 @@
 //! Pipeline file and environment → [`Config`], or all mistakes at once, each with its place and its mend.
 
-mod document;
+pub(crate) mod credentials;
 mod env;
-mod meaning;
-mod pipeline;
-mod shape;
+mod file;
+mod rules;
+mod schema;
 #[cfg(test)]
 mod tests;
+mod types;
 
-use std::fmt;
 use std::sync::LazyLock;
 
 use serde_json::Value;
 use url::Url;
 
 pub use env::Env;
-pub use pipeline::{
-    Api, Auth, Endpoint, Guard, Headers, OnDelete, Pipeline, Products, Source, SourceMethod, Target,
-    TargetKind, TargetMethod, TokenIn, Wrap,
+pub(crate) use types::{
+    Auth, Endpoint, OnDelete, Pipeline, Products, Target, TargetKind, TargetMethod, TokenIn, Wrap,
 };
 
-use self::document::Document;
-use crate::error::{Error, Kind};
+use self::file::Document;
+use crate::error::Diagnostic;
+use crate::error::{Error, ErrorKind};
 use crate::transform::RowMap;
 
 /// A pipeline that was checked, and its field map.
@@ -43,49 +43,33 @@ impl Config {
     }
 }
 
-/// One mistake: one line that says where, what, and how to mend it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// `pipeline.toml:12 source.page_size`, or `environment TARGET_BASE_URL`.
-    pub place: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub mend: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.place, self.what, self.mend)
-    }
-}
-
 /// Reads a pipeline file (TOML or JSON by the ending of its name) under the environment's overrides.
-pub fn parse(text: &str, name: &str, env: &Env) -> Result<Config, Vec<Mistake>> {
+pub fn parse(text: &str, name: &str, env: &Env) -> Result<Config, Vec<Diagnostic>> {
     let mut document = Document::parse(text, name).map_err(|mistake| vec![mistake])?;
     env.apply(&mut document);
-    meaning::check(&mut document, &SCHEMA)
+    rules::check(&mut document, &SCHEMA)
 }
 
 /// The mistakes as the one error that ends a run.
-pub fn error_of(mistakes: &[Mistake]) -> Error {
+pub(crate) fn error_of(mistakes: &[Diagnostic]) -> Error {
     let message = match mistakes {
         [] => "the pipeline has mistakes: okki-sync check lists them".to_owned(),
         [only] => only.to_string(),
         [first, rest @ ..] => format!("{first}; and {} more: okki-sync check lists all", rest.len()),
     };
-    Error::new(Kind::BadPipeline, message)
+    Error::new(ErrorKind::BadPipeline, message)
 }
 
 /// The JSON Schema of the pipeline file.
-pub fn schema() -> Value {
+#[cfg(feature = "cli")]
+pub(crate) fn schema() -> Value {
     SCHEMA.clone()
 }
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Pipeline).to_value());
 
 /// Whether this can name a connection. The name becomes part of paths in the store, so no dots or slashes.
-pub fn is_connection_name(name: &str) -> bool {
+pub(crate) fn is_connection_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=64).contains(&name.len()) && name.bytes().all(fits)
 }
@@ -99,16 +83,16 @@ fn url_mistake(text: &str) -> Option<(String, &'static str)> {
             return Some((format!("is not a URL: {error}"), "write it in full, as in \"https://host/path\""));
         }
     };
-    let (what, mend) = if !matches!(url.scheme(), "http" | "https") {
+    let (what, help) = if !matches!(url.scheme(), "http" | "https") {
         ("is neither https nor http", "write a URL that starts with https://")
     } else if !url.username().is_empty() || url.password().is_some() {
         ("holds a user name or password", "take it out; credentials come from the environment or the secret")
-    } else if url.scheme() == "http" && !crate::http::is_loopback(&url) {
+    } else if url.scheme() == "http" && !crate::net::is_loopback(&url) {
         ("is plain http to another machine", "use https://; http:// is for 127.0.0.1, ::1 and localhost")
     } else if url.fragment().is_some() {
         ("has a fragment (#), which is never sent", "take it out")
     } else {
         return None;
     };
-    Some((what.to_owned(), mend))
+    Some((what.to_owned(), help))
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use insta::assert_snapshot;
 use serde_json::{Map, json};
 
+use super::types::Source;
 use super::*;
 
 const QEASY: &str = "[target]\nkind = \"qeasy\"\nscheme_id = \"s\"\n";
@@ -204,7 +205,7 @@ fn overrides_name_their_variable() {
 fn many_mistakes_become_one_line() {
     let mistakes = parse("[source]\npage_size = 0\nid = 1\n", "pipeline.toml", &none()).unwrap_err();
     let error = error_of(&mistakes);
-    assert_eq!(error.kind, Kind::BadPipeline);
+    assert_eq!(error.kind, ErrorKind::BadPipeline);
     assert_snapshot!(error.message, @"pipeline.toml:2 source.page_size: 0 is out of range; write a number from 1 to 1000; and 2 more: okki-sync check lists all");
     assert_eq!(error_of(&mistakes[..1]).message, mistakes[0].to_string());
     assert!(!error_of(&[]).message.is_empty());
@@ -391,7 +392,7 @@ fn any_value_at_any_key_is_taken_or_a_mistake_of_its_own() {
                 for mistake in mistakes {
                     assert!(mistake.place.starts_with("p.json "), "{mistake}");
                     assert!(
-                        !mistake.what.contains("does not fit the schema") || key == "kind",
+                        !mistake.message.contains("does not fit the schema") || key == "kind",
                         "{table}.{key} {mistake}"
                     );
                 }

@@ -14,7 +14,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::model::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, REPLACED, Table};
+use crate::catalogue::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, REPLACED, Table};
 
 const FORMAT_NAME: &str = "okki-sync products";
 const FORMAT_VERSION: u32 = 2;
@@ -23,23 +23,23 @@ const OVERLAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
 
 /// Status of a row that the source marks as deleted.
-pub const DELETED: &str = "-";
+pub(crate) const DELETED: &str = "-";
 /// Start of the status of a row that was rejected; its raw JSON follows.
-pub const REJECTED: &str = "!";
+pub(crate) const REJECTED: &str = "!";
 
 /// Where the cache of a connection stands in the store.
-pub fn path(connection: &str) -> String {
+pub(crate) fn path(connection: &str) -> String {
     format!("state/{connection}.products")
 }
 
 /// The products of an earlier read.
 #[derive(Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     /// The source's own time when that read began.
     pub cursor: String,
     /// When products were last read in full, wall-clock milliseconds.
     pub full_read_at_ms: u64,
-    /// Cells as in [`crate::model::Catalogue::product_cells`].
+    /// Cells as in [`crate::catalogue::Catalogue::product_cells`].
     pub table: Table,
 }
 
@@ -67,7 +67,7 @@ impl AsRef<[u8]> for Text {
 }
 
 /// Writes a cache in pieces: a header line, the cells' text, and the length of each (LEB128).
-pub fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue: &Catalogue) -> Vec<Bytes> {
+pub(crate) fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue: &Catalogue) -> Vec<Bytes> {
     let table = &catalogue.product_cells;
     let mut lengths = Vec::with_capacity(table.len() * table.width());
     let mut runs: Vec<Range<usize>> = Vec::new();
@@ -148,7 +148,7 @@ fn read_ends(mut lengths: &[u8], cells: usize) -> Option<Vec<u32>> {
 
 impl Cache {
     /// Reads a cache; an error says why it is of no use.
-    pub fn from_bytes(bytes: Bytes, key: &str) -> Result<Self, &'static str> {
+    pub(crate) fn from_bytes(bytes: Bytes, key: &str) -> Result<Self, &'static str> {
         const DAMAGED: &str = "it is damaged";
         let line = bytes.iter().position(|byte| *byte == b'\n').ok_or(DAMAGED)?;
         let header: Header =
@@ -175,20 +175,20 @@ impl Cache {
     }
 
     /// Whether it is time for a full read.
-    pub fn is_older_than(&self, age: Duration, now_ms: u64) -> bool {
+    pub(crate) fn is_older_than(&self, age: Duration, now_ms: u64) -> bool {
         // A cache from the future is a clock that was set back.
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.full_read_at_ms > now_ms || now_ms - self.full_read_at_ms >= age_ms
     }
 
     /// From when on changes are asked for, in the source's own time; none if its clock speaks otherwise than documented.
-    pub fn changes_since(&self) -> Option<String> {
+    pub(crate) fn changes_since(&self) -> Option<String> {
         let began = jiff::civil::DateTime::strptime(TIME_FORMAT, &self.cursor).ok()?;
         Some(began.checked_sub(OVERLAP).ok()?.strftime(TIME_FORMAT).to_string())
     }
 
     /// How many rows it has whose ids are not among these.
-    pub fn count_except(&self, ids: &HashSet<CompactString>) -> usize {
+    pub(crate) fn count_except(&self, ids: &HashSet<CompactString>) -> usize {
         if ids.is_empty() {
             return self.table.len();
         }
@@ -198,7 +198,7 @@ impl Cache {
 }
 
 /// The group that a row of a cache's table names, and its status.
-pub fn group_and_status(table: &Table, row: usize) -> (&str, &str) {
+pub(crate) fn group_and_status(table: &Table, row: usize) -> (&str, &str) {
     let own = table.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
     (table.cell(row, own), table.cell(row, own + 1))
 }
@@ -207,7 +207,7 @@ pub fn group_and_status(table: &Table, row: usize) -> (&str, &str) {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use crate::model::NO_GROUP;
+    use crate::catalogue::NO_GROUP;
 
     fn table() -> Table {
         let mut table = Table::new(4);

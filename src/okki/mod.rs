@@ -4,14 +4,14 @@
 //! while people edit the catalogue, so a read counts only if it holds as many distinct ids as the total says and
 //! the total stayed the same; see [`Okki::read`]. Deliberately absent: writing, and the catalogue's images.
 
-pub mod cache;
-mod clean;
+pub(crate) mod cache;
+mod dedup;
+mod json;
 mod page;
-mod reading;
+mod protocol;
 mod row;
-mod seen;
-mod walk;
-mod wire;
+mod snapshot;
+mod tree;
 
 use std::ops::ControlFlow;
 
@@ -20,22 +20,22 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::budget::Budget;
-use crate::client::{Auth, Call, Client, Pace, exposed};
+use crate::catalogue::Catalogue;
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result, Side};
-use crate::http::{Answer, Request, Wire, at};
-use crate::model::Catalogue;
-use crate::mutants::Mutant;
-use crate::pace::PerSecond;
+use crate::error::{Error, ErrorKind, Result, Side};
+use crate::net::client::{Auth, Call, Client, Pace, exposed};
+use crate::net::limit::PerSecond;
+use crate::net::{Answer, Request, Wire, at};
 use crate::report::{Progress, Watch};
+use crate::testing::Mutant;
 use crate::transform::{Columns, RowMap};
-pub use cache::Cache;
+pub(crate) use cache::Cache;
 use page::ProductPage;
-use reading::{Attempt, Changes, Reading};
 use row::RowReader;
+use snapshot::{Changes, Snapshot, SnapshotBuilder};
 
 /// Reads at most so often before giving up on a catalogue that moves.
-pub const MAX_READS: u32 = 5;
+pub(crate) const MAX_READS: u32 = 5;
 /// More changes than this are not kept in memory beside the cache: everything is read, page by page.
 const MOST_CHANGES: u64 = 20_000;
 /// Changes are read so often before everything is.
@@ -43,7 +43,7 @@ const CHANGE_READS: u32 = 2;
 
 /// What the source needs to know.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct SourceSettings {
     /// Where OKKI is; `file:///sample.json` reads the groups (with their products) from a file instead.
     pub base_url: Url,
     /// Path of the groups call.
@@ -67,14 +67,14 @@ pub struct Settings {
 }
 
 /// The source.
-pub struct Okki {
+pub(crate) struct Okki {
     client: Client,
-    settings: Settings,
+    settings: SourceSettings,
 }
 
 impl Okki {
     /// The source behind this wire.
-    pub fn new(settings: Settings, wire: Wire, clock: Clock) -> Result<Self> {
+    pub(crate) fn new(settings: SourceSettings, wire: Wire, clock: Clock) -> Result<Self> {
         let login = serde_json::json!({
             "grant_type": "client_credentials",
             "client_id": exposed(&settings.client_id),
@@ -83,8 +83,8 @@ impl Okki {
         });
         let auth = Auth::Login {
             request: Request::post(at(&settings.base_url, "/v1/oauth2/access_token"), login.to_string())
-                .safe_to_repeat(),
-            read: wire::token,
+                .idempotent(),
+            read: protocol::token,
         };
         let pace =
             Pace::PerSecond(PerSecond::new(settings.max_requests_per_second, settings.max_concurrency));
@@ -93,19 +93,19 @@ impl Okki {
     }
 
     /// Calls made since the last time, as (requests, retries, throttled).
-    pub fn take_counters(&self) -> (u64, u64, u64) {
+    pub(crate) fn take_counters(&self) -> (u64, u64, u64) {
         self.client.counters.take()
     }
 
     /// A new run: counters and the retry budget start afresh.
-    pub fn start_run(&self) {
+    pub(crate) fn start_run(&self) {
         self.client.start_run();
     }
 
     /// What a cache depends on: the fields that the pipeline names, and the source.
-    pub fn cache_key(&self, map: &RowMap) -> String {
-        let Settings { base_url, id_check, .. } = &self.settings;
-        let host = crate::http::stored_host(base_url);
+    pub(crate) fn cache_key(&self, map: &RowMap) -> String {
+        let SourceSettings { base_url, id_check, .. } = &self.settings;
+        let host = crate::net::stored_host(base_url);
         format!("{} {host}{} {id_check}", map.fingerprint(), base_url.path())
     }
 
@@ -113,7 +113,7 @@ impl Okki {
     ///
     /// Two full reads in a row that agree with each other, and whose rows are as many as the total says, are the truth
     /// too: then ids really are there twice, and are rejected like any other offender.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         budget: &Budget,
         map: &RowMap,
@@ -148,17 +148,17 @@ impl Okki {
             watch(Progress::ReadingAgain { attempt: attempt + 1, why: doubt });
         }
         Err(Error::new(
-            Kind::InconsistentSource,
+            ErrorKind::InconsistentSource,
             format!(
                 "source: {MAX_READS} reads in a row did not agree (the last: {doubts}); nothing was written; run again when the catalogue is not being edited"
             ),
         ))
     }
 
-    async fn read_once(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Attempt> {
+    async fn read_once(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Snapshot> {
         let answer = self.groups_answer(budget).await?;
-        let wire::GroupList { rows, now: began } = wire::groups(&answer, 0).map_err(as_error)?;
-        let mut reading = Reading::new(&self.settings, map, &rows);
+        let protocol::GroupList { rows, now: began } = protocol::groups(&answer, 0).map_err(as_error)?;
+        let mut reading = SnapshotBuilder::new(&self.settings, map, &rows);
         if map.uses_products() {
             if reading.embedded.is_empty() {
                 let pages = self.read_products(budget, &mut reading, watch).await?;
@@ -181,7 +181,7 @@ impl Okki {
                 budget,
                 Call::new("groups"),
                 |token| bearer(Request::get(url.clone()), token),
-                |answer, now_ms| wire::groups(answer, now_ms).map(|_| answer.clone()),
+                |answer, now_ms| protocol::groups(answer, now_ms).map(|_| answer.clone()),
             )
             .await
     }
@@ -219,13 +219,13 @@ impl Okki {
 
     /// Whether products were created since this read began (by the source's own clock), in one call of one row. None if
     /// the source cannot say: it gives no time, or has no such filter.
-    pub async fn grew_since(&self, budget: &Budget, catalogue: &Catalogue) -> Result<Option<bool>> {
+    pub(crate) async fn grew_since(&self, budget: &Budget, catalogue: &Catalogue) -> Result<Option<bool>> {
         let Some(began) = &catalogue.read_began else { return Ok(Some(false)) };
         let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
         let columns = Columns::default();
         let created = match self.list(budget, &query, product_reader(&columns)).await {
             Ok(page) => page.total,
-            Err(error) if matches!(error.kind, Kind::BadAnswer(_)) => {
+            Err(error) if matches!(error.kind, ErrorKind::BadAnswer(_)) => {
                 tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
                 return Ok(None);
             }
@@ -235,7 +235,12 @@ impl Okki {
     }
 
     /// Reads all pages into the reading; gives back how many there were.
-    async fn read_products(&self, budget: &Budget, reading: &mut Reading<'_>, watch: &Watch) -> Result<u64> {
+    async fn read_products(
+        &self,
+        budget: &Budget,
+        reading: &mut SnapshotBuilder<'_>,
+        watch: &Watch,
+    ) -> Result<u64> {
         let map = reading.map;
         self.read_pages(budget, map, &[], |page| {
             reading.take_page(&page)?;
@@ -261,7 +266,7 @@ impl Okki {
         if take(first)?.is_break() {
             return Ok(1);
         }
-        let pages = total.div_ceil(size) - u64::from(Mutant::DropTheLastPage.lives() && total > size);
+        let pages = total.div_ceil(size) - u64::from(Mutant::DropTheLastPage.is_active() && total > size);
         let mut answers = futures::stream::iter(2..=pages)
             .map(|number| self.page(budget, number, filter, reader))
             .buffered(self.settings.max_concurrency.max(1));
@@ -289,10 +294,10 @@ impl Okki {
     ) -> Result<Option<Catalogue>> {
         let Some(since) = cache.changes_since() else { return Ok(None) };
         let answer = self.groups_answer(budget).await?;
-        let wire::GroupList { rows, now } = wire::groups(&answer, 0).map_err(as_error)?;
+        let protocol::GroupList { rows, now } = protocol::groups(&answer, 0).map_err(as_error)?;
         let Some(began) = now else { return Ok(None) };
         for _ in 0..CHANGE_READS {
-            let mut reading = Reading::new(&self.settings, map, &rows);
+            let mut reading = SnapshotBuilder::new(&self.settings, map, &rows);
             if !reading.embedded.is_empty() {
                 return Ok(None);
             }
@@ -308,7 +313,7 @@ impl Okki {
                 Ok(_) if changed.total > MOST_CHANGES => return Ok(None),
                 Ok(_) => self.page_of_one(budget, map).await?,
                 // A source without such a filter can still be read in full.
-                Err(error) if matches!(error.kind, Kind::BadAnswer(_)) => {
+                Err(error) if matches!(error.kind, ErrorKind::BadAnswer(_)) => {
                     tracing::info!(error = %error.line(), "the source cannot be asked for changes");
                     return Ok(None);
                 }
@@ -351,26 +356,26 @@ fn bearer(request: Request, token: Option<&SecretString>) -> Request {
     }
 }
 
-fn as_error(problem: crate::client::Problem) -> Error {
+fn as_error(problem: crate::net::client::CallError) -> Error {
     Error::new(problem.kind, problem.message)
 }
 
 fn read_file(url: &Url) -> Result<Answer> {
     let unreadable =
-        |why: String| Error::new(Kind::Unavailable(Side::Source), format!("source file {url}: {why}"));
+        |why: String| Error::new(ErrorKind::Unavailable(Side::Source), format!("source file {url}: {why}"));
     let path = url.to_file_path().map_err(|()| unreadable("is not a local path".to_owned()))?;
     let body = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     Ok(Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body: body.into() })
 }
 
 /// Reads an answer in every way, for the fuzz targets.
-#[cfg(fuzzing)]
-pub fn fuzz(answer: &Answer) {
-    let _ = wire::token(answer, 0);
+#[cfg(feature = "testing")]
+pub(crate) fn fuzz(answer: &Answer) {
+    let _ = protocol::token(answer, 0);
     let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
     let _ = ProductPage::of_answer(answer, 0, product_reader(&columns));
     page::fuzz(answer, product_reader(&columns));
-    if let Ok(groups) = wire::groups(answer, 0) {
+    if let Ok(groups) = protocol::groups(answer, 0) {
         let reader = product_reader(&columns);
         groups.rows.into_iter().for_each(|row| drop(reader.read(row)));
     }

@@ -10,16 +10,16 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use serde_json::value::RawValue;
 
+use super::json::JsonCursor;
+use super::protocol;
 use super::row::{Row, RowReader};
-use super::walk::Walk;
-use super::wire;
-use crate::client::Problem;
-use crate::http::Answer;
-use crate::model::{Table, TableFull};
+use crate::catalogue::{Table, TableFull};
+use crate::net::Answer;
+use crate::net::client::CallError;
 
 /// One product of a page; its cells stand in the page's table.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ProductRow {
+pub(super) struct ProductRow {
     /// None if missing or blank.
     pub id: Option<CompactString>,
     /// Whether it has a name that is not blank.
@@ -34,7 +34,7 @@ pub struct ProductRow {
 
 /// A page of products.
 #[derive(Debug)]
-pub struct ProductPage {
+pub(super) struct ProductPage {
     /// The total that the source gives.
     pub total: u64,
     /// The rows.
@@ -54,18 +54,18 @@ enum Text {
 
 impl ProductPage {
     /// Reads a page out of an answer.
-    pub fn of_answer(answer: &Answer, now_ms: u64, reader: RowReader<'_>) -> Result<Self, Problem> {
+    pub(super) fn of_answer(answer: &Answer, now_ms: u64, reader: RowReader<'_>) -> Result<Self, CallError> {
         if answer.status.is_success()
             && let Some(page) = in_one_pass(&answer.body, reader)
         {
             return Ok(page);
         }
-        let page = wire::page(wire::data(answer, now_ms)?)?;
+        let page = protocol::page(protocol::data(answer, now_ms)?)?;
         Ok(Self::of_rows(page.total, &page.rows, reader))
     }
 
     /// Takes rows that are at hand one by one.
-    pub fn of_rows(total: u64, raw: &[&RawValue], reader: RowReader<'_>) -> Self {
+    pub(super) fn of_rows(total: u64, raw: &[&RawValue], reader: RowReader<'_>) -> Self {
         let mut page = Self {
             total,
             rows: Vec::with_capacity(raw.len()),
@@ -94,11 +94,11 @@ impl ProductPage {
     }
 
     /// Bytes of its cells.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.cells.parts().0.len()
     }
 
-    fn take_list<'a>(&mut self, walk: &mut Walk<'a>, reader: RowReader<'_>) -> Option<()> {
+    fn take_list<'a>(&mut self, walk: &mut JsonCursor<'a>, reader: RowReader<'_>) -> Option<()> {
         let mut rows = reader.rows();
         // A row of OKKI's has about 800 bytes, of which a pipeline names a tenth.
         let bytes = walk.left();
@@ -120,11 +120,11 @@ impl ProductPage {
     }
 
     /// The raw JSON of a row, for the quarantine.
-    pub fn raw(&self, at: usize) -> String {
+    pub(super) fn raw(&self, at: usize) -> String {
         match &self.text {
             Text::Rows(rows) => rows.get(at).cloned().unwrap_or_default(),
             Text::Page(body, places) => {
-                let places = places.get_or_init(|| wire::places_of_rows(body));
+                let places = places.get_or_init(|| protocol::places_of_rows(body));
                 let raw = places.get(at).and_then(|place| body.get(place.clone())).unwrap_or(b"");
                 String::from_utf8_lossy(raw).into_owned()
             }
@@ -140,9 +140,9 @@ fn in_one_pass(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
         text: Text::Page(body.clone(), OnceLock::new()),
     };
     let (mut count, mut total_item, mut found_rows) = (None, None, false);
-    let mut walk = Walk::new(std::str::from_utf8(body).ok()?);
+    let mut walk = JsonCursor::new(std::str::from_utf8(body).ok()?);
     walk.object(|walk, key| match key {
-        "\"code\"" => wire::is_success(walk.value()?).then_some(()),
+        "\"code\"" => protocol::is_success(walk.value()?).then_some(()),
         "\"data\"" => walk.object(|walk, key| match key {
             "\"count\"" => whole(walk.value()?).map(|total| count = total),
             "\"totalItem\"" => whole(walk.value()?).map(|total| total_item = total),
@@ -150,9 +150,9 @@ fn in_one_pass(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
                 found_rows = true;
                 page.take_list(walk, reader)
             }
-            _ => wire::step_over(walk, key),
+            _ => protocol::step_over(walk, key),
         }),
-        _ => wire::step_over(walk, key),
+        _ => protocol::step_over(walk, key),
     })?;
     walk.end()?;
     page.total = total_item.or(count)?;
@@ -160,11 +160,11 @@ fn in_one_pass(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
 }
 
 /// What one pass reads, the patient reading reads too, for the fuzz targets.
-#[cfg(fuzzing)]
-pub fn fuzz(answer: &Answer, reader: RowReader<'_>) {
+#[cfg(feature = "testing")]
+pub(super) fn fuzz(answer: &Answer, reader: RowReader<'_>) {
     let Some(fast) = in_one_pass(&answer.body, reader) else { return };
     assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok());
-    let Ok(page) = wire::data(answer, 0).and_then(wire::page) else { return };
+    let Ok(page) = protocol::data(answer, 0).and_then(protocol::page) else { return };
     let patient = ProductPage::of_rows(page.total, &page.rows, reader);
     assert_eq!((fast.total, fast.rows), (patient.total, patient.rows));
     assert_eq!(fast.cells.parts(), patient.cells.parts());
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::transform::Columns;
 
-    fn both(body: &str) -> (Option<ProductPage>, Result<ProductPage, Problem>) {
+    fn both(body: &str) -> (Option<ProductPage>, Result<ProductPage, CallError>) {
         let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
         let reader = RowReader {
             columns: &columns,
@@ -197,8 +197,8 @@ mod tests {
         };
         let body = Bytes::from(body.to_owned());
         let answer = Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body };
-        let patient = wire::data(&answer, 0)
-            .and_then(wire::page)
+        let patient = protocol::data(&answer, 0)
+            .and_then(protocol::page)
             .map(|page| ProductPage::of_rows(page.total, &page.rows, reader));
         (in_one_pass(&answer.body, reader), patient)
     }

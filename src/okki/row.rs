@@ -6,12 +6,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::walk::{Walk, is_same};
+use super::json::{JsonCursor, is_same};
 use crate::transform::{Columns, canonical_group_key, canonical_product_key};
 
 /// The fields of one row that every row needs, and the cells that the pipeline names.
 #[derive(Debug, Default)]
-pub struct Row<'a> {
+pub(super) struct Row<'a> {
     /// `id` or `product_id`; none if missing or blank.
     pub id: Option<Cow<'a, str>>,
     /// The display name, none if missing or blank.
@@ -28,7 +28,7 @@ pub struct Row<'a> {
 
 /// How to read a row.
 #[derive(Clone, Copy)]
-pub struct RowReader<'m> {
+pub(super) struct RowReader<'m> {
     /// Columns to keep.
     pub columns: &'m Columns,
     /// The id's key.
@@ -43,9 +43,9 @@ pub struct RowReader<'m> {
 
 impl<'m> RowReader<'m> {
     /// Reads one row by itself; an error says why it is none.
-    pub fn read<'a>(self, raw: &'a str) -> Result<Row<'a>, String> {
+    pub(super) fn read<'a>(self, raw: &'a str) -> Result<Row<'a>, String> {
         let mut row = Row { cells: vec![""; self.columns.len()], ..Row::default() };
-        let is_object = Walk::new(raw).object(|walk, key| {
+        let is_object = JsonCursor::new(raw).object(|walk, key| {
             match self.uses(&unquoted(key)) {
                 Some(uses) => row.keep(&uses, walk.value()?),
                 None => walk.step()?,
@@ -56,7 +56,7 @@ impl<'m> RowReader<'m> {
     }
 
     /// Reads rows that stand in one text.
-    pub fn rows<'a>(self) -> Rows<'m, 'a> {
+    pub(super) fn rows<'a>(self) -> Rows<'m, 'a> {
         Rows { reader: self, keys: Vec::new(), row: Row::default() }
     }
 
@@ -76,7 +76,7 @@ impl<'m> RowReader<'m> {
 }
 
 /// Reads the rows of one text, whose keys stand in the same order in all of them, most often.
-pub struct Rows<'m, 'a> {
+pub(super) struct Rows<'m, 'a> {
     reader: RowReader<'m>,
     /// In the order of the first row.
     keys: Vec<Member<'m, 'a>>,
@@ -106,7 +106,7 @@ struct Uses<'m> {
 
 impl<'a> Rows<'_, 'a> {
     /// Reads the row that comes next; none if it is not an object.
-    pub fn read(&mut self, walk: &mut Walk<'a>) -> Option<&Row<'a>> {
+    pub(super) fn read(&mut self, walk: &mut JsonCursor<'a>) -> Option<&Row<'a>> {
         let mut cells = std::mem::take(&mut self.row.cells);
         cells.clear();
         cells.resize(self.reader.columns.len(), "");
@@ -137,7 +137,7 @@ impl<'a> Rows<'_, 'a> {
     /// catalogue are empty or the same in all rows. Gives back which member is expected next.
     ///
     /// What was walked over there is good JSON here too, if the byte after it is the same.
-    fn step_over_repeated(&mut self, walk: &mut Walk<'a>, expected: usize) -> usize {
+    fn step_over_repeated(&mut self, walk: &mut JsonCursor<'a>, expected: usize) -> usize {
         let Some(Member { uses: None, last, .. }) = self.keys.get(expected) else { return expected };
         let (here, there) = (walk.at(), last.start);
         let same = walk.same_as_at(there);
@@ -157,7 +157,7 @@ impl<'a> Rows<'_, 'a> {
 
     /// Steps to the value of whatever member comes next, and gives back where it stands among the known ones; `Some(None)`
     /// is the end of the object.
-    fn find(&mut self, walk: &mut Walk<'a>, is_first: bool) -> Option<Option<usize>> {
+    fn find(&mut self, walk: &mut JsonCursor<'a>, is_first: bool) -> Option<Option<usize>> {
         let start = walk.at();
         if is_first {
             walk.eat(b'{')?;
@@ -217,7 +217,7 @@ fn unquoted(raw: &str) -> Cow<'_, str> {
 }
 
 /// An id or a name as text, trimmed; none if it is null, blank, or no scalar.
-pub fn scalar(raw: &str) -> Option<Cow<'_, str>> {
+pub(super) fn scalar(raw: &str) -> Option<Cow<'_, str>> {
     let text = match raw.as_bytes().first() {
         Some(b'"') => unquoted(raw),
         Some(b'-' | b'0'..=b'9') => Cow::Borrowed(raw),
@@ -234,7 +234,7 @@ pub fn scalar(raw: &str) -> Option<Cow<'_, str>> {
 fn inner<'a>(raw: &'a str, path: &[String]) -> Option<&'a str> {
     let Some((key, rest)) = path.split_first() else { return Some(raw) };
     let mut found = None;
-    Walk::new(raw).object(|walk, quoted| {
+    JsonCursor::new(raw).object(|walk, quoted| {
         let value = walk.value()?;
         if unquoted(quoted) == *key {
             found = Some(value);

@@ -8,12 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
-use crate::model::RecordId;
-pub use rows::Rows;
+use crate::catalogue::RecordId;
+use crate::error::{Error, ErrorKind, Result};
+pub(crate) use rows::Rows;
 
 /// Written into each state; a higher one is refused, since an older program would forget what it cannot read.
-pub const FORMAT_VERSION: u32 = 3;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// A refused row is tried again at the latest after so many runs.
 pub const LONGEST_DISTANCE_RUNS: u64 = 32;
 const FORMAT_NAME: &str = "okki-sync state";
@@ -24,12 +24,12 @@ const ROW_BYTES: usize = FINGERPRINT_BYTES + " \"\"\n".len();
 const FINGERPRINT_BYTES: usize = 22;
 
 /// Where a connection's state stands in the store.
-pub fn path(connection: &str) -> String {
+pub(crate) fn path(connection: &str) -> String {
     format!("state/{connection}.state")
 }
 
 /// Where the version before it stands.
-pub fn previous_path(connection: &str) -> String {
+pub(crate) fn previous_path(connection: &str) -> String {
     format!("state/{connection}.state.previous")
 }
 
@@ -161,11 +161,11 @@ mod hexadecimal {
     use super::Fingerprint;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(fingerprint: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(fingerprint: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&format!("{:032x}", fingerprint.0))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
         let text = String::deserialize(from)?;
         u128::from_str_radix(&text, 16).map(Fingerprint).map_err(serde::de::Error::custom)
     }
@@ -238,7 +238,7 @@ impl State {
             return Ok(state);
         }
         Err(Error::new(
-            Kind::BadState,
+            ErrorKind::BadState,
             format!(
                 "state of connection \"{connection}\": speaks of another target ({of}, now {target}); give the new target its own connection name, or make the state anew with okki-sync state rebuild"
             ),
@@ -248,7 +248,7 @@ impl State {
     /// Reads a state and the target that it speaks of.
     pub fn with_target(bytes: &[u8], connection: &str) -> Result<(Self, String)> {
         let bad = |what: String| {
-            Error::new(Kind::BadState, format!("state of connection \"{connection}\": {what}"))
+            Error::new(ErrorKind::BadState, format!("state of connection \"{connection}\": {what}"))
         };
         let damaged = |what: &str| {
             bad(format!(

@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::Fingerprint;
-use crate::model::id_hash;
+use crate::catalogue::id_hash;
 
 /// Stands in the place of a row that was removed. No fingerprint is this one: see [`Fingerprint::of`].
 const REMOVED: Fingerprint = Fingerprint(u128::MAX);

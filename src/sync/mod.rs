@@ -1,9 +1,9 @@
 //! The story of a run: load → read → transform → plan → write → save.
 
-mod book;
+mod archive;
+mod checkpoint;
+mod in_flight;
 mod rebuild;
-mod records;
-mod under_way;
 mod verify;
 
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use object_store::PutPayload;
 use tokio::time::Instant;
 
 use crate::budget::Budget;
+use crate::catalogue::{Catalogue, Rejected};
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result, Side};
-use crate::lease::Lease;
-use crate::model::{Catalogue, Rejected};
-use crate::mutants::Mutant;
+use crate::error::{Error, ErrorKind, Result, Side};
 use crate::okki::{self, Cache, Okki};
-pub use crate::plan::Line;
-use crate::plan::{Action, Change, Found, Guard, OnDelete, Origin, Plan};
+pub(crate) use crate::plan::DiffLine;
+use crate::plan::{Action, Change, DeleteGuard, OnDelete, Plan, RowRef, SourceSummary};
 use crate::report::{Mode, PlanCounts, SourceCounts};
-pub use crate::report::{Progress, Watch};
+pub(crate) use crate::report::{Progress, Watch};
 use crate::state::State;
 use crate::store::Store;
-use crate::target::Target;
-use crate::target::batch::{Batch, Builder};
+use crate::store::lease::Lease;
+use crate::targets::Target;
+use crate::targets::batch::{Batch, Builder};
+use crate::testing::Mutant;
 use crate::transform::{Renderer, RowMap};
-use book::Book;
-pub use rebuild::{Rebuilt, rebuild};
-use under_way::{Done, UnderWay};
+use checkpoint::Checkpoint;
+use in_flight::{Done, InFlight};
+pub(crate) use rebuild::{Rebuilt, rebuild};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
@@ -53,13 +53,13 @@ pub struct Outcome {
     /// What stopped it, where it failed or paused.
     pub error: Option<crate::error::Error>,
     /// The plan or the comparison (empty in sync mode).
-    pub lines: Vec<Line>,
+    pub lines: Vec<DiffLine>,
     /// Rows in the quarantine (their reasons are shown to people).
-    pub rejected: Vec<crate::model::Rejected>,
+    pub rejected: Vec<crate::catalogue::Rejected>,
 }
 
 /// Everything that a run works with.
-pub struct Edges<'a> {
+pub(crate) struct RunContext<'a> {
     /// The connection's name.
     pub connection: &'a str,
     /// The source.
@@ -98,11 +98,16 @@ struct Tally {
     /// Rows of the plan that the target refused.
     refused: u64,
     rejected: Vec<Rejected>,
-    lines: Vec<Line>,
+    lines: Vec<DiffLine>,
 }
 
 /// One run, from the event to the report. It never fails as a function: what went wrong stands in the outcome.
-pub async fn run(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &Watch) -> Outcome {
+pub(crate) async fn run(
+    edges: &RunContext<'_>,
+    request: &Request,
+    budget: &Budget,
+    watch: &Watch,
+) -> Outcome {
     let started = Instant::now();
     let started_at = edges.clock.now();
     let mut run = Run::new(edges, request, watch);
@@ -117,7 +122,7 @@ pub async fn run(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &
 
     let Run { mut tally, run_id, .. } = run;
     let mut outcome = Outcome {
-        report: records::report(edges, request.mode, &tally, result.as_ref().err()),
+        report: archive::report(edges, request.mode, &tally, result.as_ref().err()),
         error: result.err(),
         lines: std::mem::take(&mut tally.lines),
         rejected: std::mem::take(&mut tally.rejected),
@@ -126,13 +131,13 @@ pub async fn run(edges: &Edges<'_>, request: &Request, budget: &Budget, watch: &
     outcome.report.started_at = format!("{started_at:.3}");
     outcome.report.duration_ms = millis(started.elapsed());
     if request.mode == Mode::Sync {
-        records::keep(edges, &mut outcome).await;
+        archive::keep(edges, &mut outcome).await;
     }
     outcome
 }
 
 /// Names a run. Sorts by time and is unique: two runs may start in the same millisecond.
-pub fn run_id(clock: Clock) -> String {
+pub(crate) fn run_id(clock: Clock) -> String {
     format!("{}-{:08x}", clock.now().strftime("%Y%m%dT%H%M%S%3fZ"), fastrand::u32(..))
 }
 
@@ -142,7 +147,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// A run that is going on.
 struct Run<'a> {
-    edges: &'a Edges<'a>,
+    edges: &'a RunContext<'a>,
     request: &'a Request,
     watch: &'a Watch,
     run_id: String,
@@ -152,7 +157,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(edges: &'a Edges<'a>, request: &'a Request, watch: &'a Watch) -> Self {
+    fn new(edges: &'a RunContext<'a>, request: &'a Request, watch: &'a Watch) -> Self {
         let run_id = run_id(edges.clock);
         Self { edges, request, watch, run_id, tally: Tally::default(), slowest_batch: Duration::ZERO }
     }
@@ -182,7 +187,7 @@ impl Run<'_> {
 
     async fn sync_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {
         self.remember_limits(lease).await?;
-        let mut book = Book::open(self.edges).await?;
+        let mut book = Checkpoint::open(self.edges).await?;
         book.begin_run();
         let (catalogue, plan) = self.read_and_decide(budget, &book.state).await?;
         book.forget_refusals_except(&plan, &catalogue);
@@ -190,7 +195,7 @@ impl Run<'_> {
     }
 
     async fn plan_only(&mut self, budget: &Budget) -> Result<()> {
-        let mut book = Book::open(self.edges).await?;
+        let mut book = Checkpoint::open(self.edges).await?;
         book.begin_run();
         // A refused plan is shown too: its reader wants to see what it would have deleted.
         self.read_and_decide(budget, &book.state).await.map(drop)
@@ -205,7 +210,7 @@ impl Run<'_> {
         let edges = self.edges;
         self.remember_limits(lease).await?;
         // Refused by name if it is not ours: then the target is not ours to compare with either.
-        Book::open(edges).await?;
+        Checkpoint::open(edges).await?;
         let catalogue = self.read(budget, None).await?;
         let plan = Plan::new(edges.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
@@ -217,7 +222,7 @@ impl Run<'_> {
     }
 
     async fn take_lease(&self) -> Result<Arc<Lease>> {
-        let Edges { store, connection, clock, .. } = *self.edges;
+        let RunContext { store, connection, clock, .. } = *self.edges;
         Lease::take(store, connection, &self.run_id, clock).await.map(Arc::new)
     }
 
@@ -228,12 +233,14 @@ impl Run<'_> {
         let wait = blocked_until_ms.map(|until_ms| self.edges.clock.until_ms(until_ms));
         match wait.filter(|wait| !wait.is_zero()) {
             // A time that is more than an hour away is a clock that was set back.
-            Some(wait) if wait <= crate::retry::RETRY_AFTER_CAP && !Mutant::KnockOnALockout.lives() => {
+            Some(wait)
+                if wait <= crate::net::retry::RETRY_AFTER_CAP && !Mutant::KnockOnALockout.is_active() =>
+            {
                 let message = format!(
                     "target asked for no calls until {} s from now (an earlier run was throttled)",
                     wait.as_secs() + 1
                 );
-                Err(Error::new(Kind::Throttled(Side::Target), message).resume_after(wait))
+                Err(Error::new(ErrorKind::Throttled(Side::Target), message).resume_after(wait))
             }
             _ => Ok(()),
         }
@@ -242,7 +249,7 @@ impl Run<'_> {
     async fn give_lease_back<T>(&self, lease: &Lease, done: &Result<T>) {
         let calls_ms = self.edges.target.give_calls_back();
         let wait = match done {
-            Err(error) if error.kind == Kind::Throttled(Side::Target) => error.resume_after,
+            Err(error) if error.kind == ErrorKind::Throttled(Side::Target) => error.resume_after,
             _ => None,
         };
         // Of several calls under way one may have been told to be silent, and another one ended the run.
@@ -283,7 +290,7 @@ impl Run<'_> {
             budget.sleep(Duration::from_millis(1_100)).await?;
         }
         Err(Error::new(
-            Kind::InconsistentSource,
+            ErrorKind::InconsistentSource,
             format!(
                 "source: products were created during each of {} reads, and the plan takes rows away; nothing was written; run again when no import is going on",
                 okki::MAX_READS
@@ -388,8 +395,8 @@ impl Run<'_> {
             "transformed"
         );
         let guard =
-            Guard { max_delete_ratio: edges.max_delete_ratio, lifted: self.request.allow_mass_delete };
-        plan.check(state, &Found::of(catalogue, edges.rows), guard)?;
+            DeleteGuard { max_delete_ratio: edges.max_delete_ratio, lifted: self.request.allow_mass_delete };
+        plan.check(state, &SourceSummary::of(catalogue, edges.rows), guard)?;
         Ok(plan)
     }
 
@@ -398,7 +405,7 @@ impl Run<'_> {
         budget: &Budget,
         catalogue: &Catalogue,
         plan: &Plan,
-        book: &mut Book,
+        book: &mut Checkpoint,
     ) -> Result<()> {
         let started = Instant::now();
         book.announce(self.edges, plan, catalogue).await?;
@@ -424,12 +431,12 @@ impl Run<'_> {
         budget: &Budget,
         catalogue: &Catalogue,
         plan: &Plan,
-        book: &mut Book,
+        book: &mut Checkpoint,
     ) -> Result<()> {
         let edges = self.edges;
         // Rows of groups go one batch after the other: a parent stands before its children.
         let most = if edges.rows.per_product() { edges.max_concurrency } else { 1 };
-        let mut under_way = UnderWay::new(edges.target, budget, most);
+        let mut under_way = InFlight::new(edges.target, budget, most);
         let sent = self.send_batches(&mut under_way, catalogue, plan, book).await;
         if let Err(error) = sent {
             under_way.end_with(error);
@@ -442,10 +449,10 @@ impl Run<'_> {
 
     async fn send_batches(
         &mut self,
-        under_way: &mut UnderWay<'_>,
+        under_way: &mut InFlight<'_>,
         catalogue: &Catalogue,
         plan: &Plan,
-        book: &mut Book,
+        book: &mut Checkpoint,
     ) -> Result<()> {
         let edges = self.edges;
         let renderer = Renderer::new(edges.rows, catalogue);
@@ -470,10 +477,10 @@ impl Run<'_> {
     /// Begins a batch once there is room for it; false if one before it has ended the writing.
     async fn send(
         &mut self,
-        under_way: &mut UnderWay<'_>,
+        under_way: &mut InFlight<'_>,
         batch: Batch,
         plan: &Plan,
-        book: &mut Book,
+        book: &mut Checkpoint,
     ) -> Result<bool> {
         while under_way.is_full() {
             let Some(done) = under_way.next().await else { break };
@@ -488,7 +495,13 @@ impl Run<'_> {
         Ok(true)
     }
 
-    async fn came_back(&mut self, under_way: &mut UnderWay<'_>, done: Done, plan: &Plan, book: &mut Book) {
+    async fn came_back(
+        &mut self,
+        under_way: &mut InFlight<'_>,
+        done: Done,
+        plan: &Plan,
+        book: &mut Checkpoint,
+    ) {
         self.slowest_batch = self.slowest_batch.max(done.took);
         book.acknowledge(done.written, &mut self.tally);
         let acknowledged = self.tally.written + self.tally.deleted;
@@ -502,8 +515,8 @@ impl Run<'_> {
 fn render(rows: &RowMap, renderer: &Renderer<'_>, change: Change<'_>, out: &mut Vec<u8>) {
     // Rows that do not fit were left out of the plan, so writing them again cannot fail.
     match change.origin {
-        Origin::Group(group) => drop(renderer.group(group, out)),
-        Origin::Product(group, product) => drop(renderer.product(group, product, out)),
-        Origin::Gone => rows.write_tombstone(change.id, out),
+        RowRef::Group(group) => drop(renderer.group(group, out)),
+        RowRef::Product(group, product) => drop(renderer.product(group, product, out)),
+        RowRef::Gone => rows.write_tombstone(change.id, out),
     }
 }

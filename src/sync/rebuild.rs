@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{Edges, Run, render};
+use super::{Run, RunContext, render};
 use crate::budget::Budget;
 use crate::error::Result;
-use crate::lease::Lease;
 use crate::plan::{OnDelete, Plan};
 use crate::state::{self, Fingerprint, State};
+use crate::store::lease::Lease;
 use crate::transform::Renderer;
 
 /// What a rebuild found.
@@ -61,7 +61,7 @@ impl Run<'_> {
                 found.missing += 1;
                 continue;
             };
-            let same = crate::target::holds(&their, &row);
+            let same = crate::targets::holds(&their, &row);
             *(if same { &mut found.same } else { &mut found.differing }) += 1;
             let fingerprint = if same { Fingerprint::of(&row) } else { of_theirs(&their) };
             state.rows.insert(change.id, fingerprint);
@@ -92,8 +92,8 @@ fn of_theirs(their: &serde_json::Value) -> Fingerprint {
 }
 
 /// Rebuilds the state of a connection from its target.
-pub async fn rebuild(
-    edges: &Edges<'_>,
+pub(crate) async fn rebuild(
+    edges: &RunContext<'_>,
     budget: &Budget,
     watch: &super::Watch,
     own_extra: bool,

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{Edges, Tally, render};
-use crate::model::Catalogue;
-use crate::plan::{self, Line, OnDelete, Plan};
+use super::{RunContext, Tally, render};
+use crate::catalogue::Catalogue;
+use crate::plan::{self, DiffLine, OnDelete, Plan};
 use crate::transform::Renderer;
 
 /// Compares what the source says with what the target holds.
-pub fn compare(
-    edges: &Edges<'_>,
+pub(super) fn compare(
+    edges: &RunContext<'_>,
     catalogue: &Catalogue,
     plan: &Plan,
     mut theirs: HashMap<String, Value>,
@@ -24,17 +24,17 @@ pub fn compare(
         render(edges.rows, &renderer, change, &mut row);
         let (mark, why, count) = match theirs.remove(change.id) {
             None => ('+', "missing at the target", &mut tally.plan.create),
-            Some(their) if crate::target::holds(&their, &row) => ('=', "", &mut tally.plan.unchanged),
+            Some(their) if crate::targets::holds(&their, &row) => ('=', "", &mut tally.plan.unchanged),
             Some(_) => ('*', "differs", &mut tally.plan.update),
         };
         *count += 1;
         let (name, depth) = plan::describe(change.origin, catalogue);
-        tally.lines.push(Line { depth, mark, name, id: change.id.to_string(), why });
+        tally.lines.push(DiffLine { depth, mark, name, id: change.id.to_string(), why });
     }
     // Quarantined rows exist at the source: the target's row of that id is neither extra nor comparable.
     for held in &catalogue.held {
         if theirs.remove(held.as_str()).is_some() {
-            tally.lines.push(Line {
+            tally.lines.push(DiffLine {
                 depth: 0,
                 mark: '!',
                 name: String::new(),
@@ -46,9 +46,9 @@ pub fn compare(
     // With on_delete = "ignore" rows that the source no longer has stay at the target on purpose.
     if edges.on_delete == OnDelete::Tombstone {
         let mut extra: Vec<String> = theirs.into_keys().collect();
-        extra.sort_unstable_by(|a, b| crate::model::id_order(a, b));
+        extra.sort_unstable_by(|a, b| crate::catalogue::id_order(a, b));
         tally.plan.delete = extra.len() as u64;
-        tally.lines.extend(extra.into_iter().map(|id| Line {
+        tally.lines.extend(extra.into_iter().map(|id| DiffLine {
             depth: 0,
             mark: '-',
             name: String::new(),

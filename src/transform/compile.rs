@@ -2,23 +2,14 @@
 
 use indexmap::IndexMap;
 
+use crate::error::Diagnostic;
+
 use super::fields::{
     GROUP_FIELDS, GROUP_PREFIX, ID_FIELDS, PRODUCT_FIELDS, RAW_PREFIX, canonical_group_key,
     canonical_product_key, known, nearest,
 };
 use super::spec::{As, FieldSpec, FieldTable, RecordSpec, Shape};
 use super::value::{begins_as_number, write_json_string, write_or, write_text, write_value};
-
-/// A mistake in `[record]`: where, what, and the mend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// The key, for example `record.fields.cost.from`.
-    pub path: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do.
-    pub mend: String,
-}
 
 /// The source fields that a pipeline names, each with its column.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,7 +28,7 @@ impl Columns {
     }
 
     /// Columns of these paths, in this order.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "testing"))]
     pub fn naming<const N: usize>(paths: [&str; N]) -> Self {
         let mut columns = Self::default();
         for path in paths {
@@ -49,11 +40,6 @@ impl Columns {
     /// Number of columns.
     pub fn len(&self) -> usize {
         self.paths.len()
-    }
-
-    /// Whether the pipeline names no field.
-    pub fn is_empty(&self) -> bool {
-        self.paths.is_empty()
     }
 
     /// The columns whose path starts with this key, each with the rest of its path.
@@ -135,13 +121,13 @@ struct Compiler<'a> {
     id: &'a str,
     groups: Columns,
     products: Columns,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<Diagnostic>,
     uses_products: bool,
 }
 
 impl RowMap {
     /// Compiles `[record]`. `id_field` and `number_field` are the source metadata's `id` and `number`.
-    pub fn compile(spec: &RecordSpec, id_field: &str, number_field: &str) -> Result<Self, Vec<Mistake>> {
+    pub fn compile(spec: &RecordSpec, id_field: &str, number_field: &str) -> Result<Self, Vec<Diagnostic>> {
         let shape =
             spec.shape.unwrap_or(if spec.fields.is_some() { Shape::Groups } else { Shape::GroupsWithItems });
         let per_product = shape == Shape::Products;
@@ -252,8 +238,8 @@ impl RowMap {
 }
 
 impl Compiler<'_> {
-    fn mistake(&mut self, path: &str, what: &str, mend: &str) {
-        self.mistakes.push(Mistake { path: path.to_owned(), what: what.to_owned(), mend: mend.to_owned() });
+    fn mistake(&mut self, path: &str, what: &str, help: &str) {
+        self.mistakes.push(Diagnostic::new(path, what, help));
     }
 
     fn check_metadata(&mut self, path: &str, name: &str) {
@@ -458,7 +444,8 @@ mod tests {
             "fields = { id = \"id\", n = \"nmae\", items = { each = \"products\", fields = { c = \"costs\" } } }",
         );
         let mistakes = RowMap::compile(&unknown, "id", "name").unwrap_err();
-        let told: Vec<_> = mistakes.iter().map(|m| format!("{}: {}; {}", m.path, m.what, m.mend)).collect();
+        let told: Vec<_> =
+            mistakes.iter().map(|m| format!("{}: {}; {}", m.place, m.message, m.help)).collect();
         assert_eq!(
             told,
             [
@@ -467,6 +454,6 @@ mod tests {
             ]
         );
         let mistakes = RowMap::compile(&spec("fields = { n = \"name\" }"), "id", "name").unwrap_err();
-        assert!(mistakes.first().unwrap().what.contains("no field takes the row's id"));
+        assert!(mistakes.first().unwrap().message.contains("no field takes the row's id"));
     }
 }

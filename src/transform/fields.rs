@@ -1,7 +1,7 @@
 //! The source fields that a pipeline may name, and the names that stand for them.
 
 /// Fields of a product group that OKKI documents, and those that we add from the tree (`layer`, `path`).
-pub const GROUP_FIELDS: &[&str] = &[
+pub(crate) const GROUP_FIELDS: &[&str] = &[
     "id",
     "parent_id",
     "layer",
@@ -25,7 +25,7 @@ pub const GROUP_FIELDS: &[&str] = &[
 ];
 
 /// Fields of a product that OKKI documents.
-pub const PRODUCT_FIELDS: &[&str] = &[
+pub(crate) const PRODUCT_FIELDS: &[&str] = &[
     "product_id",
     "product_no",
     "name",
@@ -85,12 +85,12 @@ fn canonical<'a>(name: &'a str, aliases: &[(&'a str, &'a str)]) -> &'a str {
 }
 
 /// The name that OKKI gives to a key of a group row.
-pub fn canonical_group_key(key: &str) -> &str {
+pub(crate) fn canonical_group_key(key: &str) -> &str {
     canonical(key, GROUP_ALIASES)
 }
 
 /// The name that OKKI gives to a key of a product row.
-pub fn canonical_product_key(key: &str) -> &str {
+pub(crate) fn canonical_product_key(key: &str) -> &str {
     canonical(key, PRODUCT_ALIASES)
 }
 
@@ -100,7 +100,7 @@ pub(super) fn known(name: &str, fields: &[&str]) -> bool {
 }
 
 /// The candidate that is nearest in spelling.
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))

@@ -6,7 +6,7 @@ mod render;
 mod spec;
 mod value;
 
-pub use compile::{Columns, Mistake, RowMap};
-pub use fields::{GROUP_FIELDS, PRODUCT_FIELDS, canonical_group_key, canonical_product_key, nearest};
-pub use render::{Misfit, Renderer};
-pub use spec::{As, FieldSpec, FieldTable, RecordSpec, Shape};
+pub(crate) use compile::{Columns, RowMap};
+pub(crate) use fields::{canonical_group_key, canonical_product_key, nearest};
+pub(crate) use render::{Misfit, Renderer};
+pub(crate) use spec::RecordSpec;

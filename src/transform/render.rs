@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use super::compile::{Field, RowMap, Source, Value};
 use super::spec::As;
 use super::value::{write_or, write_text, write_value};
-use crate::model::{Catalogue, PRODUCT_ID_COLUMN, Table};
+use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Table};
 
 /// A value that does not fit its field: the product (or, for a field of the group, the row) is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misfit {
+pub(crate) struct Misfit {
     /// Whether it is the product at this row of the table, rather than the group.
     pub product: Option<u32>,
     /// Why.
@@ -18,7 +18,7 @@ pub struct Misfit {
 
 /// Writes rows of one catalogue.
 #[derive(Debug)]
-pub struct Renderer<'a> {
+pub(crate) struct Renderer<'a> {
     map: &'a RowMap,
     catalogue: &'a Catalogue,
     /// Where each product is a row: what it repeats of its group, a row for each group and a column for each such field.
@@ -29,7 +29,7 @@ pub struct Renderer<'a> {
 
 impl<'a> Renderer<'a> {
     /// A renderer for this catalogue.
-    pub fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
+    pub(crate) fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
         let fields_of_groups = map.fields.iter().filter(|field| is_of_group(field)).count();
         let of_groups = Table::new(fields_of_groups);
         let mut renderer = Self { map, catalogue, of_groups, misfits: HashMap::new() };
@@ -56,7 +56,7 @@ impl<'a> Renderer<'a> {
 
     /// Writes the row of a group. Products that do not fit are left out and given back; a field of the group
     /// that does not fit rejects the whole row.
-    pub fn group(&self, group: usize, out: &mut Vec<u8>) -> Result<Vec<Misfit>, Misfit> {
+    pub(crate) fn group(&self, group: usize, out: &mut Vec<u8>) -> Result<Vec<Misfit>, Misfit> {
         let mut misfits = Vec::new();
         self.write(&self.map.fields, group, None, out, &mut misfits)
             .map_err(|reason| Misfit { product: None, reason })?;
@@ -64,12 +64,12 @@ impl<'a> Renderer<'a> {
     }
 
     /// Why the products of a group cannot be written: one of its own fields, which all of them repeat, does not fit.
-    pub fn misfit_of_group(&self, group: usize) -> Option<&str> {
+    pub(crate) fn misfit_of_group(&self, group: usize) -> Option<&str> {
         self.misfits.get(&group).map(String::as_str)
     }
 
     /// Writes the row of a product.
-    pub fn product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
+    pub(crate) fn product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
         let misfit = |reason| Misfit { product: Some(product), reason };
         if let Some(reason) = self.misfits.get(&group) {
             return Err(misfit(reason.clone()));

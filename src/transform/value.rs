@@ -59,7 +59,7 @@ pub(super) fn begins_as_number(raw: &str) -> bool {
 }
 
 fn write_unquoted(text: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
-    let refuse = |what: &str| Err(format!("{} is not {what}", crate::model::short(text)));
+    let refuse = |what: &str| Err(format!("{} is not {what}", crate::catalogue::short(text)));
     match kind {
         Some(As::Integer) => match integer_part(text) {
             Some(digits) => out.extend_from_slice(digits.as_bytes()),

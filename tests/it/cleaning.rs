@@ -1,10 +1,10 @@
 //! A catalogue as years leave it: what cannot go through is set aside with its reason, and all the rest arrives.
 
-use okki_sync::report::Status;
-use okki_sync::sandbox::Options;
-use okki_sync::sandbox::faults::Endpoint;
+use okki_sync::testing::report::Status;
+use okki_sync_sandbox::Options;
+use okki_sync_sandbox::faults::Endpoint;
 
-use crate::harness::{World, expected, qeasy, small};
+use crate::support::{World, expected, qeasy, small};
 
 const SHAPE: &str = "groups-with-items";
 

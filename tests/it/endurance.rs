@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use okki_sync::app::PipelineFrom;
-use okki_sync::clock::Clock;
-use okki_sync::error::{Kind, Side};
-use okki_sync::report::{Mode, Status};
-use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
-use okki_sync::sandbox::{Options, Sandbox};
-use okki_sync::sync::Request;
+use okki_sync::app::PipelineSource;
+use okki_sync::testing::clock::Clock;
+use okki_sync::testing::error::{ErrorKind, Side};
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::sync::Request;
+use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::{Options, Sandbox};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use crate::harness::{World, answer, env, http, qeasy, request, small};
+use crate::support::{World, answer, env, http, qeasy, request, small, wall};
 
 const ALWAYS: u32 = 1_000_000;
 
@@ -84,7 +84,8 @@ async fn a_scheme_that_counts_every_repeat_as_failed_does_not_loop() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_flickers_costs_minutes_and_not_hours() {
     // Of six calls five fail: each page would come through at its last attempt.
-    let sandbox = Sandbox::new(Options { groups: 10, products: 5000, ..Options::default() }, Clock::pinned());
+    let sandbox =
+        Sandbox::new(Options { groups: 10, products: 5000, ..Options::default() }, wall(Clock::pinned()));
     let flickering = before(sandbox.okki(), |number, _| {
         (number % 6 != 0)
             .then(|| http::Response::builder().status(502).body(Body::from("bad gateway")).unwrap())
@@ -92,7 +93,7 @@ async fn an_outage_that_flickers_costs_minutes_and_not_hours() {
     let world = World::of(sandbox, Some(flickering), env(), qeasy("groups-with-items", ""), Clock::pinned());
     let started = Instant::now();
     let outcome = world.sync().await;
-    assert_eq!(outcome.error.unwrap().kind, Kind::Unavailable(Side::Source));
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::Unavailable(Side::Source));
     assert!(started.elapsed() < Duration::from_secs(15 * 60), "{:?}", started.elapsed());
     assert_eq!(world.target_calls(), 0);
 }
@@ -122,7 +123,10 @@ async fn a_server_error_near_the_deadline_pauses_the_run_instead_of_failing_it()
     let limited =
         Request { deadline: Some(Instant::now() + Duration::from_millis(6_500)), ..request(Mode::Sync) };
     let outcome = world.run(&limited, |_| {}).await;
-    assert_eq!((outcome.report.status, outcome.error.unwrap().kind), (Status::Paused, Kind::Interrupted));
+    assert_eq!(
+        (outcome.report.status, outcome.error.unwrap().kind),
+        (Status::Paused, ErrorKind::Interrupted)
+    );
     assert_eq!(outcome.report.remaining, 40);
 }
 
@@ -136,7 +140,7 @@ async fn a_product_list_that_shrank_or_is_empty_is_refused_before_groups_lose_th
         world.wind(5).await;
         let outcome = world.sync().await;
         let error = outcome.error.unwrap();
-        assert_eq!(error.kind, Kind::GuardRefused, "{error}");
+        assert_eq!(error.kind, ErrorKind::GuardRefused, "{error}");
         for word in [words, "saw 300", "--allow-mass-delete"] {
             assert!(error.message.contains(word), "{word} is not in: {error}");
         }
@@ -152,7 +156,7 @@ async fn a_product_list_that_shrank_or_is_empty_is_refused_before_groups_lose_th
 async fn a_row_deleted_and_another_created_between_two_pages_make_no_third_one_vanish() {
     for shape in ["products", "groups-with-items"] {
         let sandbox =
-            Sandbox::new(Options { groups: 5, products: 250, ..Options::default() }, Clock::pinned());
+            Sandbox::new(Options { groups: 5, products: 250, ..Options::default() }, wall(Clock::pinned()));
         let (edited, clock) = (sandbox.clone(), Clock::pinned());
         let armed = Arc::new(AtomicU32::new(0));
         let strike = Arc::clone(&armed);
@@ -188,7 +192,7 @@ async fn a_row_deleted_and_another_created_between_two_pages_make_no_third_one_v
 async fn a_total_that_the_pages_never_hold_ends_the_run_soon_and_deletes_nothing() {
     for total in [251, u64::MAX] {
         let sandbox =
-            Sandbox::new(Options { groups: 5, products: 250, ..Options::default() }, Clock::pinned());
+            Sandbox::new(Options { groups: 5, products: 250, ..Options::default() }, wall(Clock::pinned()));
         let lying = Arc::new(AtomicU32::new(0));
         let (lies, inner) = (Arc::clone(&lying), sandbox.okki());
         let source = Router::new().fallback(move |request: axum::extract::Request| {
@@ -218,7 +222,7 @@ async fn a_total_that_the_pages_never_hold_ends_the_run_soon_and_deletes_nothing
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_others_make_with_the_same_key_are_left_to_them() {
-    let sandbox = Sandbox::new(small(), Clock::pinned());
+    let sandbox = Sandbox::new(small(), wall(Clock::pinned()));
     let inner = sandbox.target();
     let busy = Router::new().fallback(move |request: axum::extract::Request| {
         let inner = inner.clone();
@@ -251,8 +255,8 @@ async fn the_version_before_the_last_save_is_kept_and_a_lost_state_is_made_anew_
     world.sandbox.edit(|catalogue| catalogue.groups[1].name.push('?'));
     let store = world.app.store().await.unwrap();
     store.put("state/it.state", "damaged").await.unwrap();
-    assert_eq!(world.sync().await.error.unwrap().kind, Kind::BadState);
-    let from = || PipelineFrom::Text { name: "t.toml".to_owned(), text: world.text.clone() };
+    assert_eq!(world.sync().await.error.unwrap().kind, ErrorKind::BadState);
+    let from = || PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
     let found = world.app.rebuild_state(from(), false, &|_| {}).await.unwrap();
     assert_eq!((found.same, found.differing, found.missing, found.extra), (39, 1, 0, 0));
     assert_eq!(world.stored("state/it.state.previous").await.unwrap(), "damaged");
@@ -267,7 +271,7 @@ async fn a_rebuilt_state_leaves_rows_alone_that_only_the_target_has_unless_it_is
     world.sync_well().await;
     world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
     world.sandbox.edit(|catalogue| drop(catalogue.groups.pop()));
-    let from = || PipelineFrom::Text { name: "t.toml".to_owned(), text: world.text.clone() };
+    let from = || PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
     assert_eq!(world.app.rebuild_state(from(), false, &|_| {}).await.unwrap().extra, 1);
     assert_eq!(world.sync_well().await.report.plan.delete, 0);
     assert_eq!(world.app.rebuild_state(from(), true, &|_| {}).await.unwrap().extra, 1);
@@ -299,13 +303,13 @@ async fn a_source_whose_rows_lost_their_ids_deletes_nothing() {
     let rows = format!("{:?}", world.rows());
     world.sandbox.edit(|catalogue| catalogue.groups.iter_mut().for_each(|group| group.id = " ".to_owned()));
     let outcome = world.sync().await;
-    assert_eq!(outcome.error.unwrap().kind, Kind::GuardRefused);
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::GuardRefused);
     assert_eq!(format!("{:?}", world.rows()), rows);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_cannot_be_asked_for_changes_is_read_in_full() {
-    let sandbox = Sandbox::new(small(), Clock::pinned());
+    let sandbox = Sandbox::new(small(), wall(Clock::pinned()));
     let source = before(sandbox.okki(), |_, uri| {
         uri.contains("time_type=1").then(|| answer(r#"{"code":400,"message":"end_time is required"}"#))
     });
@@ -332,7 +336,7 @@ async fn a_success_that_says_neither_success_nor_a_count_is_not_believed() {
     let world = World::new(small(), qeasy("groups", ""));
     world.fault(Endpoint::QeasyStore, Fault::AccessDenied, ALWAYS, 0);
     let outcome = world.sync().await;
-    assert_eq!(outcome.error.unwrap().kind, Kind::BadAnswer(Side::Target));
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::BadAnswer(Side::Target));
     assert_eq!((outcome.report.target.written, world.rows().len()), (0, 0));
     world.sandbox.heal();
     world.sync_well().await;
@@ -341,7 +345,7 @@ async fn a_success_that_says_neither_success_nor_a_count_is_not_believed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_scheme_that_cannot_be_asked_is_searched_by_halves() {
-    let sandbox = Sandbox::new(small(), Clock::pinned());
+    let sandbox = Sandbox::new(small(), wall(Clock::pinned()));
     let id = {
         let mut id = String::new();
         sandbox.edit(|catalogue| id.clone_from(&catalogue.groups[7].id));

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use okki_sync::error::{Kind, Side};
-use okki_sync::report::Status;
-use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
-use okki_sync::sandbox::{self, Options};
-use okki_sync::sync::Progress;
+use okki_sync::testing::error::{ErrorKind, Side};
+use okki_sync::testing::report::Status;
+use okki_sync::testing::sync::Progress;
+use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::{self, Options};
 
-use crate::harness::{World, env, qeasy, request, small};
+use crate::support::{World, env, qeasy, request, small};
 
 const SHAPE: &str = "groups-with-items";
 
@@ -62,7 +62,7 @@ async fn a_failing_body_code_under_http_200_is_no_success() {
         world.fault(at, Fault::BodyCode(404, "数据不存在".to_owned()), 1, 0);
         let outcome = world.sync().await;
         let error = outcome.error.unwrap();
-        assert_eq!((outcome.report.status, error.kind), (Status::Failed, Kind::BadAnswer(Side::Source)));
+        assert_eq!((outcome.report.status, error.kind), (Status::Failed, ErrorKind::BadAnswer(Side::Source)));
         assert!(error.message.contains("404") && error.message.contains("数据不存在"), "{error}");
         assert_eq!(world.target_calls(), 0);
         assert_eq!(world.state().await, None);
@@ -96,7 +96,7 @@ async fn access_denied_for_every_token_fails_and_writes_nothing() {
     let world = World::new(small(), qeasy(SHAPE, ""));
     world.fault(Endpoint::OkkiGroups, Fault::AccessDenied, 100, 0);
     let outcome = world.sync().await;
-    assert_eq!(outcome.error.unwrap().kind, Kind::CredentialsRefused(Side::Source));
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::CredentialsRefused(Side::Source));
     assert_eq!((world.calls(Endpoint::OkkiToken), world.calls(Endpoint::OkkiGroups)), (2, 2));
     assert_eq!(world.target_calls(), 0);
 }
@@ -108,7 +108,7 @@ async fn tokens_that_are_revoked_in_the_middle_of_a_run_are_replaced() {
     let (read, written) = (Arc::new(Once::new()), Arc::new(Once::new()));
     let (reading, writing) = (Arc::clone(&read), Arc::clone(&written));
     let outcome = world
-        .run(&request(okki_sync::report::Mode::Sync), move |progress| match progress {
+        .run(&request(okki_sync::testing::report::Mode::Sync), move |progress| match progress {
             Progress::Reading { read: 100.., .. } => reading.call_once(|| sandbox.revoke_tokens()),
             Progress::Writing { .. } => writing.call_once(|| sandbox.revoke_tokens()),
             _ => {}
@@ -139,7 +139,7 @@ async fn wrong_source_credentials_are_named_and_nothing_is_written() {
         World::new(small(), qeasy(SHAPE, "")).again(env().with("OKKI_CLIENT_SECRET", "not-the-secret"));
     let outcome = world.sync().await;
     let error = outcome.error.unwrap();
-    assert_eq!(error.kind, Kind::CredentialsRefused(Side::Source));
+    assert_eq!(error.kind, ErrorKind::CredentialsRefused(Side::Source));
     assert_eq!((error.kind.exit_code(), outcome.report.status), (2, Status::Failed));
     assert!(error.message.contains("OKKI_CLIENT_SECRET"), "{error}");
     assert!(!error.message.contains("not-the-secret"));
@@ -149,13 +149,13 @@ async fn wrong_source_credentials_are_named_and_nothing_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn wrong_target_credentials_are_named_in_every_reading_of_the_codes() {
-    use sandbox::CodeReading::{A, B, C};
+    use okki_sync_sandbox::CodeReading::{A, B, C};
     for codes in [A, B, C] {
         let world = World::new(Options { codes, ..small() }, qeasy(SHAPE, ""));
         let world = world.again(env().with("QEASY_APP_SECRET", "wrongsecretwrong0000"));
         let outcome = world.sync().await;
         let error = outcome.error.unwrap();
-        assert_eq!(error.kind, Kind::CredentialsRefused(Side::Target), "{error}");
+        assert_eq!(error.kind, ErrorKind::CredentialsRefused(Side::Target), "{error}");
         assert_eq!(error.kind.exit_code(), 2);
         assert_eq!((world.calls(Endpoint::QeasyToken), world.calls(Endpoint::QeasyStore)), (1, 0));
         assert!(world.rows().is_empty());
@@ -165,8 +165,8 @@ async fn wrong_target_credentials_are_named_in_every_reading_of_the_codes() {
 #[tokio::test(start_paused = true)]
 async fn a_wrong_bearer_token_of_the_http_target_is_named() {
     let world =
-        World::new(small(), crate::harness::http(SHAPE, "")).again(env().with("TARGET_TOKEN", "wrong-token"));
+        World::new(small(), crate::support::http(SHAPE, "")).again(env().with("TARGET_TOKEN", "wrong-token"));
     let outcome = world.sync().await;
-    assert_eq!(outcome.error.unwrap().kind, Kind::CredentialsRefused(Side::Target));
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::CredentialsRefused(Side::Target));
     assert_eq!((world.calls(Endpoint::HttpTarget), world.rows().len()), (1, 0));
 }

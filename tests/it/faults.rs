@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use okki_sync::error::{Kind, Side};
-use okki_sync::report::Status;
-use okki_sync::sandbox::CodeReading::{A, B, C};
-use okki_sync::sandbox::Options;
-use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
-use okki_sync::sync::{Outcome, Progress};
+use okki_sync::testing::error::{ErrorKind, Side};
+use okki_sync::testing::report::Status;
+use okki_sync::testing::sync::{Outcome, Progress};
+use okki_sync_sandbox::CodeReading::{A, B, C};
+use okki_sync_sandbox::Options;
+use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
 use tokio::time::Instant;
 
-use crate::harness::{World, expected, http, qeasy, request};
+use crate::support::{World, expected, http, qeasy, request};
 
 const ALWAYS: u32 = 1_000_000;
 const SHAPE: &str = "groups-with-items";
@@ -85,7 +85,7 @@ async fn a_source_that_wants_an_hour_of_silence_pauses_the_run() {
     let outcome = world.sync().await;
     assert_eq!(
         (outcome.report.status, outcome.error.unwrap().kind),
-        (Status::Paused, Kind::Throttled(Side::Source))
+        (Status::Paused, ErrorKind::Throttled(Side::Source))
     );
     assert_eq!(outcome.report.resume_after_seconds, Some(3600));
     assert!(outcome.report.remaining > 0);
@@ -172,7 +172,7 @@ async fn a_target_token_that_is_revoked_or_expires_is_replaced_in_every_reading_
         let world = world(|options| options.codes = codes);
         let sandbox = world.sandbox.clone();
         let outcome = world
-            .run(&request(okki_sync::report::Mode::Sync), move |progress| {
+            .run(&request(okki_sync::testing::report::Mode::Sync), move |progress| {
                 if matches!(progress, Progress::Writing { acknowledged: 75, .. }) {
                     sandbox.revoke_tokens();
                 }
@@ -206,7 +206,7 @@ async fn pages_that_never_stand_still_end_the_run_before_anything_is_written() {
     let world = world(|_| ());
     world.fault(Endpoint::OkkiProducts, Fault::ShiftPages, ALWAYS, 0);
     let outcome = world.sync().await;
-    assert_eq!(outcome.error.unwrap().kind, Kind::InconsistentSource);
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::InconsistentSource);
     assert_eq!((outcome.report.status, world.target_calls()), (Status::Failed, 0));
     world.sandbox.heal();
     world.sync_well().await;
@@ -293,7 +293,7 @@ async fn a_lockout_pauses_runs_until_it_is_over() {
         let outcome = world.sync().await;
         let report = outcome.report;
         assert_eq!(report.status, Status::Paused, "{codes:?}: {report:?}");
-        assert_eq!(outcome.error.unwrap().kind, Kind::Throttled(Side::Target));
+        assert_eq!(outcome.error.unwrap().kind, ErrorKind::Throttled(Side::Target));
         assert_eq!(
             (report.target.written, report.remaining, report.resume_after_seconds),
             (75, 125, Some(300))

@@ -2,10 +2,10 @@
 
 use axum::Router;
 use axum::extract::Request;
-use okki_sync::report::Status;
+use okki_sync::testing::report::Status;
 use serde_json::{Value, json};
 
-use crate::harness::{World, answer, http_target, pipeline, qeasy, small};
+use crate::support::{World, answer, http_target, pipeline, qeasy, small};
 
 const SAMPLE: &str = r#"{"productGroups":[
   {"groupId":"123","groupName":"电子产品","products":[{"productId":"001","productName":"手机","price":2999},{"productId":"002","productName":"笔记本电脑","price":5999}]},
@@ -196,9 +196,9 @@ async fn every_group_arrives_byte_for_byte_in_the_other_shapes_and_wrappers() {
     for text in [
         qeasy("groups", ""),
         qeasy("groups-with-items", "token_in = \"query\""),
-        crate::harness::http("groups", "wrap = \"content\"\nsuccess = { \"/code\" = 0 }"),
-        crate::harness::http("groups-with-items", "wrap = \"groups\""),
-        crate::harness::http("products", ""),
+        crate::support::http("groups", "wrap = \"content\"\nsuccess = { \"/code\" = 0 }"),
+        crate::support::http("groups-with-items", "wrap = \"groups\""),
+        crate::support::http("products", ""),
     ] {
         let world = World::new(small(), text);
         world.sync_well().await;

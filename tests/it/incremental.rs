@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use okki_sync::clock::Clock;
-use okki_sync::report::Mode;
-use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
-use okki_sync::sandbox::{Options, Sandbox};
-use okki_sync::sync::{Outcome, Request};
+use okki_sync::testing::clock::Clock;
+use okki_sync::testing::report::Mode;
+use okki_sync::testing::sync::{Outcome, Request};
+use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::{Options, Sandbox};
 
-use crate::harness::{World, env, qeasy, request};
+use crate::support::{World, env, qeasy, request, wall};
 
 fn options() -> Options {
     Options { groups: 20, products: 950, ..Options::default() }
@@ -124,7 +124,7 @@ async fn a_damaged_cache_costs_a_full_read_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_product_whose_group_comes_later_leaves_the_quarantine_without_an_update_of_its_own() {
-    let sandbox = Sandbox::new(options(), Clock::pinned());
+    let sandbox = Sandbox::new(options(), wall(Clock::pinned()));
     let mut group = None;
     sandbox.edit(|catalogue| group = catalogue.groups.pop());
     let world = World::of(sandbox, None, env(), qeasy("products", ""), Clock::pinned());
@@ -163,7 +163,8 @@ async fn a_source_whose_clock_is_hours_away_from_ours_is_asked_in_its_own_time()
     for hours in [-7, 7] {
         let theirs = Clock::pinned();
         let ours = Clock::starting_at_ms(theirs.now_ms().saturating_add_signed(hours * 3_600_000));
-        let world = World::of(Sandbox::new(options(), theirs), None, env(), qeasy("products", ""), ours);
+        let world =
+            World::of(Sandbox::new(options(), wall(theirs)), None, env(), qeasy("products", ""), ours);
         sync(&world).await;
         tokio::time::advance(Duration::from_secs(600)).await;
         world.sandbox.edit(|catalogue| catalogue.products[3].name.push('!'));

@@ -1,18 +1,27 @@
 //! Whole runs in one process: the program on one side, the sandbox (or a router of the test's own) on the other.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod cleaning;
+mod cli;
+mod concurrency;
 mod documents;
 mod endurance;
 mod envelopes;
 mod faults;
 mod golden;
-mod harness;
 mod incremental;
-mod large;
+mod large_catalogue;
 mod notify;
 mod plan;
-mod program;
 mod runs;
 mod secrets;
-mod several;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each suite uses a part of it")]
+mod support;

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
-use okki_sync::app::{App, PipelineFrom, Wires};
-use okki_sync::clock::Clock;
-use okki_sync::config::Env;
-use okki_sync::report::{Mode, Status};
-use okki_sync::sandbox::{Options, Sandbox};
-use okki_sync::sync::{Outcome, Request};
+use okki_sync::app::{App, PipelineSource, Wires};
+use okki_sync::testing::clock::Clock;
+use okki_sync::testing::config::Env;
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::sync::{Outcome, Request};
+use okki_sync_sandbox::{Options, Sandbox};
 use serde_json::Value;
 
-use crate::harness::{World, answer, env, qeasy, request};
 use crate::secrets::Lines;
+use crate::support::{World, answer, env, qeasy, request, wall};
 
 const KEY: &str = "hunter2-of-the-robot";
 const SECRET: &str = "SECthis-is-a-secret";
@@ -92,7 +92,7 @@ fn tiny() -> Options {
 /// A connection on this environment.
 fn world(env: Env) -> World {
     let clock = Clock::pinned();
-    World::of(Sandbox::new(tiny(), clock), None, env, qeasy("products", ""), clock)
+    World::of(Sandbox::new(tiny(), wall(clock)), None, env, qeasy("products", ""), clock)
 }
 
 const STATE: &str = "state/it.state";
@@ -235,7 +235,7 @@ async fn an_address_of_no_robot_is_a_warning_and_no_record() {
     assert_eq!(lines.text().matches("no notices are sent").count(), 1, "{}", lines.text());
     assert!(!lines.text().contains(KEY));
     assert_eq!(world.stored(HEALTH).await, None);
-    let from = PipelineFrom::Text { name: "t.toml".to_owned(), text: world.text.clone() };
+    let from = PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
     let mistakes = world.app.check(from).await;
     assert!(mistakes.iter().any(|mistake| mistake.place == "credentials NOTIFY_WEBHOOK"), "{mistakes:?}");
 }
@@ -262,7 +262,7 @@ async fn a_connection_without_credentials_is_told_by_its_own_name() {
     let _guard = Lines::default().listen_to_the_program();
     let robot = Robot::start(Mood::Takes).await;
     let app = App::with_wires(robot.env().with("OKKI_CLIENT_ID", ""), Wires::default(), Clock::system());
-    let from = PipelineFrom::Text { name: "t.toml".to_owned(), text: qeasy("products", "") };
+    let from = PipelineSource::Text { name: "t.toml".to_owned(), text: qeasy("products", "") };
     let outcome = app.run(from, &request(Mode::Sync), &|_| {}).await;
     assert_eq!(outcome.report.status, Status::Failed);
     let texts = robot.texts();

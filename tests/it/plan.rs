@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use okki_sync::error::Kind;
-use okki_sync::report::{Mode, Status};
-use okki_sync::sandbox::faults::Endpoint;
-use okki_sync::sync::Request;
+use okki_sync::testing::error::ErrorKind;
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::sync::Request;
+use okki_sync_sandbox::faults::Endpoint;
 
-use crate::harness::{World, http, qeasy, request, small};
+use crate::support::{World, http, qeasy, request, small};
 
 const SHAPES: [&str; 3] = ["groups", "groups-with-items", "products"];
 
@@ -95,7 +95,7 @@ async fn the_delete_guard_refuses_with_numbers_and_is_lifted_for_one_run() {
     let (state, calls) = (world.state().await, world.target_calls());
     let outcome = world.sync().await;
     let error = outcome.error.unwrap();
-    assert_eq!((error.kind, error.kind.exit_code()), (Kind::GuardRefused, 1));
+    assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::GuardRefused, 1));
     for part in ["100", "300", "33 %", "20 %", "allow"] {
         assert!(error.message.contains(part), "{part}: {error}");
     }
@@ -113,7 +113,7 @@ async fn the_delete_guard_refuses_with_numbers_and_is_lifted_for_one_run() {
 #[tokio::test(start_paused = true)]
 async fn a_few_deletions_are_never_refused() {
     let world =
-        World::new(okki_sync::sandbox::Options { groups: 8, products: 12, ..small() }, qeasy("products", ""));
+        World::new(okki_sync_sandbox::Options { groups: 8, products: 12, ..small() }, qeasy("products", ""));
     world.sync_well().await;
     world.sandbox.edit(|catalogue| catalogue.products.truncate(2));
     assert_eq!(world.sync_well().await.report.target.deleted, 10);
@@ -127,7 +127,7 @@ async fn a_source_without_a_row_is_refused_unless_allowed() {
         let calls = world.target_calls();
         world.sandbox.edit(|catalogue| *catalogue = Default::default());
         let outcome = world.sync().await;
-        assert_eq!(outcome.error.unwrap().kind, Kind::GuardRefused);
+        assert_eq!(outcome.error.unwrap().kind, ErrorKind::GuardRefused);
         assert_eq!(world.target_calls(), calls);
         assert!(world.rows().values().all(|row| !row.get().contains("deleted")));
     }
@@ -136,7 +136,7 @@ async fn a_source_without_a_row_is_refused_unless_allowed() {
 #[tokio::test(start_paused = true)]
 async fn a_new_source_without_a_row_is_no_error() {
     let world =
-        World::new(okki_sync::sandbox::Options { groups: 0, products: 0, ..small() }, qeasy("groups", ""));
+        World::new(okki_sync_sandbox::Options { groups: 0, products: 0, ..small() }, qeasy("groups", ""));
     let outcome = world.sync_well().await;
     assert_eq!((outcome.report.plan.create, world.target_calls()), (0, 0));
 }
@@ -184,7 +184,7 @@ async fn verify_finds_what_was_tampered_with_and_writes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn verify_reads_every_shape_of_qeasys_query() {
     for query_shape in 1..=4 {
-        let world = World::new(okki_sync::sandbox::Options { query_shape, ..small() }, qeasy("products", ""));
+        let world = World::new(okki_sync_sandbox::Options { query_shape, ..small() }, qeasy("products", ""));
         world.sync_well().await;
         let outcome = world.verify().await;
         assert_eq!(outcome.report.status, Status::Succeeded, "shape {query_shape}: {:?}", outcome.report);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use okki_sync::error::Kind;
-use okki_sync::report::{Mode, Status};
-use okki_sync::sandbox::Options;
-use okki_sync::sync::{Progress, Request};
+use okki_sync::testing::error::ErrorKind;
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::sync::{Progress, Request};
+use okki_sync_sandbox::Options;
 use tokio::time::Instant;
 
-use crate::harness::{World, env, qeasy, request, small};
+use crate::support::{World, env, qeasy, request, small};
 
 fn slow() -> Options {
     Options { latency: Duration::from_millis(200), ..small() }
@@ -35,7 +35,10 @@ async fn of_two_programs_on_one_directory_the_second_is_told_that_the_first_is_b
     });
     assert_eq!(first.report.status, Status::Succeeded, "{:?}", first.report);
     let error = second.error.unwrap();
-    assert_eq!((error.kind, error.kind.exit_code(), second.report.status), (Kind::Busy, 1, Status::Failed));
+    assert_eq!(
+        (error.kind, error.kind.exit_code(), second.report.status),
+        (ErrorKind::Busy, 1, Status::Failed)
+    );
     assert!(error.message.contains("\"it\""), "{error}");
     assert_eq!((second.report.source.requests, second.report.target.requests), (0, 0));
     assert_eq!(one.sandbox.stats().rows_written, 40);
@@ -62,7 +65,7 @@ async fn refuses(text: String, word: &str) {
     for mode in [Mode::Sync, Mode::Plan, Mode::Verify] {
         let outcome = world.run(&request(mode), |_| {}).await;
         let error = outcome.error.unwrap();
-        assert_eq!((error.kind, error.kind.exit_code()), (Kind::BadState, 1));
+        assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::BadState, 1));
         assert_eq!(outcome.report.status, Status::Failed);
         assert!(error.message.contains(word), "{error}");
     }
@@ -112,7 +115,7 @@ async fn a_state_that_somebody_else_saved_meanwhile_is_not_overwritten() {
     let request = request(Mode::Sync);
     let (outcome, ()) = tokio::join!(world.run(&request, told), meddler);
     let error = outcome.error.unwrap();
-    assert_eq!((error.kind, outcome.report.status), (Kind::StateConflict, Status::Failed));
+    assert_eq!((error.kind, outcome.report.status), (ErrorKind::StateConflict, Status::Failed));
     assert_eq!(world.state().await.unwrap(), theirs);
     world.sync_well().await;
     world.assert_complete();
@@ -175,7 +178,10 @@ async fn a_stop_pauses_the_run_and_the_next_one_sends_no_row_again() {
             }
         })
         .await;
-    assert_eq!((outcome.report.status, outcome.error.unwrap().kind), (Status::Paused, Kind::Interrupted));
+    assert_eq!(
+        (outcome.report.status, outcome.error.unwrap().kind),
+        (Status::Paused, ErrorKind::Interrupted)
+    );
     assert_eq!((outcome.report.target.written, outcome.report.remaining), (100, 200));
     assert_eq!(world.rows().len(), 100);
     let next = another(&world, &directory);

@@ -3,15 +3,15 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use okki_sync::report::Mode;
-use okki_sync::sandbox::faults::{Endpoint, Kind as Fault};
-use okki_sync::sandbox::{Options, Sandbox};
-use okki_sync::sync::Outcome;
+use okki_sync::testing::report::Mode;
+use okki_sync::testing::sync::Outcome;
+use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::{Options, Sandbox};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::harness::{World, answer, env, http, qeasy, request, small};
+use crate::support::{World, answer, env, http, qeasy, request, small};
 
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -38,12 +38,12 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Lines {
     /// Every line that this program logs, down to the last detail. (The sandbox is no part of it.)
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        self.listen_as("trace,okki_sync::sandbox=off")
+        self.listen_as("trace,okki_sync_sandbox=off")
     }
 
     /// The same, and of the libraries what the program lets through: see `logging.rs`.
     pub fn listen_to_the_program(&self) -> tracing::subscriber::DefaultGuard {
-        self.listen_as("warn,okki_sync=trace,okki_sync::sandbox=off")
+        self.listen_as("warn,okki_sync=trace,okki_sync_sandbox=off")
     }
 
     fn listen_as(&self, filter: &str) -> tracing::subscriber::DefaultGuard {

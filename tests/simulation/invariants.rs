@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use okki_sync::model::RowKind;
-use okki_sync::report::{Mode, Status};
-use okki_sync::sandbox::Stats;
-use okki_sync::state::{Fingerprint, State};
-use okki_sync::sync::Outcome;
+use okki_sync::testing::catalogue::RowKind;
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::state::{Fingerprint, State};
+use okki_sync::testing::sync::Outcome;
+use okki_sync_sandbox::Stats;
 use serde_json::value::RawValue;
 
 use crate::oracle::{Shape, is_tombstone};
@@ -311,7 +311,7 @@ pub async fn no_secret_was_told(world: &World) -> Result<(), String> {
 pub fn no_call_before_its_time(
     world: &World,
     before: &Before,
-    process: &okki_sync::clock::Clock,
+    process: &okki_sync::testing::clock::Clock,
 ) -> Result<(), String> {
     let Some(until_ms) = before.blocked_until_ms else { return Ok(()) };
     let then_ms = process.now_ms() - (world.clock.now_ms() - before.now_ms);

@@ -2,16 +2,23 @@
 //!
 //! Only the wires and the store are in process and the clock is paused. `make simulate SEEDS=…` runs any number of
 //! seeds, `make simulate SEED=N` runs one with its story; a seed that breaks a promise is printed and replays exactly.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod coverage;
-#[path = "../it/harness.rs"]
-#[allow(dead_code, reason = "the integration tests use the rest of it")]
-mod harness;
 mod invariants;
 mod oracle;
 mod scenario;
 mod store;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each suite uses a part of it")]
+mod support;
 mod world;
 
 use std::sync::Mutex;
@@ -19,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use coverage::Coverage;
-use okki_sync::mutants::{self, Mutant};
+use okki_sync::testing::{self, Mutant};
 use scenario::{Broken, play};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -45,7 +52,7 @@ fn play_all(from: u64, count: u64, mutant: Option<Mutant>, stop_at_first: bool) 
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                mutants::set(mutant);
+                testing::activate(mutant);
                 let mut covered = Coverage::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -126,7 +133,7 @@ impl Log {
     pub fn listen() {
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {
-            let filter: Targets = "warn,okki_sync=debug,okki_sync::sandbox=off".parse().unwrap();
+            let filter: Targets = "warn,okki_sync=debug,okki_sync_sandbox=off".parse().unwrap();
             let lines = tracing_subscriber::fmt::layer().with_writer(|| Log).with_ansi(false).without_time();
             tracing_subscriber::registry().with(lines).with(filter).init();
         });

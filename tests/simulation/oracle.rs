@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use okki_sync::sandbox::catalogue::{Catalogue, Group, Product};
+use okki_sync_sandbox::catalogue::{Catalogue, Group, Product};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::harness;
+use crate::support;
 
 /// The shape of a pipeline's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Shape {
 
     /// The rows of a catalogue, by id.
     pub fn rows(self, catalogue: &Catalogue) -> BTreeMap<String, String> {
-        if self == Self::Own { own_rows(catalogue) } else { harness::expected(catalogue, self.line()) }
+        if self == Self::Own { own_rows(catalogue) } else { support::expected(catalogue, self.line()) }
     }
 
     /// Ids that the source has, in whatever state: the target's row of such an id is never deleted.
@@ -75,9 +75,9 @@ fn item(product: &Product, default_cost: &str) -> String {
 }
 
 fn own_rows(catalogue: &Catalogue) -> BTreeMap<String, String> {
-    let groups = harness::clean_groups(catalogue);
+    let groups = support::clean_groups(catalogue);
     let mut items: HashMap<&str, Vec<&Product>> = HashMap::new();
-    for product in harness::clean_products(catalogue, &groups) {
+    for product in support::clean_products(catalogue, &groups) {
         items.entry(&product.group_id).or_default().push(product);
     }
     let row = |group: &Group| {

@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use fastrand::Rng;
-use okki_sync::report::{Mode, Status};
-use okki_sync::sandbox::Side;
-use okki_sync::sandbox::catalogue::Catalogue;
-use okki_sync::sandbox::faults::{Endpoint, Fault, Kind};
-use okki_sync::state::LONGEST_DISTANCE_RUNS;
-use okki_sync::sync::{Outcome, Request};
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::state::LONGEST_DISTANCE_RUNS;
+use okki_sync::testing::sync::{Outcome, Request};
+use okki_sync_sandbox::Side;
+use okki_sync_sandbox::catalogue::Catalogue;
+use okki_sync_sandbox::faults::{Endpoint, Fault, Kind};
 
 use crate::Log;
 use crate::coverage::Coverage;
@@ -531,7 +531,10 @@ impl Scenario {
                 continue;
             }
             // It makes a dead run's lease look young too, for as long as a lease may last.
-            let busy = outcome.error.as_ref().is_some_and(|error| error.kind == okki_sync::error::Kind::Busy);
+            let busy = outcome
+                .error
+                .as_ref()
+                .is_some_and(|error| error.kind == okki_sync::testing::error::ErrorKind::Busy);
             if busy && self.world.jumped && runs == 1 {
                 self.world.wind(Duration::from_secs(120)).await;
                 runs = 0;

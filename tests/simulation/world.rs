@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use axum::Router;
 use fastrand::Rng;
-use okki_sync::app::{App, PipelineFrom, Wires};
-use okki_sync::clock::Clock;
-use okki_sync::http::Wire;
-use okki_sync::report::Mode;
-use okki_sync::retry::RETRY_AFTER_CAP;
-use okki_sync::sandbox::catalogue::Catalogue;
-use okki_sync::sandbox::{CodeReading, Options, Sandbox};
-use okki_sync::store::Store;
-use okki_sync::sync::{Outcome, Request};
+use okki_sync::app::{App, PipelineSource, Wires};
+use okki_sync::testing::clock::Clock;
+use okki_sync::testing::net::RETRY_AFTER_CAP;
+use okki_sync::testing::report::Mode;
+use okki_sync::testing::store::Store;
+use okki_sync::testing::sync::{Outcome, Request};
+use okki_sync_sandbox::catalogue::Catalogue;
+use okki_sync_sandbox::{CodeReading, Options, Sandbox};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -54,7 +53,7 @@ impl Pipeline {
             let token_in = if rng.bool() { "header" } else { "query" };
             format!("kind = \"qeasy\"\ntoken_in = \"{token_in}\"")
         } else {
-            crate::harness::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
+            crate::support::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
         };
         let max_concurrency = rng.u32(1..=4);
         let at_once = if shape == Shape::Products { max_concurrency } else { 1 };
@@ -154,7 +153,7 @@ impl World {
             ..Options::default()
         };
         let story = vec![format!("{options:?}\n{}", pipeline.text)];
-        let sandbox = Sandbox::new(options, clock);
+        let sandbox = Sandbox::new(options, move || clock.now_ms());
         let objects = Objects::new(seed);
         let ever = Arc::new(Mutex::new(Ever::default()));
         let outbursts = Outbursts::default();
@@ -217,7 +216,7 @@ impl World {
         request: &Request,
         death: Death,
     ) -> Result<Option<Outcome>, String> {
-        let from = PipelineFrom::Text { name: "sim.toml".to_owned(), text: self.pipeline.text.clone() };
+        let from = PipelineSource::Text { name: "sim.toml".to_owned(), text: self.pipeline.text.clone() };
         let watch = |_| {};
         let mut run = Box::pin(process.app.run(from, request, &watch));
         let ended = match death {
@@ -250,7 +249,7 @@ impl World {
 }
 
 pub fn request(mode: Mode) -> Request {
-    crate::harness::request(mode)
+    crate::support::request(mode)
 }
 
 fn note(ever: &Arc<Mutex<Ever>>, sandbox: &Sandbox, shape: Shape) {
@@ -266,15 +265,18 @@ fn process(
     number: u32,
     now_ms: u64,
 ) -> Process {
-    let env = crate::harness::env_with(sandbox.current_credentials());
+    let env = crate::support::env_with(sandbox.current_credentials());
     let seen = {
         let (sandbox, ever) = (sandbox.clone(), Arc::clone(ever));
         move || note(&ever, &sandbox, shape)
     };
     let clock = Clock::starting_at_ms(now_ms);
     let wires = Wires {
-        source: Some(Wire::InProcess(with_a_way_back(sandbox.okki(), seen))),
-        target: Some(Wire::InProcess(listening(with_a_way_back(sandbox.target(), || ()), outbursts))),
+        source: Some(crate::support::in_process(with_a_way_back(sandbox.okki(), seen))),
+        target: Some(crate::support::in_process(listening(
+            with_a_way_back(sandbox.target(), || ()),
+            outbursts,
+        ))),
         store: Some(Store::of(objects.door(number), "memory:")),
     };
     Process { number, app: Arc::new(App::with_wires(env, wires, clock)), clock }

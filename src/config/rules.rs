@@ -1,0 +1,211 @@
+//! The checks that need more than one key, and the way from a document to a [`Config`].
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::file::{Document, join};
+use super::types::{Auth, Guard, Pipeline, Products, Source, Target, TargetKind};
+use super::{Config, schema};
+use crate::error::Diagnostic;
+use crate::transform::{RecordSpec, RowMap};
+
+/// The keys of `[target]` that only one kind has.
+const QEASY_KEYS: [&str; 3] = ["base_url", "scheme_id", "token_in"];
+const HTTP_KEYS: [&str; 7] = ["url", "method", "headers", "auth", "wrap", "success", "read_url"];
+
+/// Headers that follow from the request itself.
+const OWN_HEADERS: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
+
+/// Everything that is wrong with the document, or its configuration.
+pub(super) fn check(document: &mut Document, schema: &Value) -> Result<Config, Vec<Diagnostic>> {
+    let outcome = schema::check(schema, &document.value);
+    let mut findings = std::mem::take(&mut document.findings);
+    for finding in outcome.findings {
+        if !findings.iter().any(|earlier| earlier.place == finding.place) {
+            findings.push(finding);
+        }
+    }
+    schema::prune(&mut document.value, &outcome.offenders);
+
+    let mut meaning = Meaning { value: &document.value, settled: &findings, found: Vec::new() };
+    let config = meaning.config();
+    let found = meaning.found;
+    findings.extend(found);
+    match config {
+        Some(config) if findings.is_empty() => Ok(config),
+        _ => Err(document.mistakes(findings)),
+    }
+}
+
+struct Meaning<'d> {
+    value: &'d Value,
+    /// What the shape says already: a key that does not fit must not be called missing as well.
+    settled: &'d [Diagnostic],
+    found: Vec<Diagnostic>,
+}
+
+impl Meaning<'_> {
+    fn config(&mut self) -> Option<Config> {
+        let source: Option<Source> = self.section("source");
+        let record: Option<RecordSpec> = self.section("record");
+        let target: Option<Target> = self.section("target");
+        let guard: Option<Guard> = self.section("guard");
+        if let Some(source) = &source {
+            self.base_url("source.base_url", Some(&source.base_url));
+        }
+        if let Some(target) = &target {
+            self.target(target);
+        }
+        let (source, record) = (source?, record?);
+        let rows = self.rows(&source, &record);
+        let connection = match self.value.get("connection") {
+            Some(name) => name.as_str()?.to_owned(),
+            None => "default".to_owned(),
+        };
+        Some(Config {
+            pipeline: Pipeline { connection, source, record, target: target?, guard: guard? },
+            rows: rows?,
+        })
+    }
+
+    /// A table of the file; a missing one is like an empty one.
+    fn section<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
+        let value = self.value.get(name).cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let section = serde_json::from_value(value).ok();
+        if section.is_none() {
+            // The shape was checked, so this names a table whose mistake is known; serde's own message could
+            // repeat a value.
+            self.add(name, "does not fit the schema", "compare it with what okki-sync schema prints");
+        }
+        section
+    }
+
+    fn rows(&mut self, source: &Source, record: &RecordSpec) -> Option<RowMap> {
+        if self.is_settled("source.id") || self.is_settled("source.number") {
+            return None;
+        }
+        match RowMap::compile(record, &source.id, &source.number) {
+            Ok(rows) => {
+                if source.products == Some(Products::None) && rows.uses_products() {
+                    self.add(
+                        "source.products",
+                        "is \"none\", but the record uses products",
+                        "write \"incremental\" or \"full\", or choose record.shape = \"groups\"",
+                    );
+                }
+                Some(rows)
+            }
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.add(&mistake.place, mistake.message, mistake.help);
+                }
+                None
+            }
+        }
+    }
+
+    fn target(&mut self, target: &Target) {
+        match target.kind {
+            TargetKind::Qeasy => {
+                self.keys_of_other_kind(&HTTP_KEYS, "http", "qeasy");
+                self.base_url("target.base_url", target.base_url.as_ref());
+                if target.scheme_id.is_none() {
+                    self.add(
+                        "target.scheme_id",
+                        "is missing",
+                        "add the id of the Qeasy scheme, or set QEASY_SCHEME_ID",
+                    );
+                }
+            }
+            TargetKind::Http => {
+                self.keys_of_other_kind(&QEASY_KEYS, "qeasy", "http");
+                if target.url.is_none() {
+                    self.add(
+                        "target.url",
+                        "is missing",
+                        "add the URL that takes the batches, or set TARGET_BASE_URL",
+                    );
+                }
+                self.headers(target);
+                self.success(target);
+            }
+        }
+    }
+
+    fn keys_of_other_kind(&mut self, keys: &[&str], other: &str, kind: &str) {
+        for key in keys {
+            let written = self.value.get("target").and_then(|target| target.get(key));
+            if written.is_some_and(|value| !value.is_null()) {
+                let help = match (*key, kind) {
+                    ("base_url", "http") => "write url, the whole URL".to_owned(),
+                    ("url", "qeasy") => "write base_url, scheme and host only".to_owned(),
+                    _ => format!("remove it, or write kind = \"{other}\""),
+                };
+                self.add(
+                    &join("target", key),
+                    format!("belongs to kind \"{other}\", and this is \"{kind}\""),
+                    help,
+                );
+            }
+        }
+    }
+
+    fn base_url(&mut self, path: &str, url: Option<&url::Url>) {
+        if url.is_some_and(|url| url.query().is_some()) {
+            self.add(path, "has a query (?), which calls would lose", "write scheme and host only");
+        }
+    }
+
+    fn headers(&mut self, target: &Target) {
+        for (name, value) in target.headers.iter().flat_map(|headers| &headers.0) {
+            let path = join("target.headers", name);
+            let lower = name.to_ascii_lowercase();
+            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+                self.add(&path, "is not a header name", "use letters, digits and -");
+            } else if http::HeaderValue::from_str(value).is_err() {
+                self.add(&path, "is not a header value", "use visible characters on one line");
+            } else if OWN_HEADERS.contains(&lower.as_str()) {
+                self.add(&path, "follows from the request itself", "remove it");
+            } else if lower == "authorization" && target.auth == Some(Auth::Bearer) {
+                self.add(
+                    &path,
+                    "is sent already because of auth = \"bearer\"",
+                    "remove it, or write auth = \"none\"",
+                );
+            }
+        }
+    }
+
+    fn success(&mut self, target: &Target) {
+        for pointer in target.success.iter().flat_map(|success| success.keys()) {
+            if !is_json_pointer(pointer) {
+                self.add(
+                    &join("target.success", pointer),
+                    "is not a JSON pointer",
+                    "start it with /, as in \"/code\" or \"/data/status\"",
+                );
+            }
+        }
+    }
+
+    fn add(&mut self, path: &str, what: impl Into<String>, help: impl Into<String>) {
+        if !self.is_settled(path) {
+            self.found.push(Diagnostic::new(path, what, help));
+        }
+    }
+
+    /// Whether the shape has a finding at this path, around it or inside it.
+    fn is_settled(&self, path: &str) -> bool {
+        self.settled.iter().any(|finding| is_within(&finding.place, path) || is_within(path, &finding.place))
+    }
+}
+
+fn is_within(inner: &str, outer: &str) -> bool {
+    outer.is_empty() || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// RFC 6901: empty, or parts that each start with `/`, with `~` only as `~0` and `~1`.
+fn is_json_pointer(text: &str) -> bool {
+    let escapes_fit = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    escapes_fit && (text.is_empty() || text.starts_with('/'))
+}

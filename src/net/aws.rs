@@ -1,0 +1,100 @@
+//! AWS: one configuration, read as every AWS SDK reads it, for Secrets Manager and for S3.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::ProvideCredentials as _;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_secretsmanager::error::DisplayErrorContext;
+use object_store::RetryConfig;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
+use secrecy::SecretString;
+use url::Url;
+
+use crate::config::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::aws_http::{ForStore, SdkHttp};
+
+/// How long a call to the store is repeated.
+const STORE_PATIENCE: Duration = Duration::from_secs(12);
+
+/// The SDK's configuration. Reading it makes no call; credentials are fetched when they are first needed.
+pub(crate) async fn load() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest()).http_client(SdkHttp::default()).load().await
+}
+
+/// Reads a secret's text from Secrets Manager.
+pub(crate) async fn secret(config: &SdkConfig, id: &str) -> Result<SecretString> {
+    let client = aws_sdk_secretsmanager::Client::new(config);
+    let answer = client.get_secret_value().secret_id(id).send().await.map_err(|error| {
+        // The service's own message names the secret and the cause, never its value.
+        let why = crate::net::excerpt(&DisplayErrorContext(&error).to_string(), &[]);
+        Error::new(
+            ErrorKind::MissingCredentials,
+            format!("OKKI_SYNC_SECRET={id}: cannot be read: {why}; check its name, the region and the permission secretsmanager:GetSecretValue"),
+        )
+    })?;
+    answer.secret_string.map(SecretString::from).ok_or_else(|| {
+        Error::new(
+            ErrorKind::MissingCredentials,
+            format!("OKKI_SYNC_SECRET={id}: holds bytes, not text; store JSON text"),
+        )
+    })
+}
+
+/// A client for a bucket, with the SDK's region, credentials and endpoint.
+pub(crate) fn s3(config: &SdkConfig, env: &Env, bucket: &str) -> Result<AmazonS3> {
+    let fail = |why: String| Error::new(ErrorKind::Store, format!("store s3://{bucket}: {why}"));
+    let region = config
+        .region()
+        .map(ToString::to_string)
+        .ok_or_else(|| fail("no region; set AWS_REGION".to_owned()))?;
+    // China is a partition with an address of its own, which object_store does not know.
+    let home = region.starts_with("cn-").then(|| format!("https://s3.{region}.amazonaws.com.cn"));
+    // Its own default of three minutes outlasts every lease and most deadlines.
+    let retry = RetryConfig { max_retries: 3, retry_timeout: STORE_PATIENCE, ..RetryConfig::default() };
+    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region).with_retry(retry);
+    let mut direct = false;
+    if let Some(provider) = config.credentials_provider() {
+        builder = builder.with_credentials(Arc::new(Credentials(provider)));
+    }
+    let endpoint =
+        env.get("AWS_ENDPOINT_URL_S3").or_else(|| config.endpoint_url().map(str::to_owned)).or(home);
+    if let Some(endpoint) = endpoint {
+        let url =
+            Url::parse(&endpoint).map_err(|error| fail(format!("AWS_ENDPOINT_URL is not a URL: {error}")))?;
+        let plain = url.scheme() == "http";
+        if plain && !crate::net::is_loopback(&url) {
+            return Err(fail("AWS_ENDPOINT_URL is plain http off this machine; use https".to_owned()));
+        }
+        direct = crate::net::is_loopback(&url);
+        builder = builder.with_endpoint(endpoint).with_allow_http(plain);
+    }
+    builder
+        .with_http_connector(ForStore { direct })
+        .build()
+        .map_err(|error| fail(crate::net::excerpt(&error.to_string(), &[])))
+}
+
+/// The SDK's credentials, as object_store wants them.
+#[derive(Debug)]
+struct Credentials(SharedCredentialsProvider);
+
+#[async_trait::async_trait]
+impl object_store::CredentialProvider for Credentials {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let credentials = self
+            .0
+            .provide_credentials()
+            .await
+            .map_err(|source| object_store::Error::Generic { store: "S3", source: Box::new(source) })?;
+        Ok(Arc::new(AwsCredential {
+            key_id: credentials.access_key_id().to_owned(),
+            secret_key: credentials.secret_access_key().to_owned(),
+            token: credentials.session_token().map(str::to_owned),
+        }))
+    }
+}

@@ -1,0 +1,334 @@
+//! OKKI's wire format: envelope, token, groups and product pages, in every reading that was seen.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::json::JsonCursor;
+use super::row::scalar;
+use crate::error::{ErrorKind, Side};
+use crate::net::Answer;
+use crate::net::client::{CallError, Token, judge_status, said};
+use crate::net::retry::FailureKind;
+
+/// An OAuth error is never longer.
+const LONGEST_ERROR_BYTES: usize = 16 * 1024;
+/// A client_credentials token without `expires_in` lasts this long (OKKI's documentation).
+const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
+
+fn problem(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> CallError {
+    CallError { failure, kind, message: message.into() }
+}
+
+/// Not JSON, or not this API's JSON. A proxy's error page looks like this, so another attempt may end otherwise.
+fn not_okki(body: &[u8], what: &str) -> CallError {
+    problem(
+        FailureKind::ServerError,
+        ErrorKind::BadAnswer(Side::Source),
+        format!("source answered {what}: {}", said(body)),
+    )
+}
+
+/// Reads the token's answer.
+pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
+    #[derive(Deserialize)]
+    struct Reply {
+        access_token: Option<secrecy::SecretString>,
+        expires_in: Option<u64>,
+    }
+    let status = answer.status.as_u16();
+    // An outage at the login is no refusal, whatever its body calls itself.
+    if let (408 | 429 | 500..=599, Some(problem)) = (status, judge_status(answer, Side::Source, now_ms)) {
+        return Err(problem);
+    }
+    if matches!(status, 400 | 401 | 403) || oauth_error(&answer.body).is_some() {
+        return Err(refused_credentials(&answer.body));
+    }
+    if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
+        return Err(problem);
+    }
+    let reply: Reply =
+        serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something else than a token"))?;
+    match reply.access_token {
+        Some(value) => {
+            Ok(Token { value, expires_in: reply.expires_in.map_or(TOKEN_LIFETIME, Duration::from_secs) })
+        }
+        None => Err(not_okki(&answer.body, "without a token")),
+    }
+}
+
+/// The `now` of an answer.
+fn server_time(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Timed {
+        now: Option<String>,
+    }
+    serde_json::from_slice::<Timed>(body).ok()?.now
+}
+
+fn oauth_error(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct OAuthError {
+        error: Option<String>,
+    }
+    serde_json::from_slice::<OAuthError>(body).ok()?.error
+}
+
+fn refused_credentials(body: &[u8]) -> CallError {
+    let error = oauth_error(body).unwrap_or_default();
+    let said = said(body);
+    let mend = if said.contains("scope") || error.contains("scope") {
+        "grant the app the product module in OKKI's admin console"
+    } else {
+        "check OKKI_CLIENT_ID and OKKI_CLIENT_SECRET"
+    };
+    if matches!(error.as_str(), "server_error" | "temporarily_unavailable") {
+        let message = format!("source had an error of its own at the login: {error} {said}");
+        return problem(FailureKind::ServerError, ErrorKind::Unavailable(Side::Source), message);
+    }
+    problem(
+        FailureKind::Refused,
+        ErrorKind::CredentialsRefused(Side::Source),
+        format!("source refused the credentials: {error} {said}; {mend}"),
+    )
+}
+
+/// An integer that may come as a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Int<'a> {
+    /// As it should be.
+    Number(i64),
+    /// As a sibling endpoint sends it.
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+}
+
+impl Int<'_> {
+    /// The integer; none if the text is none.
+    pub(super) fn value(&self) -> Option<i64> {
+        match self {
+            Self::Number(n) => Some(*n),
+            Self::Text(text) => text.trim().parse().ok(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    code: Option<Int<'a>>,
+    #[serde(borrow, alias = "msg")]
+    message: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    error: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    /// The document's sample has its rows here, without an envelope.
+    #[serde(borrow, rename = "productGroups")]
+    product_groups: Option<&'a RawValue>,
+}
+
+/// Opens the envelope: the `data` of a successful answer.
+pub(super) fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, CallError> {
+    // Under any status; an answer that holds rows is longer and is not read twice for this.
+    if answer.body.len() < LONGEST_ERROR_BYTES
+        && oauth_error(&answer.body).as_deref() == Some("access_denied")
+    {
+        return Err(problem(
+            FailureKind::Unauthorized,
+            ErrorKind::CredentialsRefused(Side::Source),
+            "source answered access_denied also for a fresh token; check the app's permissions in OKKI",
+        ));
+    }
+    if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
+        return Err(problem);
+    }
+    let text = std::str::from_utf8(&answer.body).map_err(|_| not_okki(b"", "bytes that are not UTF-8"))?;
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "broken JSON"));
+    }
+    let envelope: Envelope<'_> =
+        serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "something that is not its JSON"))?;
+    if let Some(rows) = envelope.product_groups {
+        return Ok(rows);
+    }
+    let words = crate::net::excerpt(&envelope.message.or(envelope.error).unwrap_or_default(), &[]);
+    match envelope.code.as_ref().map(Int::value) {
+        None | Some(Some(200 | 0)) => {}
+        Some(code) => return Err(failing_code(code, &words)),
+    }
+    envelope.data.ok_or_else(|| not_okki(&answer.body, "without data"))
+}
+
+/// HTTP 200 with a failing body code is real.
+fn failing_code(code: Option<i64>, words: &str) -> CallError {
+    let message = match code {
+        Some(code) => format!("source answered HTTP 200 with body code {code}: {words}"),
+        None => format!("source answered a body code that is no number: {words}"),
+    };
+    let (failure, kind) = match code {
+        Some(401) => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(Side::Source)),
+        Some(429) => (FailureKind::Throttled(None), ErrorKind::Throttled(Side::Source)),
+        Some(400..=499) => (FailureKind::Refused, ErrorKind::BadAnswer(Side::Source)),
+        _ => (FailureKind::ServerError, ErrorKind::BadAnswer(Side::Source)),
+    };
+    problem(failure, kind, message)
+}
+
+/// A page of products: the total, and the rows as they came.
+pub(super) struct Page<'a> {
+    /// `data.count` (not the request's `count`, which is the page size) or `data.totalItem`.
+    pub total: u64,
+    /// The rows.
+    pub rows: Vec<&'a RawValue>,
+}
+
+/// Reads a product page out of `data`.
+pub(super) fn page(data: &RawValue) -> Result<Page<'_>, CallError> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        count: Option<Int<'a>>,
+        #[serde(borrow, rename = "totalItem")]
+        total_item: Option<Int<'a>>,
+        #[serde(borrow)]
+        list: Option<Vec<&'a RawValue>>,
+    }
+    // An empty PHP array is `[]` where a filled one is an object.
+    if data
+        .get()
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|rest| rest.trim().is_empty())
+    {
+        return Ok(Page { total: 0, rows: Vec::new() });
+    }
+    let bad = || not_okki(b"", "a product page without list and count (or totalItem)");
+    let body: Body<'_> = serde_json::from_str(data.get()).map_err(|_| bad())?;
+    let total =
+        body.total_item.or(body.count).as_ref().and_then(Int::value).and_then(|n| u64::try_from(n).ok());
+    match (total, body.list) {
+        (Some(total), Some(rows)) => Ok(Page { total, rows }),
+        (Some(0), None) => Ok(Page { total: 0, rows: Vec::new() }),
+        _ => Err(bad()),
+    }
+}
+
+/// Where the rows of a page that was read before stand in it, for the few that are quarantined.
+pub(super) fn places_of_rows(body: &[u8]) -> Vec<Range<usize>> {
+    let place = |raw: &RawValue| {
+        let start = (raw.get().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
+        start..start + raw.get().len()
+    };
+    rows_of_page(body).into_iter().map(place).collect()
+}
+
+fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
+    #[derive(Deserialize)]
+    struct List<'a> {
+        #[serde(borrow)]
+        list: Vec<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        #[serde(borrow)]
+        data: List<'a>,
+    }
+    serde_json::from_slice::<Page<'_>>(body).map(|page| page.data.list).unwrap_or_default()
+}
+
+/// What the groups call answered.
+pub(super) struct GroupList<'a> {
+    /// The rows as they came.
+    pub rows: Vec<&'a str>,
+    /// The server's own time, Beijing, as it says it.
+    pub now: Option<String>,
+}
+
+/// Reads the flat array of groups out of an answer.
+pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList<'_>, CallError> {
+    if answer.status.is_success()
+        && let Some(list) = plain_groups(&answer.body)
+    {
+        return Ok(list);
+    }
+    let data = data(answer, now_ms)?;
+    let array = serde_json::from_str(data.get());
+    // Sibling endpoints wrap their array as data.list.
+    #[derive(Deserialize)]
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        list: Vec<&'a RawValue>,
+    }
+    let rows: Vec<&RawValue> = array
+        .or_else(|_| serde_json::from_str(data.get()).map(|wrapped: Wrapped<'_>| wrapped.list))
+        .map_err(|_| not_okki(b"", "groups that are not a list"))?;
+    Ok(GroupList { rows: rows.into_iter().map(RawValue::get).collect(), now: server_time(&answer.body) })
+}
+
+/// `{"code", "message", "now", "data": [ … ]}` as it should be.
+fn plain_groups(body: &[u8]) -> Option<GroupList<'_>> {
+    let mut walk = JsonCursor::new(std::str::from_utf8(body).ok()?);
+    let (mut rows, mut now) = (None, None);
+    walk.object(|walk, key| match key {
+        "\"code\"" => is_success(walk.value()?).then_some(()),
+        "\"now\"" => {
+            now = scalar(walk.value()?).map(Cow::into_owned);
+            Some(())
+        }
+        "\"data\"" => {
+            let mut list = Vec::new();
+            walk.list(|walk| walk.value().map(|row| list.push(row)))?;
+            rows = Some(list);
+            Some(())
+        }
+        _ => step_over(walk, key),
+    })?;
+    walk.end()?;
+    Some(GroupList { rows: rows?, now })
+}
+
+/// A body code that means success (or that is not there).
+pub(super) fn is_success(code: &str) -> bool {
+    matches!(code, "200" | "0" | "\"200\"" | "\"0\"" | "null")
+}
+
+/// Steps over a member of an envelope that is of no use; what may mean something else is left to [`data`].
+pub(super) fn step_over<'a>(walk: &mut JsonCursor<'a>, key: &'a str) -> Option<()> {
+    if key.contains('\\') || matches!(key, "\"error\"" | "\"productGroups\"") {
+        return None;
+    }
+    walk.step()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn login(status: u16, body: &str) -> CallError {
+        let answer = Answer {
+            status: http::StatusCode::from_u16(status).unwrap(),
+            headers: http::HeaderMap::new(),
+            body: body.to_owned().into(),
+        };
+        token(&answer, 0).unwrap_err()
+    }
+
+    #[test]
+    fn an_outage_at_the_login_is_no_refusal() {
+        let gateway = r#"{"timestamp":1,"status":503,"error":"Service Unavailable"}"#;
+        assert_eq!(login(503, gateway).kind, ErrorKind::Unavailable(Side::Source));
+        assert_eq!(login(429, r#"{"error":"too_many_requests"}"#).failure, FailureKind::Throttled(None));
+        assert_eq!(login(400, r#"{"error":"server_error"}"#).failure, FailureKind::ServerError);
+        let refused = login(400, r#"{"error":"invalid_client"}"#);
+        assert_eq!(
+            (refused.failure, refused.kind),
+            (FailureKind::Refused, ErrorKind::CredentialsRefused(Side::Source))
+        );
+    }
+}

@@ -1,0 +1,316 @@
+//! The store: pipelines, state, reports and quarantine on S3, in a directory, or in memory, with save-if-unchanged.
+
+pub(crate) mod lease;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
+use url::Url;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::testing::Mutant;
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    /// Only for a directory: it has no conditional put of its own, so a lock file stands in.
+    directory: Option<PathBuf>,
+    name: String,
+}
+
+/// The version of an object that was read; a save on top of it fails if somebody else saved meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(Option<String>);
+
+/// A lock that the operating system releases when the process ends, however it ends; only in a directory.
+#[derive(Debug)]
+pub struct RunLock(Option<std::fs::File>);
+
+impl RunLock {
+    /// Whether there is an operating system's lock at all.
+    pub fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Store {
+    /// A store in memory; it is gone with the program.
+    pub fn memory() -> Self {
+        Self::of(Arc::new(object_store::memory::InMemory::new()), "memory:")
+    }
+
+    /// A store of any kind that has conditional puts.
+    pub fn of(objects: Arc<dyn ObjectStore>, name: &str) -> Self {
+        Self { objects, directory: None, name: name.to_owned() }
+    }
+
+    /// A store in a directory, which is created.
+    pub fn directory(path: PathBuf) -> Result<Self> {
+        let name = format!("file://{}", path.display());
+        let fail = |why: String| {
+            Error::new(
+                ErrorKind::Store,
+                format!("store {name}: {why}; set OKKI_SYNC_STORE to a directory that can be written"),
+            )
+        };
+        std::fs::create_dir_all(&path).map_err(|error| fail(error.to_string()))?;
+        let path = path.canonicalize().map_err(|error| fail(error.to_string()))?;
+        let objects = object_store::local::LocalFileSystem::new_with_prefix(&path)
+            .map_err(|error| fail(error.to_string()))?;
+        Ok(Self { objects: Arc::new(objects), directory: Some(path), name })
+    }
+
+    /// A store on S3, under a prefix.
+    pub fn s3(objects: object_store::aws::AmazonS3, bucket: &str, prefix: &str) -> Self {
+        let objects = object_store::prefix::PrefixStore::new(objects, prefix);
+        Self { objects: Arc::new(objects), directory: None, name: format!("s3://{bucket}/{prefix}") }
+    }
+
+    /// The store's address, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn error(&self, path: &str, error: &object_store::Error) -> Error {
+        Error::new(
+            ErrorKind::Store,
+            format!("store {}: {path}: {}", self.name, crate::net::excerpt(&error.to_string(), &[])),
+        )
+    }
+
+    /// Reads an object; none if there is none.
+    pub async fn load(&self, path: &str) -> Result<Option<(Bytes, Version)>> {
+        let found = match self.objects.get(&Path::from(path)).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.error(path, &error)),
+        };
+        let version = Version(found.meta.e_tag.clone());
+        let bytes = found.bytes().await.map_err(|error| self.error(path, &error))?;
+        Ok(Some((bytes, version)))
+    }
+
+    /// Writes an object, whatever was there.
+    pub async fn put(&self, path: &str, bytes: impl Into<PutPayload>) -> Result<()> {
+        self.objects
+            .put(&Path::from(path), bytes.into())
+            .await
+            .map(drop)
+            .map_err(|error| self.error(path, &error))
+    }
+
+    /// Saves on top of the version that was read (none: where nothing was), and gives back the new version.
+    /// An error of [`ErrorKind::StateConflict`] says that somebody else saved meanwhile; nothing is overwritten then.
+    pub async fn save_if_unchanged(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        read: Option<&Version>,
+    ) -> Result<Version> {
+        let put = match &self.directory {
+            _ if Mutant::SaveWithoutCompare.is_active() => self.blind_put(path, bytes.clone()).await,
+            None => self.conditional_put(path, bytes.clone(), read).await,
+            Some(directory) => {
+                let _lock = lock_for_save(&directory.join(format!("{path}.save"))).map_err(|error| {
+                    Error::new(ErrorKind::Store, format!("store {}: {path}: {error}", self.name))
+                })?;
+                self.compare_and_put(path, bytes.clone(), read).await
+            }
+        };
+        let error = match put {
+            Ok(version) => return Ok(version),
+            Err(error) => error,
+        };
+        // A put whose answer was lost (and which was then repeated) may have had its effect: what stands there is ours.
+        if let Ok(Some((there, version))) = self.load(path).await
+            && there == bytes
+        {
+            return Ok(version);
+        }
+        Err(match error {
+            object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. } => {
+                Error::new(
+                    ErrorKind::StateConflict,
+                    format!(
+                        "store {}: {path} was saved by another run meanwhile; that run is the truth, run again",
+                        self.name
+                    ),
+                )
+            }
+            error => self.error(path, &error),
+        })
+    }
+
+    async fn blind_put(&self, path: &str, bytes: Bytes) -> object_store::Result<Version> {
+        self.objects.put(&Path::from(path), bytes.into()).await.map(|put| Version(put.e_tag))
+    }
+
+    async fn conditional_put(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        read: Option<&Version>,
+    ) -> object_store::Result<Version> {
+        let mode = match read {
+            None => PutMode::Create,
+            Some(version) => PutMode::Update(UpdateVersion { e_tag: version.0.clone(), version: None }),
+        };
+        let options = PutOptions { mode, ..PutOptions::default() };
+        self.objects.put_opts(&Path::from(path), bytes.into(), options).await.map(|put| Version(put.e_tag))
+    }
+
+    /// Compare, then put, under the save lock: what S3 does in one call.
+    async fn compare_and_put(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        read: Option<&Version>,
+    ) -> object_store::Result<Version> {
+        let location = Path::from(path);
+        let now = match self.objects.head(&location).await {
+            Ok(meta) => Some(Version(meta.e_tag)),
+            Err(object_store::Error::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if now.as_ref() != read {
+            return Err(object_store::Error::Precondition {
+                path: path.to_owned(),
+                source: "changed meanwhile".into(),
+            });
+        }
+        self.objects.put(&location, bytes.into()).await?;
+        self.objects.head(&location).await.map(|meta| Version(meta.e_tag))
+    }
+
+    /// Takes the connection's run lock of a directory; none if another process holds it. Elsewhere there is nothing
+    /// to take: see `lease.rs`.
+    pub fn lock_run(&self, connection: &str) -> Result<Option<RunLock>> {
+        let Some(directory) = &self.directory else { return Ok(Some(RunLock(None))) };
+        let path = directory.join("state").join(format!("{connection}.lock"));
+        let fail = |error: std::io::Error| {
+            Error::new(ErrorKind::Store, format!("store {}: {}: {error}", self.name, path.display()))
+        };
+        let file = open_lock(&path).map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(RunLock(Some(file)))),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(fail(error)),
+        }
+    }
+
+    /// Copies an object; nothing happens where there is none.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        match self.objects.copy(&Path::from(from), &Path::from(to)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.error(from, &error)),
+        }
+    }
+}
+
+fn open_lock(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::File::options().create(true).truncate(false).write(true).open(path)
+}
+
+fn lock_for_save(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+    let file = open_lock(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// What `OKKI_SYNC_STORE` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// `memory:`
+    Memory,
+    /// `file:///dir`
+    Directory(PathBuf),
+    /// `s3://bucket/prefix`
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The prefix, perhaps empty.
+        prefix: String,
+    },
+}
+
+impl Address {
+    /// Reads an address; a relative `file://./dir` is taken from the working directory.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let wrong = |why: &str| {
+            Error::new(
+                ErrorKind::BadPipeline,
+                format!("OKKI_SYNC_STORE={text}: {why}; write file:///dir, s3://bucket/prefix or memory:"),
+            )
+        };
+        if text == "memory:" || text == "memory://" {
+            return Ok(Self::Memory);
+        }
+        if let Some(path) = text.strip_prefix("file://") {
+            if path.is_empty() {
+                return Err(wrong("names no directory"));
+            }
+            let decoded = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
+            return Ok(Self::Directory(if path.starts_with('/') {
+                decoded.unwrap_or_else(|| path.into())
+            } else {
+                path.into()
+            }));
+        }
+        let Some(rest) = text.strip_prefix("s3://") else { return Err(wrong("is no address of a store")) };
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(wrong("names no bucket"));
+        }
+        Ok(Self::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    async fn a_stale_save_is_refused(store: Store) {
+        let first = store.save_if_unchanged("state/x", Bytes::from_static(b"one"), None).await.unwrap();
+        let conflict =
+            store.save_if_unchanged("state/x", Bytes::from_static(b"two"), None).await.unwrap_err();
+        assert_eq!(conflict.kind, ErrorKind::StateConflict);
+        let second =
+            store.save_if_unchanged("state/x", Bytes::from_static(b"three"), Some(&first)).await.unwrap();
+        let conflict =
+            store.save_if_unchanged("state/x", Bytes::from_static(b"four"), Some(&first)).await.unwrap_err();
+        assert_eq!(conflict.kind, ErrorKind::StateConflict);
+        let (bytes, version) = store.load("state/x").await.unwrap().unwrap();
+        assert_eq!((bytes.as_ref(), version), (&b"three"[..], second));
+    }
+
+    #[tokio::test]
+    async fn a_stale_save_is_refused_in_memory() {
+        a_stale_save_is_refused(Store::memory()).await;
+    }
+
+    #[tokio::test]
+    async fn a_stale_save_is_refused_in_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        a_stale_save_is_refused(Store::directory(directory.path().to_owned()).unwrap()).await;
+    }
+
+    #[test]
+    fn addresses_are_read_and_nonsense_is_refused() {
+        assert_eq!(Address::parse("memory:").unwrap(), Address::Memory);
+        assert_eq!(Address::parse("file:///a/b").unwrap(), Address::Directory("/a/b".into()));
+        assert_eq!(Address::parse("file://./x").unwrap(), Address::Directory("./x".into()));
+        let s3 = Address::S3 { bucket: "b".into(), prefix: "p/q".into() };
+        assert_eq!(Address::parse("s3://b/p/q/").unwrap(), s3);
+        for wrong in ["/tmp/x", "s3://", "file://", "http://x"] {
+            assert_eq!(Address::parse(wrong).unwrap_err().kind, ErrorKind::BadPipeline, "{wrong}");
+        }
+    }
+}

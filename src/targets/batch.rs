@@ -1,0 +1,192 @@
+//! Batches: rows cut by count and by bytes, each row written once, straight into the request's body.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::catalogue::RecordId;
+use crate::state::Fingerprint;
+
+/// How rows are wrapped into a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrap {
+    /// `[…]`
+    Array,
+    /// `{"groups":[…]}`
+    Groups,
+    /// `{"content":[…]}`
+    Content,
+}
+
+impl Wrap {
+    fn open(self) -> &'static [u8] {
+        match self {
+            Self::Array => b"[",
+            Self::Groups => b"{\"groups\":[",
+            Self::Content => b"{\"content\":[",
+        }
+    }
+
+    fn close(self) -> &'static [u8] {
+        match self {
+            Self::Array => b"]",
+            Self::Groups | Self::Content => b"]}",
+        }
+    }
+}
+
+/// A row in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The row's id.
+    pub id: RecordId,
+    /// What the state will know of it once it is acknowledged; none for a tombstone.
+    pub fingerprint: Option<Fingerprint>,
+    /// Where it stands in the body.
+    pub at: Range<usize>,
+}
+
+/// A body that is ready to be sent, and what is in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    /// The body.
+    pub body: Bytes,
+    /// Its rows.
+    pub entries: Vec<Entry>,
+    /// Whether the target was asked already what it holds of it.
+    pub asked: bool,
+    wrap: Wrap,
+}
+
+impl Batch {
+    /// The bytes of one of its rows.
+    pub(crate) fn row(&self, entry: &Entry) -> &[u8] {
+        self.body.get(entry.at.clone()).unwrap_or(&[])
+    }
+
+    /// Two halves of a batch of two rows or more; none for a single row.
+    pub(crate) fn halves(&self) -> Option<(Self, Self)> {
+        let middle = self.entries.len() / 2;
+        if middle == 0 {
+            return None;
+        }
+        let (left, right) = self.entries.split_at(middle);
+        Some((self.only(left), self.only(right)))
+    }
+
+    /// A batch of these of its rows.
+    pub(crate) fn only(&self, entries: &[Entry]) -> Self {
+        let mut builder = Builder::new(self.wrap, usize::MAX, usize::MAX);
+        for entry in entries {
+            let row = self.row(entry);
+            // Unlimited, so nothing is ever cut off here.
+            let _ =
+                builder.push(entry.id.clone(), entry.fingerprint.is_none(), |out| out.extend_from_slice(row));
+        }
+        builder.finish().unwrap_or_else(|| Self {
+            body: Bytes::new(),
+            entries: Vec::new(),
+            asked: false,
+            wrap: self.wrap,
+        })
+    }
+}
+
+/// Cuts rows into batches.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    wrap: Wrap,
+    max_rows: usize,
+    max_bytes: usize,
+    body: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Builder {
+    /// Batches of at most `max_rows` rows and `max_bytes` bytes (a single larger row still goes, alone).
+    pub(crate) fn new(wrap: Wrap, max_rows: usize, max_bytes: usize) -> Self {
+        Self { wrap, max_rows, max_bytes, body: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Writes a row straight into the body; gives back the batch that became full because of it.
+    pub(crate) fn push(
+        &mut self,
+        id: RecordId,
+        is_tombstone: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Batch> {
+        let before = self.body.len();
+        self.body.extend_from_slice(if self.entries.is_empty() { self.wrap.open() } else { b"," });
+        let mut start = self.body.len();
+        write(&mut self.body);
+        let is_full =
+            self.entries.len() >= self.max_rows || self.body.len() + self.wrap.close().len() > self.max_bytes;
+        let mut ready = None;
+        if is_full && !self.entries.is_empty() {
+            let row = self.body.split_off(start);
+            self.body.truncate(before);
+            ready = self.finish();
+            self.body.extend_from_slice(self.wrap.open());
+            start = self.body.len();
+            self.body.extend_from_slice(&row);
+        }
+        let at = start..self.body.len();
+        let fingerprint = self.body.get(at.clone()).filter(|_| !is_tombstone).map(Fingerprint::of);
+        self.entries.push(Entry { id, fingerprint, at });
+        ready
+    }
+
+    /// The last batch, if there is one.
+    pub(crate) fn finish(&mut self) -> Option<Batch> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        self.body.extend_from_slice(self.wrap.close());
+        // The next one will be about as long.
+        let next = Vec::with_capacity(self.body.len());
+        Some(Batch {
+            body: std::mem::replace(&mut self.body, next).into(),
+            entries: std::mem::take(&mut self.entries),
+            asked: false,
+            wrap: self.wrap,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn cut(rows: &[&str], max_rows: usize, max_bytes: usize) -> Vec<String> {
+        let mut builder = Builder::new(Wrap::Content, max_rows, max_bytes);
+        let mut batches = Vec::new();
+        for row in rows {
+            batches.extend(
+                builder.push(RecordId::from(*row), false, |out| out.extend_from_slice(row.as_bytes())),
+            );
+        }
+        batches.extend(builder.finish());
+        batches.iter().map(|batch| String::from_utf8(batch.body.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn batches_are_cut_by_rows_and_by_bytes_and_lose_no_row() {
+        assert_eq!(cut(&["1", "2", "3"], 2, 1000), [r#"{"content":[1,2]}"#, r#"{"content":[3]}"#]);
+        assert_eq!(cut(&["11", "22", "33"], 9, 19), [r#"{"content":[11,22]}"#, r#"{"content":[33]}"#]);
+        assert_eq!(cut(&["1111111111", "2"], 9, 5), [r#"{"content":[1111111111]}"#, r#"{"content":[2]}"#]);
+        assert!(cut(&[], 9, 9).is_empty());
+    }
+
+    #[test]
+    fn halves_hold_the_same_rows() {
+        let mut builder = Builder::new(Wrap::Array, 9, 1000);
+        for row in ["1", "2", "3"] {
+            builder.push(row.into(), false, |out| out.extend_from_slice(row.as_bytes()));
+        }
+        let (left, right) = builder.finish().unwrap().halves().unwrap();
+        assert_eq!((left.body.as_ref(), right.body.as_ref()), (&b"[1]"[..], &b"[2,3]"[..]));
+        assert!(left.halves().is_none());
+        assert_eq!(right.row(&right.entries[1]), b"3");
+    }
+}

@@ -1,0 +1,57 @@
+//! Deliberate bugs of our own, for the simulation to find: a test that finds none of them proves nothing.
+//!
+//! They exist with the feature `testing` only and are switched on for one thread; without it [`Mutant::is_active`]
+//! is `false` and the compiler removes the bug.
+
+/// One deliberate bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// A batch counts as acknowledged before its answer is there.
+    AcknowledgeBeforeTheAnswer,
+    /// `failed` in Qeasy's answer is ignored.
+    IgnoreFailed,
+    /// The last page of products is not read.
+    DropTheLastPage,
+    /// The state is saved over whatever is there.
+    SaveWithoutCompare,
+    /// A run starts without the calls of the runs before it.
+    ForgetTheLimit,
+    /// A lockout is knocked on like any failed call.
+    KnockOnALockout,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::AcknowledgeBeforeTheAnswer,
+        Self::IgnoreFailed,
+        Self::DropTheLastPage,
+        Self::SaveWithoutCompare,
+        Self::ForgetTheLimit,
+        Self::KnockOnALockout,
+    ];
+
+    /// Whether this bug is switched on.
+    #[inline]
+    pub fn is_active(self) -> bool {
+        #[cfg(feature = "testing")]
+        {
+            ACTIVE.get() == Some(self)
+        }
+        #[cfg(not(feature = "testing"))]
+        {
+            false
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches a bug on in this thread, or (`None`) all of them off.
+#[cfg(feature = "testing")]
+pub fn activate(mutant: Option<Mutant>) {
+    ACTIVE.set(mutant);
+}

@@ -1,0 +1,221 @@
+//! The real program over real sockets: exit codes, output, Ctrl-C, `kill -9`, two at once.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use okki_sync::testing::clock::Clock;
+use okki_sync_sandbox::faults::{Endpoint, Fault, Kind};
+use okki_sync_sandbox::{Options, Sandbox, Serving};
+use serde_json::Value;
+
+const PIPELINE: &str = r#"
+connection = "acme"
+[source]
+max_requests_per_second = 100
+[record]
+shape = "products"
+[target]
+kind = "qeasy"
+requests_per_minute = 5000
+max_rows_per_batch = 50
+"#;
+
+/// A served sandbox and a working directory with a pipeline and a store.
+struct Desk {
+    sandbox: Sandbox,
+    serving: Serving,
+    directory: tempfile::TempDir,
+}
+
+async fn desk(options: Options) -> Desk {
+    let sandbox = Sandbox::new(options, || Clock::system().now_ms());
+    let serving = sandbox.serve(0, 0).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pipeline.toml"), PIPELINE).unwrap();
+    Desk { sandbox, serving, directory }
+}
+
+fn program(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_okki-sync"));
+    command
+        .current_dir(directory)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+impl Desk {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program(self.directory.path());
+        command.args(arguments).envs(Sandbox::environment(&self.serving));
+        command
+    }
+
+    /// Runs to the end, while the sandbox goes on serving.
+    async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    async fn until(&self, condition: impl Fn(&Sandbox) -> bool) {
+        let started = Instant::now();
+        while !condition(&self.sandbox) {
+            assert!(started.elapsed() < Duration::from_secs(30), "it did not come to that");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+async fn end(mut child: Child) -> Option<i32> {
+    tokio::task::spawn_blocking(move || child.wait().unwrap().code()).await.unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        panic!("no report alone on stdout: {:?}\n{}", output, String::from_utf8_lossy(&output.stderr))
+    })
+}
+
+fn small() -> Options {
+    Options { groups: 12, products: 300, calls_per_minute: 100_000, ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_puts_its_report_on_stdout_and_a_repeat_writes_nothing() {
+    let desk = desk(small()).await;
+    let first = desk.run(&["sync", "--json"]).await;
+    assert_eq!(first.status.code(), Some(0));
+    assert_eq!(report(&first)["target"]["written"], 300);
+    let again = report(&desk.run(&["sync", "--json"]).await);
+    assert_eq!((&again["plan"]["unchanged"], &again["target"]["requests"]), (&300.into(), &0.into()));
+    let run_id = again["run_id"].as_str().unwrap();
+    let kept = desk.directory.path().join(format!(".okki-sync/reports/acme/{run_id}.json"));
+    assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(kept).unwrap()).unwrap(), again);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_of_the_system_is_not_asked_for_this_machine() {
+    let desk = desk(small()).await;
+    let mut command = desk.command(&["sync", "--json"]);
+    command.env("http_proxy", "http://127.0.0.1:1").env("ALL_PROXY", "http://127.0.0.1:1");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_terminal_lines_are_plain_and_the_exit_code_tells_how_it_ended() {
+    let desk = desk(Options { dirty: true, ..small() }).await;
+    let output = desk.run(&["sync"]).await;
+    assert_eq!(output.status.code(), Some(3), "rows in the quarantine");
+    assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b), "no escape sequences");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("in quarantine"));
+    assert_eq!(desk.run(&["sync", "--nonsense"]).await.status.code(), Some(2));
+    assert_eq!(desk.run(&["sync", "--pipeline", "none.toml"]).await.status.code(), Some(2));
+    assert_eq!(desk.run(&["check"]).await.status.code(), Some(0));
+    assert_eq!(desk.run(&["schema"]).await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_bad_input_is_one_clear_line_with_its_exit_code_and_nothing_is_written() {
+    let desk = desk(small()).await;
+    let write = |name: &str, text: &str| std::fs::write(desk.directory.path().join(name), text).unwrap();
+    write("unknown.toml", &PIPELINE.replace("max_rows_per_batch", "max_row_per_batch"));
+    write("broken.toml", "connection = ");
+    write("notes.txt", PIPELINE);
+    std::fs::write(desk.directory.path().join("binary.toml"), [0xff, 0xfe, 0x00]).unwrap();
+    #[expect(clippy::type_complexity, reason = "a table: arguments, variables, exit code, words")]
+    let table: &[(&[&str], &[(&str, &str)], i32, &str)] = &[
+        (&["sync", "--pipeline", "unknown.toml"], &[], 2, "did you mean max_rows_per_batch"),
+        (&["sync", "--pipeline", "broken.toml"], &[], 2, "broken.toml:1"),
+        (&["sync", "--pipeline", "notes.txt"], &[], 2, "notes.txt"),
+        (&["sync", "--pipeline", "binary.toml"], &[], 2, "not UTF-8"),
+        (&["sync"], &[("OKKI_CLIENT_SECRET", "")], 2, "OKKI_CLIENT_SECRET"),
+        (&["sync"], &[("OKKI_CLIENT_SECRET", "wrong-secret")], 2, "SourceCredentialsRefused"),
+        (&["sync"], &[("QEASY_APP_SECRET", "wrong-secret")], 2, "TargetCredentialsRefused"),
+        (&["sync"], &[("OKKI_BASE_URL", "http://192.0.2.1")], 2, "plain http"),
+        (&["sync"], &[("OKKI_BASE_URL", "http://127.0.0.1:1")], 1, "cannot connect"),
+        (&["sync"], &[("OKKI_SYNC_STORE", "ftp://x")], 2, "OKKI_SYNC_STORE"),
+        (&["sync"], &[("OKKI_SYNC_STORE", "file:///proc/none")], 1, "store"),
+    ];
+    for (arguments, variables, code, words) in table {
+        let mut command = desk.command(arguments);
+        command.envs(variables.iter().copied());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let told: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(
+            (output.status.code(), told.len()),
+            (Some(*code), 1),
+            "{arguments:?} {variables:?}: {said}"
+        );
+        assert!(told[0].contains(words), "{arguments:?} {variables:?}: {said}");
+        assert!(!said.contains("wrong-secret"), "{said}");
+    }
+    assert_eq!(desk.sandbox.stats().rows_written, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_saves_what_was_acknowledged_and_the_next_run_goes_on_from_there() {
+    let desk = desk(Options { latency: Duration::from_millis(20), ..small() }).await;
+    let child = desk.command(&["sync", "--json"]).spawn().unwrap();
+    desk.until(|sandbox| sandbox.stats().rows_written >= 100).await;
+    let asked = Instant::now();
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(3));
+    assert_eq!(output.status.code(), Some(3));
+    let paused = report(&output);
+    assert_eq!(paused["status"], "paused");
+    let written = paused["target"]["written"].as_u64().unwrap();
+    assert_eq!(paused["remaining"].as_u64().unwrap(), 300 - written);
+    let next = report(&desk.run(&["sync", "--json"]).await);
+    assert_eq!(
+        (next["status"].as_str(), next["target"]["written"].as_u64()),
+        (Some("succeeded"), Some(300 - written))
+    );
+    assert_eq!(desk.sandbox.target_rows().len(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_kill_9_at_any_moment_the_next_run_ends_right() {
+    let desk = desk(Options { latency: Duration::from_millis(3), ..small() }).await;
+    let mut random = fastrand::Rng::with_seed(9);
+    for _ in 0..50 {
+        desk.sandbox.change_as_people_do();
+        let mut child = desk.command(&["sync", "--json"]).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(random.u64(0..300))).await;
+        child.kill().unwrap();
+        end(child).await;
+    }
+    // Where no run came to its end, the removals of 50 rounds have added up to more than the guard lets through.
+    let last = report(&desk.run(&["sync", "--json", "--allow-mass-delete"]).await);
+    assert_eq!(last["status"], "succeeded", "{last}");
+    let verified = desk.run(&["verify", "--json"]).await;
+    assert_eq!(verified.status.code(), Some(0), "{}", report(&verified));
+    assert_eq!(desk.sandbox.stats().lockouts, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_runs_at_once_the_second_says_that_the_first_goes_on() {
+    let desk = desk(small()).await;
+    desk.sandbox.fault(Fault {
+        at: Endpoint::OkkiGroups,
+        kind: Kind::Slow(Duration::from_secs(2)),
+        times: 1,
+        after: 0,
+    });
+    let first = desk.command(&["sync", "--json"]).spawn().unwrap();
+    desk.until(|sandbox| sandbox.stats().calls.get(&Endpoint::OkkiGroups).is_some_and(|calls| *calls > 0))
+        .await;
+    let second = desk.run(&["sync", "--json"]).await;
+    assert_eq!(second.status.code(), Some(1));
+    let error = report(&second)["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("Busy: run 2") && error.contains(" (since 2"), "{error}");
+    assert!(error.contains(" of connection \"acme\" is going on"), "{error}");
+    assert_eq!(end(first).await, Some(0));
+    assert_eq!(desk.sandbox.stats().rows_written, 300);
+}

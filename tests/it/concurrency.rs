@@ -1,0 +1,133 @@
+//! Several batches of products under way at a time: faster, and as careful as one after the other.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use okki_sync::testing::error::{ErrorKind, Side};
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::sync::Progress;
+use okki_sync_sandbox::Options;
+use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use tokio::time::Instant;
+
+use crate::support::{World, qeasy, request};
+
+/// 16 batches of products or of groups, each 20 ms away.
+fn sixteen_batches(shape: &str, at_once: u32) -> World {
+    let latency = Duration::from_millis(20);
+    let options = Options { groups: 160, products: 160, latency, ..Options::default() };
+    World::new(options, qeasy(shape, &format!("max_rows_per_batch = 10\nmax_concurrency = {at_once}")))
+}
+
+/// How long the batches took, and how many calls the target saw at once.
+async fn writes(shape: &str, at_once: u32) -> (Duration, usize) {
+    let world = sixteen_batches(shape, at_once);
+    let planned = Arc::new(Mutex::new(Instant::now()));
+    let told = Arc::clone(&planned);
+    let outcome = world
+        .run(&request(Mode::Sync), move |progress| {
+            if matches!(progress, Progress::Planned(_)) {
+                *told.lock().unwrap() = Instant::now();
+            }
+        })
+        .await;
+    assert_eq!((outcome.report.status, outcome.report.target.batches), (Status::Succeeded, 16));
+    world.assert_complete();
+    let took = planned.lock().unwrap().elapsed();
+    (took, world.sandbox.stats().max_target_calls_at_once)
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_of_products_go_side_by_side_and_never_more_than_max_concurrency() {
+    let (alone, most) = writes("products", 1).await;
+    assert_eq!(most, 1);
+    for at_once in [2, 3, 4, 8] {
+        let (together, most) = writes("products", at_once).await;
+        assert_eq!(most, at_once as usize);
+        assert!(together < alone.mul_f64(0.65), "{at_once} at once: {together:?}, alone {alone:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_of_groups_go_one_after_the_other() {
+    for shape in ["groups", "groups-with-items"] {
+        assert_eq!(writes(shape, 8).await.1, 1, "{shape}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_one_of_several_batches_is_told_to_be_silent_the_others_are_acknowledged_and_nobody_calls_again()
+{
+    let world = sixteen_batches("products", 4);
+    world.fault(Endpoint::QeasyStore, Fault::Throttle { retry_after_seconds: Some(300) }, 1, 9);
+    let outcome = world.sync().await;
+    let report = &outcome.report;
+    assert_eq!(outcome.error.as_ref().unwrap().kind, ErrorKind::Throttled(Side::Target));
+    assert_eq!((report.status, report.resume_after_seconds), (Status::Paused, Some(300)), "{report:?}");
+    assert_eq!(world.sandbox.stats().max_target_calls_at_once, 4);
+    let calls = world.calls(Endpoint::QeasyStore);
+    assert!((10..=13).contains(&calls), "{calls}");
+    assert_eq!(report.target.written, (calls - 1) * 10, "all but the one that was throttled");
+    assert_eq!(world.rows().len() as u64, report.target.written);
+
+    assert_eq!(world.sync().await.report.status, Status::Paused);
+    assert_eq!(world.calls(Endpoint::QeasyStore), calls, "no call before its time");
+    world.wind(301).await;
+    world.sync_well().await;
+    assert_eq!(world.sandbox.stats().rows_written, 160, "no row went twice");
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_wish_for_silence_is_kept_by_every_batch_under_way() {
+    let world = sixteen_batches("products", 4);
+    world.fault(Endpoint::QeasyStore, Fault::Throttle { retry_after_seconds: Some(30) }, 1, 9);
+    let started = Instant::now();
+    let outcome = world.sync_well().await;
+    assert_eq!((outcome.report.target.throttled, outcome.report.target.retries), (1, 1));
+    assert!(started.elapsed() >= Duration::from_secs(30));
+    assert_eq!(world.sandbox.stats().rows_written, 160);
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_killed_or_stopped_with_several_batches_under_way_loses_nothing() {
+    for after_ms in [30, 45, 60, 75, 90, 105, 120] {
+        for stopped in [false, true] {
+            let world = sixteen_batches("products", 4);
+            let store = world.app.store().await.unwrap().clone();
+            let app = Arc::clone(&world.app);
+            let (sender, planned) = tokio::sync::oneshot::channel();
+            let sender = Mutex::new(Some(sender));
+            let asked = request(Mode::Sync);
+            let run = world.run(&asked, move |progress| {
+                if matches!(progress, Progress::Planned(_)) {
+                    let _ = sender.lock().unwrap().take().unwrap().send(());
+                }
+            });
+            let end = async {
+                planned.await.unwrap();
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                if stopped {
+                    app.stop();
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                outcome = run => {
+                    assert!(stopped, "the run came to its end before it was killed");
+                    assert_eq!(outcome.report.status, Status::Paused, "{:?}", outcome.report);
+                }
+                () = end => {}
+            }
+            // The lease of the dead runs out.
+            world.wind(61).await;
+            let next = world.again_on(store);
+            next.sync_well().await;
+            next.assert_complete();
+            let twice = world.sandbox.stats().rows_written - 160;
+            // Who is killed may not have saved yet what was acknowledged; who is stopped has.
+            assert!(!stopped || twice <= 40, "{twice} rows went twice: more than were under way");
+        }
+    }
+}
