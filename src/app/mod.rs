@@ -88,6 +88,33 @@ pub struct StoredState {
     pub lease: crate::store::lease::Record,
 }
 
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// The pipeline; `None` if it has mistakes.
+    pub pipeline: Option<config::Pipeline>,
+    /// Every mistake, and the part of the setup that it is in.
+    pub mistakes: Vec<(Part, Diagnostic)>,
+}
+
+/// The part of the setup that a mistake is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The pipeline file, with the environment's overrides.
+    Pipeline,
+    /// The credentials, including the robot's.
+    Credentials,
+    /// The store.
+    Store,
+}
+
+impl Checked {
+    fn add(&mut self, part: Part, found: impl IntoIterator<Item = Diagnostic>) {
+        self.mistakes.extend(found.into_iter().map(|mistake| (part, mistake)));
+    }
+}
+
 /// A connection that is ready to run.
 struct Connection {
     config: Config,
@@ -324,19 +351,25 @@ impl App {
     }
 
     /// Every mistake in pipeline, credentials and store, without a call to source or target.
-    pub async fn check(&self, from: PipelineSource) -> Vec<Diagnostic> {
-        let mut mistakes = Vec::new();
+    pub async fn check(&self, from: PipelineSource) -> Checked {
+        let mut checked = Checked::default();
         let as_mistake = |place: &str, error: &Error| Diagnostic {
             place: place.to_owned(),
             message: error.message.clone(),
             help: format!("see above ({})", error.kind.name()),
         };
-        let store = self.store().await.map_err(|error| mistakes.push(as_mistake("store", &error))).ok();
+        let store = match self.store().await {
+            Ok(store) => Some(store),
+            Err(error) => {
+                checked.add(Part::Store, [as_mistake("store", &error)]);
+                None
+            }
+        };
         let (name, text) = match self.pipeline_text(&from).await {
             Ok(found) => found,
             Err(error) => {
-                mistakes.push(as_mistake("pipeline", &error));
-                return mistakes;
+                checked.add(Part::Pipeline, [as_mistake("pipeline", &error)]);
+                return checked;
             }
         };
         let credentials = self.credentials(from_connection(&from).unwrap_or("default")).await;
@@ -345,21 +378,22 @@ impl App {
             Err(_) => Notify::from_env(&self.env),
         };
         match config::parse(&text, &name, &self.env) {
-            Err(found) => mistakes.extend(found),
+            Err(found) => checked.add(Part::Pipeline, found),
             Ok(config) => {
                 if let Ok(credentials) = &credentials {
-                    mistakes.extend(credentials.require(&config.pipeline.target));
+                    checked.add(Part::Credentials, credentials.require(&config.pipeline.target));
                 }
                 if let Some(store) = store
                     && let Err(error) = store.load(&crate::state::path(&config.pipeline.connection)).await
                 {
-                    mistakes.push(as_mistake("store", &error));
+                    checked.add(Part::Store, [as_mistake("store", &error)]);
                 }
+                checked.pipeline = Some(config.pipeline);
             }
         }
-        mistakes.extend(credentials.err().map(|error| as_mistake("credentials", &error)));
-        mistakes.extend(notify.webhook().err());
-        mistakes
+        checked.add(Part::Credentials, credentials.err().map(|error| as_mistake("credentials", &error)));
+        checked.add(Part::Credentials, notify.webhook().err());
+        checked
     }
 
     async fn aws(&self) -> &SdkConfig {

@@ -216,6 +216,9 @@ pub struct CheckArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
     pub pipeline: Option<String>,
+    /// Put connection, target, needed credentials and mistakes on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::app::{App, PipelineSource};
+use crate::app::{App, Checked, PipelineSource};
 use crate::clock::Clock;
-use crate::config::{self, Env};
+use crate::config::{self, Env, credentials};
 use crate::report::{Mode, Status};
 use crate::sync::{Outcome, Request};
 use okki_sync_sandbox::{Options, Sandbox, Serving};
@@ -54,7 +55,7 @@ pub async fn dispatch(args: Args) -> u8 {
         Command::Verify(verify) => run(&env, screen, &verify.run, Mode::Verify, false, verify.all).await,
         Command::State(command) => state::dispatch(&env, screen, &command).await,
         Command::Sandbox(sandbox) => serve(&sandbox).await,
-        Command::Check(check) => check_setup(&env, check.pipeline).await,
+        Command::Check(check) => check_setup(&env, check).await,
         Command::Schema => schema(),
         Command::Demo => demo(&env, screen).await,
     }
@@ -293,17 +294,42 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// `check`.
-async fn check_setup(env: &Env, pipeline: Option<String>) -> u8 {
-    let file =
-        pipeline.or_else(|| env.get("OKKI_SYNC_PIPELINE")).unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
-    let mistakes = App::new(env.clone()).check(PipelineSource::File(file.clone())).await;
-    if mistakes.is_empty() {
-        print(&format!("ok: pipeline {}\nok: credentials\nok: store\n", show::clean(&file, usize::MAX)));
-        return DONE;
-    }
-    let lines: String = mistakes.iter().map(|m| show::clean(&m.to_string(), usize::MAX) + "\n").collect();
-    print(&lines);
-    BAD_USAGE
+async fn check_setup(env: &Env, args: CheckArgs) -> u8 {
+    let file = args
+        .pipeline
+        .or_else(|| env.get("OKKI_SYNC_PIPELINE"))
+        .unwrap_or_else(|| DEFAULT_PIPELINE.to_owned());
+    let checked = App::new(env.clone()).check(PipelineSource::File(file.clone())).await;
+    let mistakes = &checked.mistakes;
+    let text = match (args.json, mistakes.is_empty()) {
+        (true, _) => format!("{}\n", checked_json(&file, &checked)),
+        (false, true) => {
+            format!("ok: pipeline {}\nok: credentials\nok: store\n", show::clean(&file, usize::MAX))
+        }
+        (false, false) => {
+            mistakes.iter().map(|(_, m)| show::clean(&m.to_string(), usize::MAX) + "\n").collect()
+        }
+    };
+    print(&text);
+    if mistakes.is_empty() { DONE } else { BAD_USAGE }
+}
+
+/// What `check --json` prints.
+fn checked_json(file: &str, checked: &Checked) -> Value {
+    let pipeline = checked.pipeline.as_ref();
+    let diagnostics: Vec<Value> = checked
+        .mistakes
+        .iter()
+        .map(|(part, m)| json!({ "kind": part, "place": m.place, "message": m.message, "help": m.help }))
+        .collect();
+    json!({
+        "pipeline": file,
+        "connection": pipeline.map(|pipeline| &pipeline.connection),
+        "target": pipeline.map(|pipeline| pipeline.target.kind),
+        "needs": pipeline.map_or(&[][..], |pipeline| credentials::needed(&pipeline.target)),
+        "optional": credentials::OPTIONAL,
+        "diagnostics": diagnostics,
+    })
 }
 
 /// `schema`.

@@ -8,6 +8,9 @@ use crate::error::Diagnostic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::notify::Webhook;
 
+/// The variables that every pipeline can do without: they turn on notices.
+pub(crate) const OPTIONAL: [&str; 2] = ["NOTIFY_WEBHOOK", "NOTIFY_SECRET"];
+
 /// What the two sides want to see. Blank counts as missing: see [`Credentials::require`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Credentials {
@@ -120,21 +123,30 @@ impl Credentials {
 
     /// What this target needs and is not there.
     pub(crate) fn require(&self, target: &Target) -> Vec<Diagnostic> {
-        let mut needed = vec![
+        let values = [
             ("OKKI_CLIENT_ID", Some(&self.okki_client_id)),
             ("OKKI_CLIENT_SECRET", Some(&self.okki_client_secret)),
+            ("QEASY_APP_KEY", self.qeasy_app_key.as_ref()),
+            ("QEASY_APP_SECRET", self.qeasy_app_secret.as_ref()),
+            ("TARGET_TOKEN", self.target_token.as_ref()),
         ];
-        match target.kind {
-            TargetKind::Qeasy => needed.extend([
-                ("QEASY_APP_KEY", self.qeasy_app_key.as_ref()),
-                ("QEASY_APP_SECRET", self.qeasy_app_secret.as_ref()),
-            ]),
-            TargetKind::Http if target.auth == Some(Auth::Bearer) => {
-                needed.push(("TARGET_TOKEN", self.target_token.as_ref()));
-            }
-            TargetKind::Http => {}
+        let needed = needed(target);
+        values
+            .into_iter()
+            .filter(|(name, value)| needed.contains(name) && is_blank(*value))
+            .map(|(name, _)| missing(name))
+            .collect()
+    }
+}
+
+/// The variables without which a pipeline with this target cannot run.
+pub(crate) fn needed(target: &Target) -> &'static [&'static str] {
+    match target.kind {
+        TargetKind::Qeasy => &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "QEASY_APP_KEY", "QEASY_APP_SECRET"],
+        TargetKind::Http if target.auth == Some(Auth::Bearer) => {
+            &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "TARGET_TOKEN"]
         }
-        needed.into_iter().filter(|(_, value)| is_blank(*value)).map(|(name, _)| missing(name)).collect()
+        TargetKind::Http => &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET"],
     }
 }
 

@@ -118,6 +118,99 @@ async fn without_a_terminal_lines_are_plain_and_the_exit_code_tells_how_it_ended
     assert_eq!(desk.run(&["schema"]).await.status.code(), Some(0));
 }
 
+/// Runs `check --json` on a pipeline file of this text, with these variables and no others.
+fn checked(name: &str, text: &str, variables: &[(&str, &str)]) -> (Option<i32>, Value) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join(name), text).unwrap();
+    let mut command = program(directory.path());
+    command.args(["check", "--json", "--pipeline", name]).envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), report(&output))
+}
+
+/// Kind and place of each diagnostic. Every one has a message and help.
+fn diagnostics(answer: &Value) -> Vec<(&str, &str)> {
+    let text = |one: &'_ Value, key: &str| one[key].as_str().is_some_and(|text| !text.is_empty());
+    let all = answer["diagnostics"].as_array().unwrap();
+    assert!(all.iter().all(|one| text(one, "message") && text(one, "help")), "{answer}");
+    all.iter().map(|one| (one["kind"].as_str().unwrap(), one["place"].as_str().unwrap())).collect()
+}
+
+const OKKI: [(&str, &str); 2] = [("OKKI_CLIENT_ID", "a"), ("OKKI_CLIENT_SECRET", "hunter2")];
+
+#[test]
+fn a_check_as_json_names_connection_target_and_needed_credentials() {
+    let http = "connection = \"acme\"\n[target]\nkind = \"http\"\nurl = \"https://host/x\"\n";
+    assert_eq!(
+        checked("acme.toml", http, &OKKI),
+        (
+            Some(0),
+            serde_json::json!({
+                "pipeline": "acme.toml",
+                "connection": "acme",
+                "target": "http",
+                "needs": ["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET"],
+                "optional": ["NOTIFY_WEBHOOK", "NOTIFY_SECRET"],
+                "diagnostics": [],
+            })
+        )
+    );
+    let (code, bearer) = checked("acme.toml", &format!("{http}auth = \"bearer\""), &OKKI);
+    assert_eq!(code, Some(2));
+    assert_eq!(bearer["needs"], serde_json::json!(["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "TARGET_TOKEN"]));
+    assert_eq!(diagnostics(&bearer), [("credentials", "credentials TARGET_TOKEN")]);
+    let json = r#"{"target": {"kind": "http", "url": "https://host/x"}}"#;
+    let (code, of_json) = checked("p.json", json, &OKKI);
+    assert_eq!((code, &of_json["connection"]), (Some(0), &"default".into()), "{of_json}");
+}
+
+#[test]
+fn a_check_as_json_knows_a_good_pipeline_whose_credentials_and_store_are_not_there() {
+    let robot = ("NOTIFY_WEBHOOK", "https://example.com/hunter2");
+    let (code, answer) = checked("acme.toml", PIPELINE, &[robot, ("OKKI_SYNC_STORE", "ftp://x")]);
+    assert_eq!(code, Some(2), "{answer}");
+    assert_eq!(
+        (&answer["connection"], &answer["target"], answer["needs"].as_array().map(Vec::len)),
+        (&Value::Null, &Value::Null, Some(0)),
+        "PIPELINE lacks scheme_id: {answer}"
+    );
+    let scheme = ("QEASY_SCHEME_ID", "s");
+    let (code, answer) = checked("acme.toml", PIPELINE, &[robot, scheme, ("OKKI_SYNC_STORE", "ftp://x")]);
+    assert_eq!((code, &answer["connection"], &answer["target"]), (Some(2), &"acme".into(), &"qeasy".into()));
+    let needs = ["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "QEASY_APP_KEY", "QEASY_APP_SECRET"];
+    assert_eq!(answer["needs"], serde_json::json!(needs));
+    let places: Vec<_> = needs.iter().map(|name| format!("credentials {name}")).collect();
+    let mut expected = vec![("store", "store")];
+    expected.extend(places.iter().map(|place| ("credentials", place.as_str())));
+    expected.push(("credentials", "credentials NOTIFY_WEBHOOK"));
+    assert_eq!(diagnostics(&answer), expected);
+    assert!(!answer.to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_check_as_json_of_a_bad_pipeline_says_what_is_wrong_and_knows_no_more() {
+    for (name, text, place) in [
+        (
+            "bad.toml",
+            "connection = \"A B\"\n[target]\nkind = \"qeasy\"\nscheme_id = \"s\"",
+            "bad.toml:1 connection",
+        ),
+        ("broken.toml", "connection = [", "broken.toml:1"),
+        ("notes.txt", PIPELINE, "notes.txt"),
+    ] {
+        let (code, answer) = checked(name, text, &OKKI);
+        assert_eq!((code, diagnostics(&answer)), (Some(2), vec![("pipeline", place)]), "{answer}");
+        assert_eq!((&answer["connection"], &answer["target"]), (&Value::Null, &Value::Null));
+        assert_eq!(answer["needs"], serde_json::json!([]));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let output =
+        program(directory.path()).args(["check", "--json", "--pipeline", "none.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(diagnostics(&report(&output)), [("pipeline", "pipeline")]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_bad_input_is_one_clear_line_with_its_exit_code_and_nothing_is_written() {
     let desk = desk(small()).await;
