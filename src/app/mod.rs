@@ -1,4 +1,4 @@
-//! Builds the edges from the configuration and keeps them warm; the only module that knows everybody.
+//! Builds the context from the configuration and keeps them warm; the only module that knows everybody.
 
 mod settings;
 
@@ -228,9 +228,9 @@ impl App {
                 return self.failed(&from, request, error, Instant::now());
             }
         };
-        let edges = self.edges(ready, store);
+        let context = self.context(ready, store);
         let budget = Budget::new(request.deadline, self.stop.subscribe());
-        sync::run(&edges, request, &budget, watch).await
+        sync::run(&context, request, &budget, watch).await
     }
 
     /// Tells the group how a sync run ended, where somebody asked for it and there is time for it. It changes
@@ -298,7 +298,7 @@ impl App {
         config.map_or_else(|| file.to_owned(), |config| config.pipeline.connection)
     }
 
-    fn edges<'a>(&self, ready: &'a Connection, store: &'a Store) -> RunContext<'a> {
+    fn context<'a>(&self, ready: &'a Connection, store: &'a Store) -> RunContext<'a> {
         let pipeline = &ready.config.pipeline;
         RunContext {
             connection: &pipeline.connection,
@@ -328,9 +328,9 @@ impl App {
         watch: &Watch,
     ) -> Result<Rebuilt> {
         let ready = self.ready(&from).await?;
-        let edges = self.edges(&ready, self.store().await?);
+        let context = self.context(&ready, self.store().await?);
         let budget = Budget::new(None, self.stop.subscribe());
-        sync::rebuild(&edges, &budget, watch, own_extra).await
+        sync::rebuild(&context, &budget, watch, own_extra).await
     }
 
     /// A connection's state and lease as they are stored. Needs no credentials.
@@ -484,7 +484,7 @@ impl App {
         Some(self.credentials("").await)
     }
 
-    /// The connection's warm edges, or new ones where pipeline or credentials call for them.
+    /// The connection's warm context, or new ones where pipeline or credentials call for them.
     async fn ready(&self, from: &PipelineSource) -> Result<Arc<Connection>> {
         let pipeline = self.pipeline_text(from).await?;
         self.ready_from(from, pipeline, None).await
@@ -518,7 +518,7 @@ impl App {
         Ok(ready)
     }
 
-    /// New edges with the secret as it is now; none if it is still the one that was refused.
+    /// New context with the secret as it is now; none if it is still the one that was refused.
     async fn refreshed(&self, from: &PipelineSource, old: &Connection) -> Option<Arc<Connection>> {
         let (name, _) = self.pipeline_text(from).await.ok()?;
         self.ready.lock().await.remove(&name);

@@ -83,7 +83,7 @@ impl Table {
     }
 
     /// A table of these parts; none if they do not fit together.
-    pub(crate) fn of_parts(width: usize, text: String, ends: Vec<u32>) -> Option<Self> {
+    pub(crate) fn from_parts(width: usize, text: String, ends: Vec<u32>) -> Option<Self> {
         let whole = width > 0 && ends.len().is_multiple_of(width);
         let ordered = ends.is_sorted() && ends.last().is_none_or(|end| *end as usize == text.len());
         (whole && ordered).then_some(Self { width, text, ends })

@@ -140,7 +140,7 @@ pub(crate) struct Counters {
     /// Answers that asked for a slower pace.
     pub throttled: AtomicU64,
     /// Calls that did not come to a good end at once. Only ever grows.
-    pub setbacks: AtomicU64,
+    pub failures: AtomicU64,
 }
 
 impl Counters {
@@ -225,7 +225,7 @@ impl Client {
             let sent = Sent { token: token.as_ref().map(|token| &token.value), words_only };
             let problem = match self.once(budget, &progress, request, sent, &judge).await? {
                 Ok(done) => {
-                    self.went_well().await;
+                    self.on_success().await;
                     return Ok(done);
                 }
                 Err(problem) => problem,
@@ -252,9 +252,9 @@ impl Client {
         }
     }
 
-    fn without_secrets(&self, answer: &Answer, token: Option<&SecretString>) -> Bytes {
+    fn redacted_body(&self, answer: &Answer, token: Option<&SecretString>) -> Bytes {
         let secrets: Vec<&SecretString> = self.secrets.iter().chain(token).collect();
-        crate::net::without(&String::from_utf8_lossy(&answer.body), &secrets).into()
+        crate::net::redact(&String::from_utf8_lossy(&answer.body), &secrets).into()
     }
 
     async fn judge_problem(
@@ -266,7 +266,7 @@ impl Client {
         can_read_back: bool,
     ) -> Result<Go> {
         let limited = matches!(problem.failure, FailureKind::Throttled(_) | FailureKind::LockedOut(_));
-        self.counters.setbacks.fetch_add(1, Ordering::Relaxed);
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
         if limited {
             self.counters.throttled.fetch_add(1, Ordering::Relaxed);
         }
@@ -285,16 +285,16 @@ impl Client {
         let what = progress.what;
         let next = retry::decide(&problem.failure, situation);
         if let (true, Next::Wait(wait) | Next::Pause(wait)) = (limited, next) {
-            self.be_silent(wait);
+            self.block_until(wait);
         }
         match next {
             Next::Refresh => Ok(Go::WithNewToken),
             Next::ReadBack(wait) => {
                 // Asking what became of it stands in for repeating it.
                 self.counters.retries.fetch_add(1, Ordering::Relaxed);
-                Ok(Go::Ask(self.will_wait(what, &problem, wait).await))
+                Ok(Go::Ask(self.note_backoff(what, &problem, wait).await))
             }
-            Next::Wait(wait) => Ok(Go::Again(self.will_wait(what, &problem, wait).await)),
+            Next::Wait(wait) => Ok(Go::Again(self.note_backoff(what, &problem, wait).await)),
             Next::Pause(wait) => {
                 let kind = if limited { ErrorKind::Throttled(self.side) } else { ErrorKind::Interrupted };
                 let message =
@@ -309,7 +309,7 @@ impl Client {
     }
 
     /// Stops all callers, not only the one that was told. Nothing is awaited here: the next caller knows it already.
-    fn be_silent(&self, wait: Duration) {
+    fn block_until(&self, wait: Duration) {
         if let Pace::PerMinute { .. } = &self.pace {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             self.silent_until_ms.fetch_max(self.clock.now_ms().saturating_add(wait_ms), Ordering::Relaxed);
@@ -317,12 +317,12 @@ impl Client {
     }
 
     /// How long the other side wants no call. A time that is more than an hour away is a clock that was set back.
-    pub(crate) fn silence_left(&self) -> Duration {
+    pub(crate) fn blocked_for(&self) -> Duration {
         let left = self.clock.until_ms(self.silent_until_ms.load(Ordering::Relaxed));
         if left > retry::RETRY_AFTER_CAP { Duration::ZERO } else { left }
     }
 
-    async fn will_wait(&self, what: &str, problem: &CallError, wait: Duration) -> Duration {
+    async fn note_backoff(&self, what: &str, problem: &CallError, wait: Duration) -> Duration {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         tracing::debug!(side = %self.side, call = what, wait_ms, why = %problem.message, "will try again");
         self.waited_ms.fetch_add(wait_ms, Ordering::Relaxed);
@@ -337,9 +337,9 @@ impl Client {
         wait
     }
 
-    async fn went_well(&self) {
+    async fn on_success(&self) {
         if let Pace::PerSecond(pace) = &self.pace {
-            pace.went_well().await;
+            pace.on_success().await;
         }
     }
 
@@ -366,7 +366,7 @@ impl Client {
                 let now_ms = self.clock.now_ms();
                 self.observe(&answer, now_ms);
                 if sent.words_only {
-                    answer.body = self.without_secrets(&answer, sent.token);
+                    answer.body = self.redacted_body(&answer, sent.token);
                 }
                 judge(&answer, now_ms)
                     .map_err(|problem| self.redact(problem, answer, sent.token, judge, now_ms))
@@ -406,7 +406,7 @@ impl Client {
         now_ms: u64,
     ) -> CallError {
         let secrets: Vec<&SecretString> = self.secrets.iter().chain(token).collect();
-        let clean = self.without_secrets(&answer, token);
+        let clean = self.redacted_body(&answer, token);
         if clean != answer.body {
             answer.body = clean;
             if let Err(clean) = judge(&answer, now_ms) {
@@ -463,7 +463,7 @@ impl Client {
         what: &str,
         window: &std::sync::Mutex<PerMinute>,
     ) -> Result<Duration> {
-        let (silence, full) = (self.silence_left(), locked(window).wait(self.clock.now_ms()));
+        let (silence, full) = (self.blocked_for(), locked(window).wait(self.clock.now_ms()));
         let wait = silence.max(full);
         if wait < budget.left() {
             return Ok(wait);
@@ -481,11 +481,11 @@ impl Client {
     async fn note_reserved(&self, budget: &Budget, window: &std::sync::Mutex<PerMinute>) -> Result<()> {
         let reserved = locked(window).reserve(self.clock.now_ms());
         let (true, Some(lease)) = (reserved, &budget.lease) else { return Ok(()) };
-        let kept_ms = locked(window).kept_ms();
-        let noted = tokio::time::timeout(budget.left(), lease.note_calls(kept_ms)).await;
+        let persisted_ms = locked(window).persisted_ms();
+        let noted = tokio::time::timeout(budget.left(), lease.note_calls(persisted_ms)).await;
         let noted = noted.unwrap_or_else(|_| Err(interrupted("the run's time is over")));
         if noted.is_err() {
-            locked(window).give_back();
+            locked(window).release_reserved();
         }
         noted
     }
@@ -588,7 +588,7 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
         .get("retry-after")
         .and_then(|value| value.to_str().ok())
         .and_then(|value| retry::retry_after(value, now_ms));
-    let said = said(&answer.body);
+    let said = server_message(&answer.body);
     let (failure, kind, message) = match status.as_u16() {
         429 => (
             FailureKind::Throttled(retry_after),
@@ -631,7 +631,7 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
 }
 
 /// What a body says in words: its message if it is one of the known error bodies, else its beginning.
-pub(crate) fn said(body: &[u8]) -> String {
+pub(crate) fn server_message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body.get(..4096).unwrap_or(body));
     let words = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|json| {
         ["error_description", "message", "msg", "detail", "error"]

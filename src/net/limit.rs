@@ -94,7 +94,7 @@ impl PerSecond {
     }
 
     /// A good answer; enough of them bring the configured pace back.
-    pub(crate) async fn went_well(&self) {
+    pub(crate) async fn on_success(&self) {
         let mut state = self.state.lock().await;
         state.good += 1;
         if state.good < RECOVER_AFTER {
@@ -160,7 +160,7 @@ impl PerMinute {
         Duration::from_millis(free_at_ms.max(self.hold_until_ms).saturating_sub(now_ms))
     }
 
-    /// Reserves the next few calls if none are left; true says that [`Self::kept_ms`] must be stored before the next call.
+    /// Reserves the next few calls if none are left; true says that [`Self::persisted_ms`] must be stored before the next call.
     pub(crate) fn reserve(&mut self, now_ms: u64) -> bool {
         if self.reserved > 0 && now_ms < self.reserved_until_ms {
             return false;
@@ -178,12 +178,12 @@ impl PerMinute {
     }
 
     /// The run is over: what was reserved and not used is free again.
-    pub(crate) fn give_back(&mut self) {
+    pub(crate) fn release_reserved(&mut self) {
         self.reserved = 0;
     }
 
     /// The calls of the last minute and those that are reserved (as late as they may be made), to be kept in the store.
-    pub(crate) fn kept_ms(&self) -> Vec<u64> {
+    pub(crate) fn persisted_ms(&self) -> Vec<u64> {
         let reserved = std::iter::repeat_n(self.reserved_until_ms, self.reserved);
         self.calls_ms.iter().copied().chain(reserved).collect()
     }
@@ -284,24 +284,24 @@ mod tests {
     fn remembered_calls_of_one_millisecond_count_each_and_our_own_count_once() {
         let mut pace = PerMinute::new(9, [5, 5]);
         pace.remember([5, 5, 5, 7]);
-        assert_eq!(pace.kept_ms(), [5, 5, 5, 7]);
+        assert_eq!(pace.persisted_ms(), [5, 5, 5, 7]);
         pace.remember([5, 5, 5, 7]);
-        assert_eq!(pace.kept_ms(), [5, 5, 5, 7]);
+        assert_eq!(pace.persisted_ms(), [5, 5, 5, 7]);
     }
 
     #[test]
     fn calls_are_reserved_before_they_are_made_and_given_back_at_the_end() {
         let mut pace = PerMinute::new(24, []);
         assert!(pace.reserve(1_000));
-        assert_eq!(pace.kept_ms(), [6_000; 3]);
+        assert_eq!(pace.persisted_ms(), [6_000; 3]);
         pace.count(1_000);
         assert!(!pace.reserve(2_000));
         pace.count(2_000);
-        assert_eq!(pace.kept_ms(), [1_000, 2_000, 6_000]);
+        assert_eq!(pace.persisted_ms(), [1_000, 2_000, 6_000]);
         assert!(pace.reserve(6_000), "what is not used in time is reserved anew");
-        assert_eq!(pace.kept_ms(), [1_000, 2_000, 11_000, 11_000, 11_000]);
-        pace.give_back();
-        assert_eq!(pace.kept_ms(), [1_000, 2_000]);
+        assert_eq!(pace.persisted_ms(), [1_000, 2_000, 11_000, 11_000, 11_000]);
+        pace.release_reserved();
+        assert_eq!(pace.persisted_ms(), [1_000, 2_000]);
     }
 
     #[test]
@@ -365,7 +365,7 @@ mod tests {
         pace.slot().await;
         assert_eq!(before.elapsed().as_millis(), 200);
         for _ in 0..100 {
-            pace.went_well().await;
+            pace.on_success().await;
         }
         pace.slot().await;
         let before = Instant::now();
@@ -406,7 +406,7 @@ mod tests {
         }
         assert_eq!(free(), 1);
         for _ in 0..RECOVER_AFTER * 9 {
-            pace.went_well().await;
+            pace.on_success().await;
         }
         assert_eq!(free(), 4);
     }

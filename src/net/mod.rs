@@ -271,7 +271,7 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
 const EXCERPT_CHARS: usize = 160;
 
 /// A text without these secrets; the longest goes first, since one may be a part of another.
-pub(crate) fn without(text: &str, secrets: &[&SecretString]) -> String {
+pub(crate) fn redact(text: &str, secrets: &[&SecretString]) -> String {
     let mut secrets: Vec<&str> =
         secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 4).collect();
     secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -280,7 +280,7 @@ pub(crate) fn without(text: &str, secrets: &[&SecretString]) -> String {
 
 /// A server's text for an error message: one line, cut short, and without any of our secrets that it may echo.
 pub(crate) fn excerpt(text: &str, secrets: &[&SecretString]) -> String {
-    let text = without(text, secrets);
+    let text = redact(text, secrets);
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = line.chars().filter(|c| !c.is_control()).take(EXCERPT_CHARS).collect();
     if cut.len() < line.len() {
@@ -290,7 +290,7 @@ pub(crate) fn excerpt(text: &str, secrets: &[&SecretString]) -> String {
 }
 
 /// The address of a call: a base URL may have a path of its own, which `Url::join` would drop.
-pub(crate) fn at(base: &Url, path: &str) -> Url {
+pub(crate) fn join_path(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
     url
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_secret_that_holds_another_is_taken_out_whole() {
         let (id, secret) = (SecretString::from("client"), SecretString::from("client-s3cr3t"));
-        assert_eq!(without("client client-s3cr3t", &[&id, &secret]), "… …");
+        assert_eq!(redact("client client-s3cr3t", &[&id, &secret]), "… …");
     }
 
     #[test]

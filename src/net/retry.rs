@@ -89,7 +89,7 @@ pub(crate) fn decide(failure: &FailureKind, now: Situation) -> Next {
         FailureKind::RowsRefused(rows) => smaller(*rows, now),
         FailureKind::PartlyStored(_) if now.can_read_back => Next::ReadBack(Duration::ZERO),
         FailureKind::PartlyStored(rows) => smaller(*rows, now),
-        FailureKind::LockedOut(_) if Mutant::KnockOnALockout.is_active() => {
+        FailureKind::LockedOut(_) if Mutant::CallDuringLockout.is_active() => {
             wait_for(backoff(now), false, now)
         }
         FailureKind::LockedOut(wait) => Next::Pause((*wait).min(RETRY_AFTER_CAP)),

@@ -170,7 +170,7 @@ impl Cache {
         text.truncate(line + 1 + header.text_bytes);
         text.drain(..=line);
         let text = String::from_utf8(text).map_err(|_| DAMAGED)?;
-        let table = Table::of_parts(header.width, text, ends).ok_or(DAMAGED)?;
+        let table = Table::from_parts(header.width, text, ends).ok_or(DAMAGED)?;
         Ok(Self { cursor: header.cursor, full_read_at_ms: header.full_read_at_ms, table })
     }
 

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::client::{Auth, Call, Client, Pace, exposed};
 use crate::net::limit::PerSecond;
-use crate::net::{Answer, Request, Wire, at};
+use crate::net::{Answer, Request, Wire, join_path};
 use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 use crate::transform::{Columns, RowMap};
@@ -82,8 +82,11 @@ impl Okki {
             "scope": "product",
         });
         let auth = Auth::Login {
-            request: Request::post(at(&settings.base_url, "/v1/oauth2/access_token"), login.to_string())
-                .idempotent(),
+            request: Request::post(
+                join_path(&settings.base_url, "/v1/oauth2/access_token"),
+                login.to_string(),
+            )
+            .idempotent(),
             read: protocol::token,
         };
         let pace =
@@ -175,7 +178,7 @@ impl Okki {
         if self.settings.base_url.scheme() == "file" {
             return read_file(&self.settings.base_url);
         }
-        let url = at(&self.settings.base_url, &self.settings.api);
+        let url = join_path(&self.settings.base_url, &self.settings.api);
         self.client
             .call(
                 budget,
@@ -205,14 +208,14 @@ impl Okki {
         query: &[(&str, &str)],
         reader: RowReader<'_>,
     ) -> Result<ProductPage> {
-        let mut url = at(&self.settings.base_url, "/v1/product/list");
+        let mut url = join_path(&self.settings.base_url, "/v1/product/list");
         url.query_pairs_mut().extend_pairs(query);
         self.client
             .call(
                 budget,
                 Call::new("products"),
                 |token| bearer(Request::get(url.clone()), token),
-                |answer, now_ms| ProductPage::of_answer(answer, now_ms, reader),
+                |answer, now_ms| ProductPage::from_answer(answer, now_ms, reader),
             )
             .await
     }
@@ -373,7 +376,7 @@ fn read_file(url: &Url) -> Result<Answer> {
 pub(crate) fn fuzz(answer: &Answer) {
     let _ = protocol::token(answer, 0);
     let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
-    let _ = ProductPage::of_answer(answer, 0, product_reader(&columns));
+    let _ = ProductPage::from_answer(answer, 0, product_reader(&columns));
     page::fuzz(answer, product_reader(&columns));
     if let Ok(groups) = protocol::groups(answer, 0) {
         let reader = product_reader(&columns);

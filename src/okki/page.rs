@@ -54,18 +54,22 @@ enum Text {
 
 impl ProductPage {
     /// Reads a page out of an answer.
-    pub(super) fn of_answer(answer: &Answer, now_ms: u64, reader: RowReader<'_>) -> Result<Self, CallError> {
+    pub(super) fn from_answer(
+        answer: &Answer,
+        now_ms: u64,
+        reader: RowReader<'_>,
+    ) -> Result<Self, CallError> {
         if answer.status.is_success()
             && let Some(page) = in_one_pass(&answer.body, reader)
         {
             return Ok(page);
         }
         let page = protocol::page(protocol::data(answer, now_ms)?)?;
-        Ok(Self::of_rows(page.total, &page.rows, reader))
+        Ok(Self::from_rows(page.total, &page.rows, reader))
     }
 
     /// Takes rows that are at hand one by one.
-    pub(super) fn of_rows(total: u64, raw: &[&RawValue], reader: RowReader<'_>) -> Self {
+    pub(super) fn from_rows(total: u64, raw: &[&RawValue], reader: RowReader<'_>) -> Self {
         let mut page = Self {
             total,
             rows: Vec::with_capacity(raw.len()),
@@ -165,7 +169,7 @@ pub(super) fn fuzz(answer: &Answer, reader: RowReader<'_>) {
     let Some(fast) = in_one_pass(&answer.body, reader) else { return };
     assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok());
     let Ok(page) = protocol::data(answer, 0).and_then(protocol::page) else { return };
-    let patient = ProductPage::of_rows(page.total, &page.rows, reader);
+    let patient = ProductPage::from_rows(page.total, &page.rows, reader);
     assert_eq!((fast.total, fast.rows), (patient.total, patient.rows));
     assert_eq!(fast.cells.parts(), patient.cells.parts());
 }
@@ -199,7 +203,7 @@ mod tests {
         let answer = Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body };
         let patient = protocol::data(&answer, 0)
             .and_then(protocol::page)
-            .map(|page| ProductPage::of_rows(page.total, &page.rows, reader));
+            .map(|page| ProductPage::from_rows(page.total, &page.rows, reader));
         (in_one_pass(&answer.body, reader), patient)
     }
 

@@ -11,7 +11,7 @@ use super::json::JsonCursor;
 use super::row::scalar;
 use crate::error::{ErrorKind, Side};
 use crate::net::Answer;
-use crate::net::client::{CallError, Token, judge_status, said};
+use crate::net::client::{CallError, Token, judge_status, server_message};
 use crate::net::retry::FailureKind;
 
 /// An OAuth error is never longer.
@@ -28,7 +28,7 @@ fn not_okki(body: &[u8], what: &str) -> CallError {
     problem(
         FailureKind::ServerError,
         ErrorKind::BadAnswer(Side::Source),
-        format!("source answered {what}: {}", said(body)),
+        format!("source answered {what}: {}", server_message(body)),
     )
 }
 
@@ -79,7 +79,7 @@ fn oauth_error(body: &[u8]) -> Option<String> {
 
 fn refused_credentials(body: &[u8]) -> CallError {
     let error = oauth_error(body).unwrap_or_default();
-    let said = said(body);
+    let said = server_message(body);
     let mend = if said.contains("scope") || error.contains("scope") {
         "grant the app the product module in OKKI's admin console"
     } else {

@@ -204,7 +204,7 @@ impl<'a> SnapshotBuilder<'a> {
                 )
             })?;
             let reader = product_reader(&self.map.product_columns);
-            self.take_rows(&ProductPage::of_rows(0, &rows, reader), Some(&group))?;
+            self.take_rows(&ProductPage::from_rows(0, &rows, reader), Some(&group))?;
         }
         Ok(())
     }
@@ -305,7 +305,7 @@ impl<'a> SnapshotBuilder<'a> {
         self.seen = SeenIds::from(cached_rows);
         for raw in judged_anew {
             let Ok(raw) = serde_json::from_str::<&RawValue>(&raw) else { continue };
-            let page = ProductPage::of_rows(0, &[raw], product_reader(&self.map.product_columns));
+            let page = ProductPage::from_rows(0, &[raw], product_reader(&self.map.product_columns));
             self.take_rows(&page, None)?;
             self.fresh -= 1;
         }

@@ -97,7 +97,7 @@ pub(crate) struct Plan {
     /// Rows (or items of rows) that do not fit the field map, and those that are held back.
     pub rejected: Vec<Rejected>,
     /// Rows that the target refused in an earlier run and whose turn has not come.
-    pub held_back: HashSet<RecordId>,
+    pub deferred: HashSet<RecordId>,
 }
 
 /// What a read found, for the guard.
@@ -206,8 +206,8 @@ impl Plan {
 
     fn compare(&mut self, with: &Comparison<'_>, id: &str, known: Option<Fingerprint>) -> Action {
         let fingerprint = Fingerprint::of(&with.row);
-        if let Some(refusal) = with.state.holds_back(id, fingerprint) {
-            self.hold_back(id.into(), refusal, with.state.runs, &with.row);
+        if let Some(refusal) = with.state.deferral(id, fingerprint) {
+            self.defer(id.into(), refusal, with.state.runs, &with.row);
             return Action::Skip;
         }
         self.count(match known {
@@ -238,15 +238,15 @@ impl Plan {
         let mut gone: Vec<&str> = absent.map(|(_, id, _)| id).collect();
         gone.sort_unstable_by(|a, b| crate::catalogue::id_order(a, b));
         for id in gone {
-            match state.holds_back(id, Fingerprint::UNKNOWN) {
-                Some(refusal) => self.hold_back(id.into(), refusal, state.runs, b"null"),
+            match state.deferral(id, Fingerprint::UNKNOWN) {
+                Some(refusal) => self.defer(id.into(), refusal, state.runs, b"null"),
                 None => self.gone.push(id.into()),
             }
         }
         self.counts.delete = self.gone.len() as u64;
     }
 
-    fn hold_back(&mut self, id: RecordId, refusal: &Refusal, runs: u64, row: &[u8]) {
+    fn defer(&mut self, id: RecordId, refusal: &Refusal, runs: u64, row: &[u8]) {
         let reason = format!(
             "refused by the target {} times, tried again in {} runs or when it changes: {}",
             refusal.times,
@@ -255,7 +255,7 @@ impl Plan {
         );
         let row = String::from_utf8_lossy(row);
         self.rejected.push(Rejected::new(RowKind::Record, Some(id.to_string()), reason, &row));
-        self.held_back.insert(id);
+        self.deferred.insert(id);
     }
 
     fn reject(&mut self, catalogue: &Catalogue, group: usize, misfits: Vec<Misfit>) {

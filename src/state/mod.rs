@@ -126,7 +126,7 @@ impl State {
     }
 
     /// The refusal because of which a row of this content is not sent in this run.
-    pub fn holds_back(&self, id: &str, fingerprint: Fingerprint) -> Option<&Refusal> {
+    pub fn deferral(&self, id: &str, fingerprint: Fingerprint) -> Option<&Refusal> {
         self.refused
             .get(id)
             .filter(|refusal| refusal.fingerprint == fingerprint && self.runs < refusal.not_before_run)
@@ -340,13 +340,13 @@ mod tests {
         let mut tried = Vec::new();
         for run in 1..200 {
             state.runs = run;
-            if state.holds_back(&id, content).is_none() {
+            if state.deferral(&id, content).is_none() {
                 tried.push(run);
                 state.refuse(id.clone(), content, "no".to_owned());
             }
         }
         assert_eq!(tried, [1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192]);
-        assert!(state.holds_back(&id, Fingerprint::of(b"y")).is_none());
+        assert!(state.deferral(&id, Fingerprint::of(b"y")).is_none());
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Lease {
     }
 
     /// Renews the lease until it is lost, which is what it returns. In a directory there is nothing to renew.
-    pub(crate) async fn keep(&self) -> Error {
+    pub(crate) async fn renew_until_lost(&self) -> Error {
         if self.lock.is_held() {
             return std::future::pending().await;
         }
@@ -275,7 +275,7 @@ mod tests {
     async fn a_lease_that_is_renewed_lasts_and_one_that_is_not_ends_after_30_s() {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
         let first = take(&store, "run-1", clock).await.unwrap();
-        let renewed = tokio::time::timeout(Duration::from_secs(300), first.keep()).await;
+        let renewed = tokio::time::timeout(Duration::from_secs(300), first.renew_until_lost()).await;
         assert!(renewed.is_err(), "{renewed:?}");
         assert_eq!(take(&store, "run-2", clock).await.err().unwrap().kind, ErrorKind::Busy);
         drop(first);
@@ -291,7 +291,7 @@ mod tests {
         let ahead = Clock::starting_at_ms(1_800_000_040_000);
         let second = take(&store, "run-2", ahead).await.unwrap();
         assert_eq!(first.note_calls(vec![1]).await.unwrap_err().kind, ErrorKind::StateConflict);
-        assert_eq!(first.keep().await.kind, ErrorKind::StateConflict);
+        assert_eq!(first.renew_until_lost().await.kind, ErrorKind::StateConflict);
         second.note_calls(vec![2]).await.unwrap();
     }
 

@@ -5,9 +5,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Mode, Report, Status, TargetCounts};
 
 /// The report of a run, made from what it came to.
-pub(super) fn report(edges: &RunContext<'_>, mode: Mode, tally: &Tally, error: Option<&Error>) -> Report {
-    let (requests, retries, throttled) = edges.target.take_counters();
-    let (more_requests, more_retries, more_throttled) = edges.okki.take_counters();
+pub(super) fn report(context: &RunContext<'_>, mode: Mode, tally: &Tally, error: Option<&Error>) -> Report {
+    let (requests, retries, throttled) = context.target.take_counters();
+    let (more_requests, more_retries, more_throttled) = context.okki.take_counters();
     let mut source = tally.source.clone();
     source.requests += more_requests;
     source.retries += more_retries;
@@ -27,7 +27,7 @@ pub(super) fn report(edges: &RunContext<'_>, mode: Mode, tally: &Tally, error: O
     };
     Report {
         run_id: String::new(),
-        connection: edges.connection.to_owned(),
+        connection: context.connection.to_owned(),
         mode,
         status,
         started_at: String::new(),
@@ -53,8 +53,8 @@ pub(super) fn report(edges: &RunContext<'_>, mode: Mode, tally: &Tally, error: O
 }
 
 /// Report and quarantine go into the store. The run is over by then: a store that fails now spoils no data, but is said.
-pub(super) async fn keep(edges: &RunContext<'_>, outcome: &mut Outcome) {
-    let kept = store_records(edges, outcome).await;
+pub(super) async fn save(context: &RunContext<'_>, outcome: &mut Outcome) {
+    let kept = store_records(context, outcome).await;
     let Err(error) = kept else { return };
     tracing::error!(error = %error.line(), "report and quarantine could not be kept");
     if outcome.error.is_none() {
@@ -64,13 +64,16 @@ pub(super) async fn keep(edges: &RunContext<'_>, outcome: &mut Outcome) {
     }
 }
 
-async fn store_records(edges: &RunContext<'_>, outcome: &Outcome) -> Result<()> {
-    let (connection, run_id) = (edges.connection, &outcome.report.run_id);
+async fn store_records(context: &RunContext<'_>, outcome: &Outcome) -> Result<()> {
+    let (connection, run_id) = (context.connection, &outcome.report.run_id);
     if !outcome.rejected.is_empty() {
         let lines: Vec<String> =
             outcome.rejected.iter().filter_map(|r| serde_json::to_string(r).ok()).collect();
-        edges.store.put(&format!("quarantine/{connection}/{run_id}.jsonl"), lines.join("\n") + "\n").await?;
+        context
+            .store
+            .put(&format!("quarantine/{connection}/{run_id}.jsonl"), lines.join("\n") + "\n")
+            .await?;
     }
     let report = serde_json::to_vec_pretty(&outcome.report).unwrap_or_default();
-    edges.store.put(&format!("reports/{connection}/{run_id}.json"), report).await
+    context.store.put(&format!("reports/{connection}/{run_id}.json"), report).await
 }

@@ -28,11 +28,11 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub(super) async fn open(edges: &RunContext<'_>) -> Result<Self> {
-        let loaded = edges.store.load(&crate::state::path(edges.connection)).await?;
+    pub(super) async fn open(context: &RunContext<'_>) -> Result<Self> {
+        let loaded = context.store.load(&crate::state::path(context.connection)).await?;
         let (state, version) = match loaded {
             Some((bytes, version)) => {
-                (State::from_bytes(&bytes, edges.connection, &edges.target.identity())?, Some(version))
+                (State::from_bytes(&bytes, context.connection, &context.target.identity())?, Some(version))
             }
             None => (State::default(), None),
         };
@@ -40,7 +40,7 @@ impl Checkpoint {
     }
 
     /// Counts the run. The count is worth saving only while refused rows wait for their turn by it.
-    pub(super) fn begin_run(&mut self) {
+    pub(super) fn bump_run_counter(&mut self) {
         self.state.runs += 1;
         self.dirty |= !self.state.refused.is_empty();
     }
@@ -52,14 +52,14 @@ impl Checkpoint {
             return;
         }
         let tried: std::collections::HashSet<_> = plan.pending(catalogue).map(|change| change.id).collect();
-        refused.retain(|id, _| plan.held_back.contains(id) || tried.contains(id.as_str()));
+        refused.retain(|id, _| plan.deferred.contains(id) || tried.contains(id.as_str()));
     }
 
     /// Notes the rows of the plan before the first of them is sent: from then on, what the target holds of them is
     /// not known until it is acknowledged.
-    pub(super) async fn announce(
+    pub(super) async fn record_intent(
         &mut self,
-        edges: &RunContext<'_>,
+        context: &RunContext<'_>,
         plan: &Plan,
         catalogue: &Catalogue,
     ) -> Result<()> {
@@ -71,7 +71,7 @@ impl Checkpoint {
             announced |= self.state.rows.insert(change.id, mark) != Some(mark);
         }
         self.dirty |= announced;
-        if announced { self.save(edges).await } else { Ok(()) }
+        if announced { self.save(context).await } else { Ok(()) }
     }
 
     pub(super) fn acknowledge(&mut self, written: Written, tally: &mut Tally) {
@@ -105,26 +105,26 @@ impl Checkpoint {
     }
 
     /// Everything that was planned is done: what the source held is what the guard compares the next run with.
-    pub(super) fn came_to_its_end(&mut self, products: u64) {
+    pub(super) fn complete(&mut self, products: u64) {
         self.dirty |= self.state.source_products != Some(products);
         self.state.source_products = Some(products);
     }
 
-    pub(super) async fn save_if_due(&mut self, edges: &RunContext<'_>) -> Result<()> {
-        if self.saved_at.elapsed() < SAVE_EVERY { Ok(()) } else { self.save(edges).await }
+    pub(super) async fn save_if_due(&mut self, context: &RunContext<'_>) -> Result<()> {
+        if self.saved_at.elapsed() < SAVE_EVERY { Ok(()) } else { self.save(context).await }
     }
 
-    pub(super) async fn save(&mut self, edges: &RunContext<'_>) -> Result<()> {
+    pub(super) async fn save(&mut self, context: &RunContext<'_>) -> Result<()> {
         if !self.dirty {
             return Ok(());
         }
-        let path = crate::state::path(edges.connection);
+        let path = crate::state::path(context.connection);
         if self.version.is_some() && !self.previous_kept {
-            edges.store.copy(&path, &crate::state::previous_path(edges.connection)).await?;
+            context.store.copy(&path, &crate::state::previous_path(context.connection)).await?;
             self.previous_kept = true;
         }
-        let bytes = Bytes::from(self.state.to_text(edges.connection, &edges.target.identity()));
-        self.version = Some(edges.store.save_if_unchanged(&path, bytes, self.version.as_ref()).await?);
+        let bytes = Bytes::from(self.state.to_text(context.connection, &context.target.identity()));
+        self.version = Some(context.store.save_if_unchanged(&path, bytes, self.version.as_ref()).await?);
         self.dirty = false;
         self.saved_at = Instant::now();
         Ok(())

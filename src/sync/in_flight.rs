@@ -35,9 +35,9 @@ pub(super) struct InFlight<'a> {
     closing: watch::Sender<bool>,
     batches: FuturesUnordered<BoxFuture<'a, Done>>,
     /// Those that came back while something else was waited for.
-    came_back: VecDeque<Done>,
+    completed: VecDeque<Done>,
     slow_start: SlowStart,
-    setbacks: u64,
+    failures: u64,
     error: Option<Error>,
 }
 
@@ -50,9 +50,9 @@ impl<'a> InFlight<'a> {
             budget: budget.closed_by(closing.subscribe()),
             closing,
             batches: FuturesUnordered::new(),
-            came_back: VecDeque::new(),
+            completed: VecDeque::new(),
             slow_start: SlowStart::new(most),
-            setbacks: target.setbacks(),
+            failures: target.failures(),
             error: None,
         }
     }
@@ -60,7 +60,7 @@ impl<'a> InFlight<'a> {
     /// Whether the next batch has to wait until one comes back.
     pub(super) fn is_full(&mut self) -> bool {
         self.look_for_setbacks();
-        self.batches.len() + self.came_back.len() >= self.slow_start.at_once()
+        self.batches.len() + self.completed.len() >= self.slow_start.at_once()
     }
 
     /// Whether an error has ended the writing.
@@ -90,7 +90,7 @@ impl<'a> InFlight<'a> {
 
     /// The next batch that comes back; none when no more are under way.
     pub(super) async fn next(&mut self) -> Option<Done> {
-        if let Some(done) = self.came_back.pop_front() {
+        if let Some(done) = self.completed.pop_front() {
             return Some(done);
         }
         let done = self.batches.next().await?;
@@ -100,7 +100,7 @@ impl<'a> InFlight<'a> {
 
     /// Does something else while the batches go on. Answers that come meanwhile are kept, and an error closes the
     /// door at once.
-    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+    pub(super) async fn while_draining<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
             tokio::select! {
@@ -118,7 +118,7 @@ impl<'a> InFlight<'a> {
             self.closing.send_replace(true);
         }
         self.error = Some(match self.error.take() {
-            Some(first) => graver(first, error),
+            Some(first) => more_severe(first, error),
             None => error,
         });
     }
@@ -130,7 +130,7 @@ impl<'a> InFlight<'a> {
 
     fn keep(&mut self, done: Done) {
         self.look_at(&done);
-        self.came_back.push_back(done);
+        self.completed.push_back(done);
     }
 
     fn look_at(&mut self, done: &Done) {
@@ -138,15 +138,15 @@ impl<'a> InFlight<'a> {
             self.end_with(error.clone());
         }
         if !self.look_for_setbacks() {
-            self.slow_start.went_well();
+            self.slow_start.on_success();
         }
     }
 
     fn look_for_setbacks(&mut self) -> bool {
-        let setbacks = self.target.setbacks();
-        let more = setbacks > std::mem::replace(&mut self.setbacks, setbacks);
+        let failures = self.target.failures();
+        let more = failures > std::mem::replace(&mut self.failures, failures);
         if more {
-            self.slow_start.had_a_setback();
+            self.slow_start.on_failure();
         }
         more
     }
@@ -154,7 +154,7 @@ impl<'a> InFlight<'a> {
 
 /// The first error ends the run; but how long the target wants silence outweighs that the run was interrupted, and
 /// of two such times the longer one counts.
-fn graver(first: Error, other: Error) -> Error {
+fn more_severe(first: Error, other: Error) -> Error {
     let silence =
         |error: &Error| error.resume_after.filter(|_| error.kind == ErrorKind::Throttled(Side::Target));
     match (silence(&first), silence(&other)) {
@@ -180,11 +180,11 @@ impl SlowStart {
         self.at_once
     }
 
-    fn went_well(&mut self) {
+    fn on_success(&mut self) {
         self.at_once = (self.at_once + 1).min(self.most);
     }
 
-    fn had_a_setback(&mut self) {
+    fn on_failure(&mut self) {
         self.at_once = 1;
     }
 }
@@ -197,12 +197,12 @@ mod tests {
     fn each_good_batch_lets_one_more_go_beside_it_and_a_setback_begins_anew() {
         let mut start = SlowStart::new(3);
         assert_eq!(start.at_once(), 1);
-        start.went_well();
+        start.on_success();
         assert_eq!(start.at_once(), 2);
-        start.went_well();
-        start.went_well();
+        start.on_success();
+        start.on_success();
         assert_eq!(start.at_once(), 3);
-        start.had_a_setback();
+        start.on_failure();
         assert_eq!(start.at_once(), 1);
         assert_eq!(SlowStart::new(0).at_once(), 1);
     }
@@ -216,11 +216,11 @@ mod tests {
         let throttled = |seconds| error(ErrorKind::Throttled(Side::Target), Some(seconds));
         let (stopped, refused) =
             (|| error(ErrorKind::Interrupted, None), || error(ErrorKind::BadAnswer(Side::Target), None));
-        assert_eq!(graver(stopped(), refused()), stopped());
-        assert_eq!(graver(stopped(), throttled(7)), throttled(7));
-        assert_eq!(graver(refused(), throttled(7)), refused());
-        assert_eq!(graver(throttled(7), refused()), throttled(7));
-        assert_eq!(graver(throttled(7), throttled(300)), throttled(300));
-        assert_eq!(graver(throttled(300), throttled(7)), throttled(300));
+        assert_eq!(more_severe(stopped(), refused()), stopped());
+        assert_eq!(more_severe(stopped(), throttled(7)), throttled(7));
+        assert_eq!(more_severe(refused(), throttled(7)), refused());
+        assert_eq!(more_severe(throttled(7), refused()), throttled(7));
+        assert_eq!(more_severe(throttled(7), throttled(300)), throttled(300));
+        assert_eq!(more_severe(throttled(300), throttled(7)), throttled(300));
     }
 }

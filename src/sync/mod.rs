@@ -103,16 +103,16 @@ struct Tally {
 
 /// One run, from the event to the report. It never fails as a function: what went wrong stands in the outcome.
 pub(crate) async fn run(
-    edges: &RunContext<'_>,
+    context: &RunContext<'_>,
     request: &Request,
     budget: &Budget,
     watch: &Watch,
 ) -> Outcome {
     let started = Instant::now();
-    let started_at = edges.clock.now();
-    let mut run = Run::new(edges, request, watch);
-    edges.okki.start_run();
-    edges.target.start_run();
+    let started_at = context.clock.now();
+    let mut run = Run::new(context, request, watch);
+    context.okki.start_run();
+    context.target.start_run();
 
     let result = match request.mode {
         Mode::Sync => run.sync(budget).await,
@@ -122,7 +122,7 @@ pub(crate) async fn run(
 
     let Run { mut tally, run_id, .. } = run;
     let mut outcome = Outcome {
-        report: archive::report(edges, request.mode, &tally, result.as_ref().err()),
+        report: archive::report(context, request.mode, &tally, result.as_ref().err()),
         error: result.err(),
         lines: std::mem::take(&mut tally.lines),
         rejected: std::mem::take(&mut tally.rejected),
@@ -131,7 +131,7 @@ pub(crate) async fn run(
     outcome.report.started_at = format!("{started_at:.3}");
     outcome.report.duration_ms = millis(started.elapsed());
     if request.mode == Mode::Sync {
-        archive::keep(edges, &mut outcome).await;
+        archive::save(context, &mut outcome).await;
     }
     outcome
 }
@@ -147,7 +147,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// A run that is going on.
 struct Run<'a> {
-    edges: &'a RunContext<'a>,
+    context: &'a RunContext<'a>,
     request: &'a Request,
     watch: &'a Watch,
     run_id: String,
@@ -157,9 +157,9 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(edges: &'a RunContext<'a>, request: &'a Request, watch: &'a Watch) -> Self {
-        let run_id = run_id(edges.clock);
-        Self { edges, request, watch, run_id, tally: Tally::default(), slowest_batch: Duration::ZERO }
+    fn new(context: &'a RunContext<'a>, request: &'a Request, watch: &'a Watch) -> Self {
+        let run_id = run_id(context.clock);
+        Self { context, request, watch, run_id, tally: Tally::default(), slowest_batch: Duration::ZERO }
     }
 }
 
@@ -179,7 +179,7 @@ impl Run<'_> {
         let done = tokio::select! {
             biased;
             done = work(self, &budget, &lease) => done,
-            lost = lease.keep() => Err(lost),
+            lost = lease.renew_until_lost() => Err(lost),
         };
         self.give_lease_back(&lease, &done).await;
         done
@@ -187,18 +187,18 @@ impl Run<'_> {
 
     async fn sync_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {
         self.remember_limits(lease).await?;
-        let mut book = Checkpoint::open(self.edges).await?;
-        book.begin_run();
-        let (catalogue, plan) = self.read_and_decide(budget, &book.state).await?;
-        book.forget_refusals_except(&plan, &catalogue);
-        self.write(budget, &catalogue, &plan, &mut book).await
+        let mut checkpoint = Checkpoint::open(self.context).await?;
+        checkpoint.bump_run_counter();
+        let (catalogue, plan) = self.read_and_decide(budget, &checkpoint.state).await?;
+        checkpoint.forget_refusals_except(&plan, &catalogue);
+        self.write(budget, &catalogue, &plan, &mut checkpoint).await
     }
 
     async fn plan_only(&mut self, budget: &Budget) -> Result<()> {
-        let mut book = Checkpoint::open(self.edges).await?;
-        book.begin_run();
+        let mut checkpoint = Checkpoint::open(self.context).await?;
+        checkpoint.bump_run_counter();
         // A refused plan is shown too: its reader wants to see what it would have deleted.
-        self.read_and_decide(budget, &book.state).await.map(drop)
+        self.read_and_decide(budget, &checkpoint.state).await.map(drop)
     }
 
     /// Reading back calls the target, so it takes its turn under the lease like a sync; it keeps nothing else.
@@ -207,34 +207,34 @@ impl Run<'_> {
     }
 
     async fn verify_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {
-        let edges = self.edges;
+        let context = self.context;
         self.remember_limits(lease).await?;
         // Refused by name if it is not ours: then the target is not ours to compare with either.
-        Checkpoint::open(edges).await?;
+        Checkpoint::open(context).await?;
         let catalogue = self.read(budget, None).await?;
-        let plan = Plan::new(edges.rows, &catalogue, &State::default(), OnDelete::Ignore);
+        let plan = Plan::new(context.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
-        let theirs = edges.target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await?;
-        verify::compare(edges, &catalogue, &plan, theirs, &mut self.tally);
+        let theirs = context.target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await?;
+        verify::compare(context, &catalogue, &plan, theirs, &mut self.tally);
         self.tally.rejected.extend(catalogue.rejected);
         self.tally.rejected.extend(plan.rejected);
         Ok(())
     }
 
     async fn take_lease(&self) -> Result<Arc<Lease>> {
-        let RunContext { store, connection, clock, .. } = *self.edges;
+        let RunContext { store, connection, clock, .. } = *self.context;
         Lease::take(store, connection, &self.run_id, clock).await.map(Arc::new)
     }
 
     /// Tells the target's pace what earlier runs used. While the target wants silence not even a login is sent.
     async fn remember_limits(&self, lease: &Lease) -> Result<()> {
         let (calls_ms, blocked_until_ms) = lease.limits().await;
-        self.edges.target.remember_calls(&calls_ms);
-        let wait = blocked_until_ms.map(|until_ms| self.edges.clock.until_ms(until_ms));
+        self.context.target.restore_calls(&calls_ms);
+        let wait = blocked_until_ms.map(|until_ms| self.context.clock.until_ms(until_ms));
         match wait.filter(|wait| !wait.is_zero()) {
             // A time that is more than an hour away is a clock that was set back.
             Some(wait)
-                if wait <= crate::net::retry::RETRY_AFTER_CAP && !Mutant::KnockOnALockout.is_active() =>
+                if wait <= crate::net::retry::RETRY_AFTER_CAP && !Mutant::CallDuringLockout.is_active() =>
             {
                 let message = format!(
                     "target asked for no calls until {} s from now (an earlier run was throttled)",
@@ -247,22 +247,22 @@ impl Run<'_> {
     }
 
     async fn give_lease_back<T>(&self, lease: &Lease, done: &Result<T>) {
-        let calls_ms = self.edges.target.give_calls_back();
+        let calls_ms = self.context.target.release_reservations();
         let wait = match done {
             Err(error) if error.kind == ErrorKind::Throttled(Side::Target) => error.resume_after,
             _ => None,
         };
         // Of several calls under way one may have been told to be silent, and another one ended the run.
-        let wait = wait.unwrap_or_default().max(self.edges.target.silence_left());
+        let wait = wait.unwrap_or_default().max(self.context.target.blocked_for());
         let blocked_until_ms =
-            (!wait.is_zero()).then(|| self.edges.clock.now_ms().saturating_add(millis(wait)));
+            (!wait.is_zero()).then(|| self.context.clock.now_ms().saturating_add(millis(wait)));
         lease.release(calls_ms, blocked_until_ms).await;
     }
 
     /// Reads and plans. A plan that takes something away is believed only if the catalogue stood still meanwhile: a
     /// row deleted and another created between two pages leave the total as it was, and hide a third one.
     async fn read_and_decide(&mut self, budget: &Budget, state: &State) -> Result<(Catalogue, Plan)> {
-        let edges = self.edges;
+        let context = self.context;
         for attempt in 1..=okki::MAX_READS {
             // Only the first read may go by the cache: a doubt is settled by reading everything.
             let cache = if attempt == 1 { self.load_cache().await } else { None };
@@ -270,9 +270,9 @@ impl Run<'_> {
             let catalogue = self.read(budget, cache).await?;
             let plan = self.decide(&catalogue, state)?;
             let takes_away = plan.counts.update + plan.counts.delete > 0;
-            let keeps = self.request.mode == Mode::Sync && edges.full_read_every.is_some();
+            let keeps = self.request.mode == Mode::Sync && context.full_read_every.is_some();
             let grew = match takes_away || keeps {
-                true => edges.okki.grew_since(budget, &catalogue).await?,
+                true => context.okki.grew_since(budget, &catalogue).await?,
                 false => None,
             };
             if !takes_away || grew != Some(true) {
@@ -300,17 +300,17 @@ impl Run<'_> {
 
     /// The products of an earlier read, where going by them is wanted and possible.
     async fn load_cache(&self) -> Option<Cache> {
-        let edges = self.edges;
-        let every = edges.full_read_every.filter(|_| !self.request.full && edges.rows.uses_products())?;
-        let (bytes, _) = match edges.store.load(&okki::cache::path(edges.connection)).await {
+        let context = self.context;
+        let every = context.full_read_every.filter(|_| !self.request.full && context.rows.uses_products())?;
+        let (bytes, _) = match context.store.load(&okki::cache::path(context.connection)).await {
             Ok(found) => found?,
             Err(error) => {
                 tracing::warn!(error = %error.line(), "the cache of products cannot be read; reading all of them");
                 return None;
             }
         };
-        match Cache::from_bytes(bytes, &edges.okki.cache_key(edges.rows)) {
-            Ok(cache) if !cache.is_older_than(every, edges.clock.now_ms()) => Some(cache),
+        match Cache::from_bytes(bytes, &context.okki.cache_key(context.rows)) {
+            Ok(cache) if !cache.is_older_than(every, context.clock.now_ms()) => Some(cache),
             Ok(_) => None,
             Err(why) => {
                 tracing::info!(why, "the cache of products is of no use; reading all of them");
@@ -321,27 +321,27 @@ impl Run<'_> {
 
     /// Keeps the products for the next read. It is only a shortcut: a store that fails here spoils nothing.
     async fn save_cache(&self, catalogue: &Catalogue, since_ms: Option<u64>) {
-        let edges = self.edges;
-        let (Some(cursor), Some(_)) = (&catalogue.cursor, edges.full_read_every) else { return };
-        if !edges.rows.uses_products() || !catalogue.worth_keeping {
+        let context = self.context;
+        let (Some(cursor), Some(_)) = (&catalogue.cursor, context.full_read_every) else { return };
+        if !context.rows.uses_products() || !catalogue.worth_keeping {
             return;
         }
-        let now_ms = edges.clock.now_ms();
+        let now_ms = context.clock.now_ms();
         let full_read_at_ms = since_ms.filter(|_| !catalogue.full_read).unwrap_or(now_ms);
-        let key = edges.okki.cache_key(edges.rows);
+        let key = context.okki.cache_key(context.rows);
         let pieces = okki::cache::to_pieces(&key, cursor, full_read_at_ms, catalogue);
         let pieces = PutPayload::from_iter(pieces);
-        if let Err(error) = edges.store.put(&okki::cache::path(edges.connection), pieces).await {
+        if let Err(error) = context.store.put(&okki::cache::path(context.connection), pieces).await {
             tracing::warn!(error = %error.line(), "the cache of products cannot be kept; the next run reads all of them");
         }
     }
 
     async fn read(&mut self, budget: &Budget, cache: Option<Cache>) -> Result<Catalogue> {
         let started = Instant::now();
-        let edges = self.edges;
-        let catalogue = edges.okki.read(budget, edges.rows, cache, self.watch).await;
+        let context = self.context;
+        let catalogue = context.okki.read(budget, context.rows, cache, self.watch).await;
         let source = &mut self.tally.source;
-        let (requests, retries, throttled) = edges.okki.take_counters();
+        let (requests, retries, throttled) = context.okki.take_counters();
         source.requests += requests;
         source.retries += retries;
         source.throttled += throttled;
@@ -376,8 +376,8 @@ impl Run<'_> {
     /// Plans, checks the guard, and leaves plan and quarantine in the tally.
     fn decide(&mut self, catalogue: &Catalogue, state: &State) -> Result<Plan> {
         let started = Instant::now();
-        let (edges, tally) = (self.edges, &mut self.tally);
-        let mut plan = Plan::new(edges.rows, catalogue, state, edges.on_delete);
+        let (context, tally) = (self.context, &mut self.tally);
+        let mut plan = Plan::new(context.rows, catalogue, state, context.on_delete);
         tally.plan = plan.counts.clone();
         tally.rejected.clone_from(&catalogue.rejected);
         tally.rejected.append(&mut plan.rejected);
@@ -394,9 +394,11 @@ impl Run<'_> {
             duration_ms = millis(started.elapsed()),
             "transformed"
         );
-        let guard =
-            DeleteGuard { max_delete_ratio: edges.max_delete_ratio, lifted: self.request.allow_mass_delete };
-        plan.check(state, &SourceSummary::of(catalogue, edges.rows), guard)?;
+        let guard = DeleteGuard {
+            max_delete_ratio: context.max_delete_ratio,
+            lifted: self.request.allow_mass_delete,
+        };
+        plan.check(state, &SourceSummary::of(catalogue, context.rows), guard)?;
         Ok(plan)
     }
 
@@ -405,16 +407,16 @@ impl Run<'_> {
         budget: &Budget,
         catalogue: &Catalogue,
         plan: &Plan,
-        book: &mut Checkpoint,
+        checkpoint: &mut Checkpoint,
     ) -> Result<()> {
         let started = Instant::now();
-        book.announce(self.edges, plan, catalogue).await?;
-        let writing = self.write_batches(budget, catalogue, plan, book).await;
+        checkpoint.record_intent(self.context, plan, catalogue).await?;
+        let writing = self.write_batches(budget, catalogue, plan, checkpoint).await;
         if writing.is_ok() {
-            book.came_to_its_end(self.tally.source.products);
+            checkpoint.complete(self.tally.source.products);
         }
         // What was acknowledged is saved whatever ended the writing.
-        let saved = book.save(self.edges).await;
+        let saved = checkpoint.save(self.context).await;
         tracing::info!(
             step = "written",
             written = self.tally.written,
@@ -431,18 +433,18 @@ impl Run<'_> {
         budget: &Budget,
         catalogue: &Catalogue,
         plan: &Plan,
-        book: &mut Checkpoint,
+        checkpoint: &mut Checkpoint,
     ) -> Result<()> {
-        let edges = self.edges;
+        let context = self.context;
         // Rows of groups go one batch after the other: a parent stands before its children.
-        let most = if edges.rows.per_product() { edges.max_concurrency } else { 1 };
-        let mut under_way = InFlight::new(edges.target, budget, most);
-        let sent = self.send_batches(&mut under_way, catalogue, plan, book).await;
+        let most = if context.rows.per_product() { context.max_concurrency } else { 1 };
+        let mut under_way = InFlight::new(context.target, budget, most);
+        let sent = self.send_batches(&mut under_way, catalogue, plan, checkpoint).await;
         if let Err(error) = sent {
             under_way.end_with(error);
         }
         while let Some(done) = under_way.next().await {
-            self.came_back(&mut under_way, done, plan, book).await;
+            self.completed(&mut under_way, done, plan, checkpoint).await;
         }
         under_way.into_end()
     }
@@ -452,24 +454,24 @@ impl Run<'_> {
         under_way: &mut InFlight<'_>,
         catalogue: &Catalogue,
         plan: &Plan,
-        book: &mut Checkpoint,
+        checkpoint: &mut Checkpoint,
     ) -> Result<()> {
-        let edges = self.edges;
-        let renderer = Renderer::new(edges.rows, catalogue);
+        let context = self.context;
+        let renderer = Renderer::new(context.rows, catalogue);
         let mut builder =
-            Builder::new(edges.target.wrap(), edges.max_rows_per_batch, edges.max_bytes_per_batch);
+            Builder::new(context.target.wrap(), context.max_rows_per_batch, context.max_bytes_per_batch);
         for change in plan.pending(catalogue) {
             let is_tombstone = change.action == Action::Delete;
             let full = builder
-                .push(change.id.into(), is_tombstone, |out| render(edges.rows, &renderer, change, out));
+                .push(change.id.into(), is_tombstone, |out| render(context.rows, &renderer, change, out));
             if let Some(batch) = full
-                && !self.send(under_way, batch, plan, book).await?
+                && !self.send(under_way, batch, plan, checkpoint).await?
             {
                 return Ok(());
             }
         }
         match builder.finish() {
-            Some(batch) => self.send(under_way, batch, plan, book).await.map(drop),
+            Some(batch) => self.send(under_way, batch, plan, checkpoint).await.map(drop),
             None => Ok(()),
         }
     }
@@ -480,11 +482,11 @@ impl Run<'_> {
         under_way: &mut InFlight<'_>,
         batch: Batch,
         plan: &Plan,
-        book: &mut Checkpoint,
+        checkpoint: &mut Checkpoint,
     ) -> Result<bool> {
         while under_way.is_full() {
             let Some(done) = under_way.next().await else { break };
-            self.came_back(under_way, done, plan, book).await;
+            self.completed(under_way, done, plan, checkpoint).await;
         }
         if under_way.has_ended() {
             return Ok(false);
@@ -495,18 +497,18 @@ impl Run<'_> {
         Ok(true)
     }
 
-    async fn came_back(
+    async fn completed(
         &mut self,
         under_way: &mut InFlight<'_>,
         done: Done,
         plan: &Plan,
-        book: &mut Checkpoint,
+        checkpoint: &mut Checkpoint,
     ) {
         self.slowest_batch = self.slowest_batch.max(done.took);
-        book.acknowledge(done.written, &mut self.tally);
+        checkpoint.acknowledge(done.written, &mut self.tally);
         let acknowledged = self.tally.written + self.tally.deleted;
         (self.watch)(Progress::Writing { acknowledged, planned: plan.pending_count() });
-        if let Err(error) = under_way.meanwhile(book.save_if_due(self.edges)).await {
+        if let Err(error) = under_way.while_draining(checkpoint.save_if_due(self.context)).await {
             under_way.end_with(error);
         }
     }

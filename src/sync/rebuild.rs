@@ -40,23 +40,23 @@ impl Run<'_> {
         lease: &Lease,
         own_extra: bool,
     ) -> Result<Rebuilt> {
-        let edges = self.edges;
+        let context = self.context;
         self.remember_limits(lease).await?;
-        let path = state::path(edges.connection);
+        let path = state::path(context.connection);
         // Whatever is there, readable or not, is kept beside.
-        let version = edges.store.load(&path).await?.map(|(_, version)| version);
+        let version = context.store.load(&path).await?.map(|(_, version)| version);
         let catalogue = self.read(budget, None).await?;
-        let plan = Plan::new(edges.rows, &catalogue, &State::default(), OnDelete::Ignore);
+        let plan = Plan::new(context.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
         let mut theirs =
-            edges.target.read_back(budget, |read| watch(super::Progress::ReadingBack(read))).await?;
+            context.target.read_back(budget, |read| watch(super::Progress::ReadingBack(read))).await?;
 
-        let renderer = Renderer::new(edges.rows, &catalogue);
+        let renderer = Renderer::new(context.rows, &catalogue);
         let (mut state, mut found, mut row) = (State::default(), Rebuilt::default(), Vec::new());
         found.extra_owned = own_extra;
         for change in plan.changes(&catalogue) {
             row.clear();
-            render(edges.rows, &renderer, change, &mut row);
+            render(context.rows, &renderer, change, &mut row);
             let Some(their) = theirs.remove(change.id) else {
                 found.missing += 1;
                 continue;
@@ -78,10 +78,10 @@ impl Run<'_> {
         }
 
         if version.is_some() {
-            edges.store.copy(&path, &state::previous_path(edges.connection)).await?;
+            context.store.copy(&path, &state::previous_path(context.connection)).await?;
         }
-        let text = state.to_text(edges.connection, &edges.target.identity());
-        edges.store.save_if_unchanged(&path, Bytes::from(text), version.as_ref()).await?;
+        let text = state.to_text(context.connection, &context.target.identity());
+        context.store.save_if_unchanged(&path, Bytes::from(text), version.as_ref()).await?;
         Ok(found)
     }
 }
@@ -93,14 +93,14 @@ fn of_theirs(their: &serde_json::Value) -> Fingerprint {
 
 /// Rebuilds the state of a connection from its target.
 pub(crate) async fn rebuild(
-    edges: &RunContext<'_>,
+    context: &RunContext<'_>,
     budget: &Budget,
     watch: &super::Watch,
     own_extra: bool,
 ) -> Result<Rebuilt> {
     let request =
         super::Request { mode: super::Mode::Verify, full: false, allow_mass_delete: false, deadline: None };
-    edges.okki.start_run();
-    edges.target.start_run();
-    Run::new(edges, &request, watch).rebuild(budget, own_extra).await
+    context.okki.start_run();
+    context.target.start_run();
+    Run::new(context, &request, watch).rebuild(budget, own_extra).await
 }

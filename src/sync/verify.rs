@@ -11,17 +11,17 @@ use crate::transform::Renderer;
 
 /// Compares what the source says with what the target holds.
 pub(super) fn compare(
-    edges: &RunContext<'_>,
+    context: &RunContext<'_>,
     catalogue: &Catalogue,
     plan: &Plan,
     mut theirs: HashMap<String, Value>,
     tally: &mut Tally,
 ) {
-    let renderer = Renderer::new(edges.rows, catalogue);
+    let renderer = Renderer::new(context.rows, catalogue);
     let mut row = Vec::new();
     for change in plan.changes_in_tree(catalogue) {
         row.clear();
-        render(edges.rows, &renderer, change, &mut row);
+        render(context.rows, &renderer, change, &mut row);
         let (mark, why, count) = match theirs.remove(change.id) {
             None => ('+', "missing at the target", &mut tally.plan.create),
             Some(their) if crate::targets::holds(&their, &row) => ('=', "", &mut tally.plan.unchanged),
@@ -44,7 +44,7 @@ pub(super) fn compare(
         }
     }
     // With on_delete = "ignore" rows that the source no longer has stay at the target on purpose.
-    if edges.on_delete == OnDelete::Tombstone {
+    if context.on_delete == OnDelete::Tombstone {
         let mut extra: Vec<String> = theirs.into_keys().collect();
         extra.sort_unstable_by(|a, b| crate::catalogue::id_order(a, b));
         tally.plan.delete = extra.len() as u64;

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::client::{Auth, Call, Client, Pace, exposed, locked};
 use crate::net::limit::PerMinute;
 use crate::net::retry::{self, FailureKind, Next, Situation};
-use crate::net::{Answer, Request, Wire, at, stored_host};
+use crate::net::{Answer, Request, Wire, join_path, stored_host};
 use crate::testing::Mutant;
 use batch::{Batch, Entry, Wrap};
 use wire::{ReadPage, Verdict};
@@ -139,7 +139,7 @@ impl Target {
             TargetSettings::Qeasy { base_url, app_key, app_secret, .. } => {
                 let login =
                     serde_json::json!({"app_key": exposed(app_key), "app_secret": exposed(app_secret)});
-                let request = Request::post(at(base_url, "/v2/oauth"), login.to_string()).idempotent();
+                let request = Request::post(join_path(base_url, "/v2/oauth"), login.to_string()).idempotent();
                 (Auth::Login { request, read: wire::token }, vec![app_key.clone(), app_secret.clone()])
             }
             TargetSettings::Http { token: Some(token), headers, .. } => {
@@ -186,7 +186,7 @@ impl Target {
     }
 
     /// Tells the pace what earlier runs used of the minute.
-    pub(crate) fn remember_calls(&self, calls_ms: &[u64]) {
+    pub(crate) fn restore_calls(&self, calls_ms: &[u64]) {
         if let Some(window) = self.window()
             && !Mutant::ForgetTheLimit.is_active()
         {
@@ -195,21 +195,21 @@ impl Target {
     }
 
     /// The run is over: gives reserved calls back, and says which calls of the last minute were made.
-    pub(crate) fn give_calls_back(&self) -> Vec<u64> {
+    pub(crate) fn release_reservations(&self) -> Vec<u64> {
         let Some(window) = self.window() else { return Vec::new() };
         let mut window = locked(window);
-        window.give_back();
-        window.kept_ms()
+        window.release_reserved();
+        window.persisted_ms()
     }
 
     /// How long the target wants no call by anybody.
-    pub(crate) fn silence_left(&self) -> Duration {
-        self.client.silence_left()
+    pub(crate) fn blocked_for(&self) -> Duration {
+        self.client.blocked_for()
     }
 
     /// Grows whenever a batch does not come to a good end at once.
-    pub(crate) fn setbacks(&self) -> u64 {
-        self.client.counters.setbacks.load(Ordering::Relaxed)
+    pub(crate) fn failures(&self) -> u64 {
+        self.client.counters.failures.load(Ordering::Relaxed)
     }
 
     /// A new run: counters and the budgets for retries and for halving start afresh.
@@ -235,7 +235,7 @@ impl Target {
                     continue;
                 }
                 Verdict::Lost => {
-                    self.ask_for_lost(budget, batch, &mut waiting, written).await?;
+                    self.read_back_lost(budget, batch, &mut waiting, written).await?;
                     continue;
                 }
                 Verdict::PartlyFailed { failed, said } => {
@@ -245,14 +245,14 @@ impl Target {
                 }
                 Verdict::Refused(said) => (FailureKind::RowsRefused(rows), said),
             };
-            self.client.counters.setbacks.fetch_add(1, Ordering::Relaxed);
+            self.client.counters.failures.fetch_add(1, Ordering::Relaxed);
             self.find_refused(budget, batch, &failure, &said, &mut waiting, written).await?;
         }
         Ok(())
     }
 
     /// The answer was lost: what the target holds of the batch is acknowledged, the rest is sent again.
-    async fn ask_for_lost(
+    async fn read_back_lost(
         &self,
         budget: &Budget,
         batch: Batch,
@@ -505,7 +505,7 @@ fn refused(batch: &Batch, entry: &Entry, said: &str) -> Refused {
 }
 
 fn scheme_url(base: &Url, scheme_id: &str, call: &str) -> Url {
-    at(base, &format!("/v2/open-api/business/{scheme_id}/{call}"))
+    join_path(base, &format!("/v2/open-api/business/{scheme_id}/{call}"))
 }
 
 fn with_token(request: Request, token: Option<&SecretString>, token_in: TokenIn) -> Request {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{ErrorKind, Side};
 use crate::net::Answer;
-use crate::net::client::{CallError, Token, judge_status, said};
+use crate::net::client::{CallError, Token, judge_status, server_message};
 use crate::net::retry::FailureKind;
 use crate::testing::Mutant;
 
@@ -67,7 +67,7 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
     let refused = || {
         let message = format!(
             "target refused the credentials: {}; check QEASY_APP_KEY and QEASY_APP_SECRET",
-            said(&answer.body)
+            server_message(&answer.body)
         );
         problem(FailureKind::Refused, ErrorKind::CredentialsRefused(Side::Target), message)
     };
@@ -81,7 +81,7 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
             return Err(problem(
                 FailureKind::ServerError,
                 ErrorKind::Unavailable(Side::Target),
-                format!("target: {}", said(&answer.body)),
+                format!("target: {}", server_message(&answer.body)),
             ));
         }
         Some(code) if code != 0 && code != 200 => return Err(refused()),
@@ -98,7 +98,7 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
         return Err(problem(
             FailureKind::ServerError,
             ErrorKind::BadAnswer(Side::Target),
-            format!("target answered without a token: {}", said(b"")),
+            format!("target answered without a token: {}", server_message(b"")),
         ));
     };
     let expires_in =
@@ -114,7 +114,7 @@ fn throttled(answer: &Answer, now_ms: u64) -> CallError {
     problem(
         failure,
         ErrorKind::Throttled(Side::Target),
-        format!("target wants no calls for a while: {}", said(&answer.body)),
+        format!("target wants no calls for a while: {}", server_message(&answer.body)),
     )
 }
 
@@ -122,7 +122,7 @@ fn throttled(answer: &Answer, now_ms: u64) -> CallError {
 fn qeasy(answer: &Answer, now_ms: u64) -> Result<Result<Value, String>, CallError> {
     let parsed = serde_json::from_slice::<Value>(&answer.body);
     let json = parsed.as_ref().unwrap_or(&Value::Null);
-    let said = said(&answer.body);
+    let said = server_message(&answer.body);
     match body_code(json) {
         Some(42901 | 40029) => return Err(throttled(answer, now_ms)),
         Some(40102 | 40002 | 10001) => {
@@ -171,11 +171,14 @@ fn qeasy(answer: &Answer, now_ms: u64) -> Result<Result<Value, String>, CallErro
 /// Judges the answer to `/store`.
 pub(super) fn stored(answer: &Answer, now_ms: u64) -> Result<Verdict, CallError> {
     Ok(match qeasy(answer, now_ms)? {
-        Ok(json) if !says_so(&json) => {
+        Ok(json) if !confirms_success(&json) => {
             return Err(problem(
                 FailureKind::ServerError,
                 ErrorKind::BadAnswer(Side::Target),
-                format!("target answered neither success nor a count of rows: {}", said(&answer.body)),
+                format!(
+                    "target answered neither success nor a count of rows: {}",
+                    server_message(&answer.body)
+                ),
             ));
         }
         Ok(json) => counted(&json),
@@ -184,7 +187,7 @@ pub(super) fn stored(answer: &Answer, now_ms: u64) -> Result<Verdict, CallError>
 }
 
 /// A success says so: by its flag, by Qeasy's code for it, or by the count of rows that it took.
-fn says_so(json: &Value) -> bool {
+fn confirms_success(json: &Value) -> bool {
     body_code(json) == Some(0)
         || json.get("success").and_then(Value::as_bool) == Some(true)
         || ["/content/inserted", "/data/inserted", "/inserted"].iter().any(|at| json.pointer(at).is_some())
@@ -213,7 +216,7 @@ pub(super) fn accepted(
     success: &IndexMap<String, Value>,
     now_ms: u64,
 ) -> Result<Verdict, CallError> {
-    let said = said(&answer.body);
+    let said = server_message(&answer.body);
     if matches!(answer.status.as_u16(), 400 | 413 | 422) {
         return Ok(Verdict::Refused(format!("HTTP {}: {said}", answer.status.as_u16())));
     }
@@ -227,7 +230,7 @@ pub(super) fn accepted(
     let parsed = serde_json::from_slice::<Value>(&answer.body);
     if success.is_empty() {
         let Ok(json) = parsed else {
-            return if is_plain(answer) { Ok(Verdict::Accepted) } else { Err(not_json()) };
+            return if is_plain_text(answer) { Ok(Verdict::Accepted) } else { Err(not_json()) };
         };
         if failed_flag(&json) || strange_code(&json) || !matches!(body_code(&json), None | Some(0 | 200)) {
             return Ok(Verdict::Refused(said));
@@ -245,7 +248,7 @@ pub(super) fn accepted(
 
 /// Many endpoints answer nothing, or "ok". A page is a proxy's or a login's, and broken JSON is somebody's mistake:
 /// behind neither is a row stored.
-fn is_plain(answer: &Answer) -> bool {
+fn is_plain_text(answer: &Answer) -> bool {
     let body = answer.body.trim_ascii();
     let kind = answer.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or("text/plain");
     body.is_empty() || (kind.starts_with("text/plain") && !body.starts_with(b"<"))

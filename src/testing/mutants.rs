@@ -17,7 +17,7 @@ pub enum Mutant {
     /// A run starts without the calls of the runs before it.
     ForgetTheLimit,
     /// A lockout is knocked on like any failed call.
-    KnockOnALockout,
+    CallDuringLockout,
 }
 
 impl Mutant {
@@ -28,7 +28,7 @@ impl Mutant {
         Self::DropTheLastPage,
         Self::SaveWithoutCompare,
         Self::ForgetTheLimit,
-        Self::KnockOnALockout,
+        Self::CallDuringLockout,
     ];
 
     /// Whether this bug is switched on.
