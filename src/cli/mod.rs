@@ -316,7 +316,7 @@ async fn check_setup(env: &Env, args: CheckArgs) -> u8 {
 
 /// What `check --json` prints.
 fn checked_json(file: &str, checked: &Checked) -> Value {
-    let pipeline = checked.pipeline.as_ref();
+    let config = checked.config.as_ref();
     let diagnostics: Vec<Value> = checked
         .mistakes
         .iter()
@@ -324,9 +324,9 @@ fn checked_json(file: &str, checked: &Checked) -> Value {
         .collect();
     json!({
         "pipeline": file,
-        "connection": pipeline.map(|pipeline| &pipeline.connection),
-        "target": pipeline.map(|pipeline| pipeline.target.kind),
-        "needs": pipeline.map_or(&[][..], |pipeline| credentials::needed(&pipeline.target)),
+        "connection": config.map(|config| &config.connection),
+        "target": config.map(|config| config.target.endpoint.kind()),
+        "needs": config.map_or(&[][..], |config| credentials::needed(&config.target.endpoint)),
         "optional": credentials::OPTIONAL,
         "diagnostics": diagnostics,
     })

@@ -3,9 +3,8 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use crate::config::{Auth, Env, Target, TargetKind};
-use crate::error::Diagnostic;
-use crate::error::{Error, ErrorKind, Result};
+use crate::config::{Auth, Endpoint, Env};
+use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::notify::Webhook;
 
 /// The variables that every pipeline can do without: they turn on notices.
@@ -122,7 +121,7 @@ impl Credentials {
     }
 
     /// What this target needs and is not there.
-    pub(crate) fn require(&self, target: &Target) -> Vec<Diagnostic> {
+    pub(crate) fn require(&self, target: &Endpoint) -> Vec<Diagnostic> {
         let values = [
             ("OKKI_CLIENT_ID", Some(&self.okki_client_id)),
             ("OKKI_CLIENT_SECRET", Some(&self.okki_client_secret)),
@@ -140,13 +139,15 @@ impl Credentials {
 }
 
 /// The variables without which a pipeline with this target cannot run.
-pub(crate) fn needed(target: &Target) -> &'static [&'static str] {
-    match target.kind {
-        TargetKind::Qeasy => &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "QEASY_APP_KEY", "QEASY_APP_SECRET"],
-        TargetKind::Http if target.auth == Some(Auth::Bearer) => {
+pub(crate) fn needed(target: &Endpoint) -> &'static [&'static str] {
+    match target {
+        Endpoint::Qeasy { .. } => {
+            &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "QEASY_APP_KEY", "QEASY_APP_SECRET"]
+        }
+        Endpoint::Http { auth: Auth::Bearer, .. } => {
             &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "TARGET_TOKEN"]
         }
-        TargetKind::Http => &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET"],
+        Endpoint::Http { auth: Auth::None, .. } => &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET"],
     }
 }
 

@@ -1,8 +1,9 @@
-//! Pipeline file and environment → [`Config`], or all mistakes at once, each with its place and its mend.
+//! Pipeline file and environment → [`Config`], or all mistakes at once, each with its place and what to do.
 
 pub(crate) mod credentials;
 mod env;
 mod file;
+mod resolved;
 mod rules;
 mod schema;
 #[cfg(test)]
@@ -15,36 +16,25 @@ use serde_json::Value;
 use url::Url;
 
 pub use env::Env;
-pub(crate) use types::{
-    Auth, Endpoint, OnDelete, Pipeline, Products, Target, TargetKind, TargetMethod, TokenIn, Wrap,
-};
+pub use resolved::Config;
+pub(crate) use resolved::Endpoint;
+pub(crate) use types::{Auth, TargetMethod};
 
 use self::file::Document;
-use crate::error::Diagnostic;
-use crate::error::{Error, ErrorKind};
+use self::types::Pipeline;
+use crate::error::{Diagnostic, Error, ErrorKind};
 use crate::transform::RowMap;
-
-/// A pipeline that was checked, and its field map.
-#[derive(Debug)]
-pub struct Config {
-    /// What the file says, with the environment's overrides.
-    pub pipeline: Pipeline,
-    /// `[record]`, compiled.
-    pub rows: RowMap,
-}
-
-impl Config {
-    /// How products are read; unset means incremental where the record uses products, else not at all.
-    pub fn products(&self) -> Products {
-        self.pipeline.source.products.unwrap_or(match self.rows.uses_products() {
-            true => Products::Incremental,
-            false => Products::None,
-        })
-    }
-}
 
 /// Reads a pipeline file (TOML or JSON by the ending of its name) under the environment's overrides.
 pub fn parse(text: &str, name: &str, env: &Env) -> Result<Config, Vec<Diagnostic>> {
+    let (pipeline, rows) = read(text, name, env)?;
+    // The rules have seen every required key.
+    Config::resolve(pipeline, rows)
+        .ok_or_else(|| vec![Diagnostic::new(name, "a required key of [target] is missing", "add it")])
+}
+
+/// What the file says, before defaults are filled in.
+fn read(text: &str, name: &str, env: &Env) -> Result<(Pipeline, RowMap), Vec<Diagnostic>> {
     let mut document = Document::parse(text, name).map_err(|mistake| vec![mistake])?;
     env.apply(&mut document);
     rules::check(&mut document, &SCHEMA)
@@ -74,7 +64,7 @@ pub(crate) fn is_connection_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(fits)
 }
 
-/// What is wrong with a URL that rows or credentials would travel to, and the mend. The URL is not repeated: it
+/// What is wrong with a URL that rows or credentials would travel to, and what to do. The URL is not repeated: it
 /// may hold a password.
 fn url_mistake(text: &str) -> Option<(String, &'static str)> {
     let url = match Url::parse(text) {

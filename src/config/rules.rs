@@ -1,11 +1,11 @@
-//! The checks that need more than one key, and the way from a document to a [`Config`].
+//! The rules that need more than one key, and the way from a file's value to a [`Pipeline`].
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::file::{Document, join};
-use super::types::{Auth, Guard, Pipeline, Products, Source, Target, TargetKind};
-use super::{Config, schema};
+use super::schema;
+use super::types::{Auth, Guard, Pipeline, Products, Source, Target, TargetKind, default_connection};
 use crate::error::Diagnostic;
 use crate::transform::{RecordSpec, RowMap};
 
@@ -16,8 +16,8 @@ const HTTP_KEYS: [&str; 7] = ["url", "method", "headers", "auth", "wrap", "succe
 /// Headers that follow from the request itself.
 const OWN_HEADERS: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
 
-/// Everything that is wrong with the document, or its configuration.
-pub(super) fn check(document: &mut Document, schema: &Value) -> Result<Config, Vec<Diagnostic>> {
+/// The pipeline with its compiled `[record]`, or everything that is wrong with the file.
+pub(super) fn check(document: &mut Document, schema: &Value) -> Result<(Pipeline, RowMap), Vec<Diagnostic>> {
     let outcome = schema::check(schema, &document.value);
     let mut findings = std::mem::take(&mut document.findings);
     for finding in outcome.findings {
@@ -27,25 +27,24 @@ pub(super) fn check(document: &mut Document, schema: &Value) -> Result<Config, V
     }
     schema::prune(&mut document.value, &outcome.offenders);
 
-    let mut meaning = Meaning { value: &document.value, settled: &findings, found: Vec::new() };
-    let config = meaning.config();
-    let found = meaning.found;
-    findings.extend(found);
-    match config {
-        Some(config) if findings.is_empty() => Ok(config),
+    let mut rules = Rules { value: &document.value, settled: &findings, found: Vec::new() };
+    let pipeline = rules.pipeline();
+    findings.extend(std::mem::take(&mut rules.found));
+    match pipeline {
+        Some(pipeline) if findings.is_empty() => Ok(pipeline),
         _ => Err(document.mistakes(findings)),
     }
 }
 
-struct Meaning<'d> {
+struct Rules<'d> {
     value: &'d Value,
-    /// What the shape says already: a key that does not fit must not be called missing as well.
+    /// What the schema says already: a key that does not fit must not be called missing as well.
     settled: &'d [Diagnostic],
     found: Vec<Diagnostic>,
 }
 
-impl Meaning<'_> {
-    fn config(&mut self) -> Option<Config> {
+impl Rules<'_> {
+    fn pipeline(&mut self) -> Option<(Pipeline, RowMap)> {
         let source: Option<Source> = self.section("source");
         let record: Option<RecordSpec> = self.section("record");
         let target: Option<Target> = self.section("target");
@@ -60,12 +59,9 @@ impl Meaning<'_> {
         let rows = self.rows(&source, &record);
         let connection = match self.value.get("connection") {
             Some(name) => name.as_str()?.to_owned(),
-            None => "default".to_owned(),
+            None => default_connection(),
         };
-        Some(Config {
-            pipeline: Pipeline { connection, source, record, target: target?, guard: guard? },
-            rows: rows?,
-        })
+        Some((Pipeline { connection, source, record, target: target?, guard: guard? }, rows?))
     }
 
     /// A table of the file; a missing one is like an empty one.
@@ -73,7 +69,7 @@ impl Meaning<'_> {
         let value = self.value.get(name).cloned().unwrap_or_else(|| Value::Object(Map::new()));
         let section = serde_json::from_value(value).ok();
         if section.is_none() {
-            // The shape was checked, so this names a table whose mistake is known; serde's own message could
+            // The schema was checked, so this names a table whose mistake is known; serde's own message could
             // repeat a value.
             self.add(name, "does not fit the schema", "compare it with what okki-sync schema prints");
         }
@@ -194,7 +190,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// Whether the shape has a finding at this path, around it or inside it.
+    /// Whether the schema has a finding at this path, around it or inside it.
     fn is_settled(&self, path: &str) -> bool {
         self.settled.iter().any(|finding| is_within(&finding.place, path) || is_within(path, &finding.place))
     }

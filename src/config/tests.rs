@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use insta::assert_snapshot;
 use serde_json::{Map, json};
 
-use super::types::Source;
+use super::types::{Products, Source};
 use super::*;
+use crate::targets::{TokenIn, Wrap};
 
 const QEASY: &str = "[target]\nkind = \"qeasy\"\nscheme_id = \"s\"\n";
 const HTTP: &str = "[target]\nkind = \"http\"\nurl = \"https://host/rows?a=1\"\n";
@@ -213,32 +214,34 @@ fn many_mistakes_become_one_line() {
 
 #[test]
 fn the_smallest_pipeline_has_the_defaults() {
+    let (pipeline, _) = read(QEASY, "pipeline.toml", &none()).unwrap();
     let config = parse(QEASY, "pipeline.toml", &none()).unwrap();
-    assert_eq!(config.products(), Products::Incremental);
-    assert_snapshot!(serde_json::to_string(&config.pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"full_read_every":"24h"}}"#);
-    let Some(Endpoint::Qeasy { base_url, scheme_id, token_in }) = config.pipeline.target.endpoint() else {
+    assert_eq!(config.source.products, Products::Incremental);
+    assert_eq!(config.target.batching.max_concurrency, config.source.max_concurrency);
+    assert_snapshot!(serde_json::to_string(&pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"full_read_every":"24h"}}"#);
+    let Endpoint::Qeasy { base_url, scheme_id, token_in } = config.target.endpoint else {
         panic!("not qeasy")
     };
     assert_eq!(
         (base_url.as_str(), scheme_id.as_str(), token_in),
         ("https://api.qeasy.cloud/", "s", TokenIn::Header)
     );
-    let Some(Endpoint::Http { method, auth, wrap, .. }) =
-        parse(HTTP, "pipeline.toml", &none()).unwrap().pipeline.target.endpoint()
+    let Endpoint::Http { method, auth, wrap, .. } =
+        parse(HTTP, "pipeline.toml", &none()).unwrap().target.endpoint
     else {
         panic!("not http")
     };
-    assert_eq!((method, auth, wrap), (TargetMethod::Post, Auth::None, Wrap::Nothing));
+    assert_eq!((method, auth, wrap), (TargetMethod::Post, Auth::None, Wrap::Array));
 }
 
 #[test]
 fn the_example_says_what_the_defaults_say() {
-    let example = parse(include_str!("../../pipeline.toml"), "pipeline.toml", &none()).unwrap();
-    assert_eq!(example.pipeline.connection, "demo");
-    assert_eq!(example.products(), Products::Incremental);
-    let defaults = parse(QEASY, "pipeline.toml", &none()).unwrap().pipeline;
-    let source = Source { products: None, ..example.pipeline.source };
-    assert_eq!((source, example.pipeline.guard), (defaults.source, defaults.guard));
+    let (example, _) = read(include_str!("../../pipeline.toml"), "pipeline.toml", &none()).unwrap();
+    assert_eq!(example.connection, "demo");
+    assert_eq!(example.source.products, Some(Products::Incremental));
+    let (defaults, _) = read(QEASY, "pipeline.toml", &none()).unwrap();
+    let source = Source { products: None, ..example.source };
+    assert_eq!((source, example.guard), (defaults.source, defaults.guard));
 }
 
 #[test]
@@ -246,13 +249,13 @@ fn json_says_the_same_as_toml_and_keeps_the_order_of_fields() {
     let toml = format!("[record.fields]\nz = \"id\"\na = {{ from = \"name\", default = 1_000 }}\n{QEASY}");
     let json = r#"{"record": {"fields": {"z": "id", "a": {"from": "name", "default": 1000}}},
         "target": {"kind": "qeasy", "scheme_id": "s"}}"#;
-    let toml = parse(&toml, "a.TOML", &none()).unwrap().pipeline;
-    assert_eq!(toml, parse(&format!("\u{feff}{json}"), "a.json", &none()).unwrap().pipeline);
+    let toml = read(&toml, "a.TOML", &none()).unwrap().0;
+    assert_eq!(toml, read(&format!("\u{feff}{json}"), "a.json", &none()).unwrap().0);
     let names: Vec<&String> = toml.record.fields.as_ref().unwrap().keys().collect();
     assert_eq!(names, ["z", "a"]);
     // What is written back is read the same.
     let again = serde_json::to_string(&toml).unwrap();
-    assert_eq!(toml, parse(&again, "a.json", &none()).unwrap().pipeline);
+    assert_eq!(toml, read(&again, "a.json", &none()).unwrap().0);
 }
 
 #[test]
@@ -262,18 +265,18 @@ fn overrides_replace_what_the_file_says() {
         ("TARGET_BASE_URL", "http://localhost:2"),
         ("QEASY_SCHEME_ID", "other"),
     ]);
-    let qeasy = parse("[target]\nkind = \"qeasy\"", "p.toml", &env).unwrap().pipeline;
+    let qeasy = read("[target]\nkind = \"qeasy\"", "p.toml", &env).unwrap().0;
     assert_eq!(qeasy.source.base_url.as_str(), "http://127.0.0.1:1/");
     assert_eq!(qeasy.target.base_url.unwrap().as_str(), "http://localhost:2/");
     assert_eq!(qeasy.target.scheme_id.unwrap(), "other");
 
     let text = format!("{HTTP}read_url = \"http://far:8080/read\"");
-    let http = parse(&text, "p.toml", &env).unwrap().pipeline.target;
+    let http = read(&text, "p.toml", &env).unwrap().0.target;
     assert_eq!(http.url.unwrap().as_str(), "http://localhost:2/rows?a=1");
     assert_eq!(http.read_url.unwrap().as_str(), "http://localhost:2/read");
 
     let env = Env::of([("TARGET_BASE_URL", "https://[::1]/rows")]);
-    let http = parse("[target]\nkind = \"http\"", "p.toml", &env).unwrap().pipeline.target;
+    let http = read("[target]\nkind = \"http\"", "p.toml", &env).unwrap().0.target;
     assert_eq!(http.url.unwrap().as_str(), "https://[::1]/rows");
 }
 
@@ -288,8 +291,10 @@ fn blank_variables_are_unset_and_values_are_not_shown() {
 
 #[test]
 fn headers_show_their_names_only() {
-    let config = parse(&format!("{HTTP}headers = {{ x-key = \"hunter2\" }}"), "p.toml", &none()).unwrap();
-    let shown = format!("{:?}", config.pipeline);
+    let text = format!("{HTTP}headers = {{ x-key = \"hunter2\" }}");
+    let (as_written, config) =
+        (read(&text, "p.toml", &none()).unwrap(), parse(&text, "p.toml", &none()).unwrap());
+    let shown = format!("{as_written:?} {config:?}");
     assert!(shown.contains("x-key") && !shown.contains("hunter2"));
 }
 
@@ -306,9 +311,9 @@ fn loopback_may_be_plain_http() {
 #[test]
 fn products_follow_the_record_unless_they_are_set() {
     let groups = format!("[record]\nshape = \"groups\"\n{QEASY}");
-    assert_eq!(parse(&groups, "p.toml", &none()).unwrap().products(), Products::None);
+    assert_eq!(parse(&groups, "p.toml", &none()).unwrap().source.products, Products::None);
     let none_set = format!("[source]\nproducts = \"none\"\n{groups}");
-    assert_eq!(parse(&none_set, "p.toml", &none()).unwrap().products(), Products::None);
+    assert_eq!(parse(&none_set, "p.toml", &none()).unwrap().source.products, Products::None);
 }
 
 /// A keyword that the walk does not know would be in the schema and never be checked.
@@ -368,9 +373,8 @@ fn every_key_has_a_description() {
 /// Whatever is put at any key, a mistake has a place and nothing panics; and what the walk lets through, the types take.
 #[test]
 fn any_value_at_any_key_is_taken_or_a_mistake_of_its_own() {
-    let full =
-        serde_json::to_value(parse(include_str!("../../pipeline.toml"), "p.toml", &none()).unwrap().pipeline)
-            .unwrap();
+    let full = serde_json::to_value(read(include_str!("../../pipeline.toml"), "p.toml", &none()).unwrap().0)
+        .unwrap();
     let values = [
         json!(null),
         json!(true),

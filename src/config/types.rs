@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::plan::OnDelete;
+use crate::targets::{TokenIn, Wrap};
 use crate::transform::RecordSpec;
 
 /// What a connection's name looks like; it becomes part of paths in the store.
@@ -17,7 +19,7 @@ pub(super) const CONNECTION_PATTERN: &str = "^[a-z0-9-]{1,64}$";
 /// One connection: where rows come from, what they become and where they go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Pipeline {
+pub(super) struct Pipeline {
     /// The connection's name. It names the state, the reports and the quarantine in the store.
     /// 1 to 64 characters: a-z, 0-9 and -.
     #[serde(default = "default_connection")]
@@ -36,14 +38,14 @@ pub struct Pipeline {
     pub guard: Guard,
 }
 
-fn default_connection() -> String {
+pub(super) fn default_connection() -> String {
     "default".to_owned()
 }
 
 /// `[source]`: where rows come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Source {
+pub(super) struct Source {
     /// The API that is synced.
     pub api: Api,
     /// The method it is called with.
@@ -95,16 +97,25 @@ impl Default for Source {
 /// The APIs that can be synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("$comment" = "only this API is synced"))]
-pub enum Api {
+pub(super) enum Api {
     /// Product groups, with their products where the record uses them.
     #[serde(rename = "/v1/product/groups")]
     ProductGroups,
 }
 
+impl Api {
+    /// The path of its call.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::ProductGroups => "/v1/product/groups",
+        }
+    }
+}
+
 /// The methods of the source's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("$comment" = "the source is only read"))]
-pub enum SourceMethod {
+pub(super) enum SourceMethod {
     /// Read.
     #[serde(rename = "GET")]
     Get,
@@ -125,7 +136,7 @@ pub enum Products {
 /// `[target]`: where rows go. Keys that belong to the other kind are mistakes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Target {
+pub(super) struct Target {
     /// Which kind of target it is.
     pub kind: TargetKind,
 
@@ -215,22 +226,11 @@ fn default_on_delete() -> OnDelete {
 /// The kinds of target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum TargetKind {
+pub(crate) enum TargetKind {
     /// An integration scheme of Qeasy.
     Qeasy,
     /// Any endpoint that takes JSON.
     Http,
-}
-
-/// How Qeasy's token travels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenIn {
-    /// In a header, where proxies do not log it.
-    #[default]
-    Header,
-    /// In the query of the URL.
-    Query,
 }
 
 /// The methods that batches can be sent with.
@@ -257,30 +257,6 @@ pub enum Auth {
     Bearer,
 }
 
-/// What stands around the rows of a batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Wrap {
-    /// Nothing: `[…]`.
-    #[default]
-    #[serde(rename = "")]
-    Nothing,
-    /// `{"groups": […]}`.
-    Groups,
-    /// `{"content": […]}`.
-    Content,
-}
-
-/// What happens to a row that is gone at the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OnDelete {
-    /// Nothing: it stays at the target.
-    Ignore,
-    /// The row's id is sent with `"deleted": true`.
-    Tombstone,
-}
-
 /// Header names and values. Its `Debug` shows the names only: people do put keys into headers.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -289,61 +265,6 @@ pub struct Headers(pub IndexMap<String, String>);
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-/// A target with what its kind needs, and nothing optional left.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "there is one per run")]
-pub enum Endpoint {
-    /// Kind `qeasy`.
-    Qeasy {
-        /// Scheme and host of the API.
-        base_url: Url,
-        /// The id of the integration scheme.
-        scheme_id: String,
-        /// How the token travels.
-        token_in: TokenIn,
-    },
-    /// Kind `http`.
-    Http {
-        /// Where batches are sent.
-        url: Url,
-        /// The method they are sent with.
-        method: TargetMethod,
-        /// Further headers.
-        headers: Headers,
-        /// How a call is authorised.
-        auth: Auth,
-        /// What stands around the rows.
-        wrap: Wrap,
-        /// JSON pointer → the value that the answer must hold there.
-        success: IndexMap<String, serde_json::Value>,
-        /// Where the rows are read back.
-        read_url: Option<Url>,
-    },
-}
-
-impl Target {
-    /// The target with its kind's defaults filled in. `None` only where a required key is missing, which
-    /// [`super::parse`] never lets through.
-    pub fn endpoint(&self) -> Option<Endpoint> {
-        Some(match self.kind {
-            TargetKind::Qeasy => Endpoint::Qeasy {
-                base_url: self.base_url.clone().unwrap_or_else(|| known_url("https://api.qeasy.cloud")),
-                scheme_id: self.scheme_id.clone()?,
-                token_in: self.token_in.unwrap_or_default(),
-            },
-            TargetKind::Http => Endpoint::Http {
-                url: self.url.clone()?,
-                method: self.method.unwrap_or_default(),
-                headers: self.headers.clone().unwrap_or_default(),
-                auth: self.auth.unwrap_or_default(),
-                wrap: self.wrap.unwrap_or_default(),
-                success: self.success.clone().unwrap_or_default(),
-                read_url: self.read_url.clone(),
-            },
-        })
     }
 }
 
@@ -368,7 +289,7 @@ impl Default for Guard {
 
 /// A URL that is written in this program.
 #[expect(clippy::expect_used, reason = "only literals of this file come here, and a test parses them all")]
-fn known_url(url: &'static str) -> Url {
+pub(super) fn known_url(url: &'static str) -> Url {
     Url::parse(url).expect("a literal URL is a URL")
 }
 

@@ -2,6 +2,9 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::catalogue::{
     Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind,
     is_group,
@@ -66,12 +69,13 @@ pub(crate) struct Change<'a> {
     pub origin: RowRef,
 }
 
-/// What to do with rows that the source no longer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnDelete {
-    /// Skip them.
+/// What happens to a row that is gone at the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDelete {
+    /// Nothing: it stays at the target.
     Ignore,
-    /// Send the id with `"deleted": true`.
+    /// The row's id is sent with `"deleted": true`.
     Tombstone,
 }
 

@@ -3,18 +3,23 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::catalogue::RecordId;
 use crate::state::Fingerprint;
 
-/// How rows are wrapped into a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wrap {
-    /// `[…]`
+/// What stands around the rows of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Wrap {
+    /// Nothing: `[…]`.
+    #[default]
+    #[serde(rename = "")]
     Array,
-    /// `{"groups":[…]}`
+    /// `{"groups": […]}`.
     Groups,
-    /// `{"content":[…]}`
+    /// `{"content": […]}`.
     Content,
 }
 

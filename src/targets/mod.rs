@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use url::Url;
@@ -22,7 +24,8 @@ use crate::net::limit::PerMinute;
 use crate::net::retry::{self, FailureKind, Next, Situation};
 use crate::net::{Answer, Request, Wire, join_path, stored_host};
 use crate::testing::Mutant;
-use batch::{Batch, Entry, Wrap};
+pub(crate) use batch::Wrap;
+use batch::{Batch, Entry};
 use wire::{ReadPage, Verdict};
 
 /// Rows per read-back call: Qeasy's largest page.
@@ -32,12 +35,14 @@ const SHORTEST_KEY: usize = 8;
 /// Calls that a run spends on finding refused rows by halving.
 const SPLIT_CALLS: u32 = 64;
 
-/// Where Qeasy's token goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TokenIn {
-    /// `Authorization: Bearer …`
+/// How Qeasy's token travels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenIn {
+    /// In a header, where proxies do not log it.
+    #[default]
     Header,
-    /// `?access_token=…`
+    /// In the query of the URL.
     Query,
 }
 
@@ -89,7 +94,7 @@ impl TargetSettings {
 
 /// How often the target may be called.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limit {
+pub struct Limit {
     /// Calls per minute.
     pub requests_per_minute: u32,
     /// Share of the limit that the target's headers announce which is left to others, 0.0 to 0.9.

@@ -1,0 +1,162 @@
+//! Warm connections: built from a pipeline and its credentials, refreshed when either changes or a side refuses them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use secrecy::ExposeSecret as _;
+use tokio::time::Instant;
+
+use super::pipelines::{PipelineSource, name_connection};
+use super::{App, wiring};
+use crate::config::credentials::{Credentials, Notify};
+use crate::config::{self, Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::Wire;
+use crate::okki::Okki;
+use crate::targets::Target;
+
+/// A secret is read again after this long, so that a rotation takes effect even if nobody refuses the old one.
+const CREDENTIALS_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
+/// In `OKKI_SYNC_SECRET`, stands for the connection's name: one secret per connection.
+const CONNECTION_PLACEHOLDER: &str = "{connection}";
+
+/// A connection that is ready to run. It stays warm from run to run: open sockets, tokens, the compiled pipeline.
+pub(super) struct Connection {
+    pub(super) config: Config,
+    /// The pipeline file's text: another text means another `Connection`.
+    text: String,
+    pub(super) okki: Okki,
+    pub(super) target: Target,
+    pub(super) credentials: Credentials,
+    /// When the credentials were last read.
+    read_at: std::sync::Mutex<Instant>,
+}
+
+impl Connection {
+    fn is_fresh(&self) -> bool {
+        self.read_at.lock().is_ok_and(|read_at| read_at.elapsed() < CREDENTIALS_KEPT_FOR)
+    }
+
+    fn mark_refreshed(&self) {
+        if let Ok(mut read_at) = self.read_at.lock() {
+            *read_at = Instant::now();
+        }
+    }
+}
+
+impl App {
+    pub(super) async fn aws(&self) -> &SdkConfig {
+        self.aws.get_or_init(crate::net::aws::load).await
+    }
+
+    pub(super) async fn credentials(&self, connection: &str) -> Result<Credentials> {
+        match self.env.secret() {
+            None => Ok(Credentials::from_env(&self.env)),
+            Some(id) => {
+                let id = id.replace(CONNECTION_PLACEHOLDER, connection);
+                let json = crate::net::aws::secret(self.aws().await, &id).await?;
+                let known = Credentials::from_secret_json(&json)?;
+                Ok(Credentials { notify: known.notify.or(Notify::from_env(&self.env)), ..known })
+            }
+        }
+    }
+
+    /// The credentials, unless each connection has its own.
+    pub(super) async fn credentials_of_all(&self) -> Option<Result<Credentials>> {
+        if self.env.secret().is_some_and(|id| id.contains(CONNECTION_PLACEHOLDER)) {
+            return None;
+        }
+        Some(self.credentials("").await)
+    }
+
+    /// The warm connection, or a new one if its pipeline or its credentials changed.
+    pub(super) async fn connection(&self, from: &PipelineSource) -> Result<Arc<Connection>> {
+        let pipeline = self.pipeline_text(from).await?;
+        self.connection_from(from, pipeline, None).await
+    }
+
+    /// [`Self::connection`] for a pipeline whose name and text are at hand, and perhaps its credentials.
+    pub(super) async fn connection_from(
+        &self,
+        from: &PipelineSource,
+        (name, text): (String, String),
+        credentials: Option<Result<Credentials>>,
+    ) -> Result<Arc<Connection>> {
+        let warm = self.connections.lock().await.get(&name).filter(|warm| warm.text == text).cloned();
+        if let Some(warm) = warm.as_ref().filter(|warm| warm.is_fresh()) {
+            return Ok(Arc::clone(warm));
+        }
+        let mut config =
+            config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
+        name_connection(&mut config, from, &name)?;
+        let credentials = match credentials {
+            Some(read) => read?,
+            None => self.credentials(&config.connection).await?,
+        };
+        // The same credentials: tokens and connections stay warm.
+        if let Some(warm) = warm.filter(|warm| same_credentials(&warm.credentials, &credentials)) {
+            warm.mark_refreshed();
+            return Ok(warm);
+        }
+        let connection = Arc::new(self.build(config, text, credentials)?);
+        self.connections.lock().await.insert(name, Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// A new connection with the secret as it is now. `None` if it is still the one that was refused.
+    pub(super) async fn refreshed(&self, from: &PipelineSource, old: &Connection) -> Option<Arc<Connection>> {
+        let (name, _) = self.pipeline_text(from).await.ok()?;
+        self.connections.lock().await.remove(&name);
+        let renewed = self.connection(from).await.ok()?;
+        (!same_credentials(&renewed.credentials, &old.credentials)).then_some(renewed)
+    }
+
+    fn build(&self, config: Config, text: String, credentials: Credentials) -> Result<Connection> {
+        let missing = credentials.require(&config.target.endpoint);
+        if let Some(first) = missing.first() {
+            let more = if missing.len() > 1 {
+                format!(" (and {} more: okki-sync check lists all)", missing.len() - 1)
+            } else {
+                String::new()
+            };
+            return Err(Error::new(ErrorKind::MissingCredentials, format!("{first}{more}")));
+        }
+        let source = wiring::source(&config, &credentials);
+        let source_wire = self.wire(self.wires.source.as_ref(), &source.base_url)?;
+        let okki = Okki::new(source, source_wire, self.clock)?;
+        let target = wiring::target(&config, &credentials);
+        let target_wire = self.wire(self.wires.target.as_ref(), target.address())?;
+        let target =
+            Target::new(target, config.rows.id_name(), config.target.limit, target_wire, self.clock)?;
+        Ok(Connection {
+            config,
+            text,
+            okki,
+            target,
+            credentials,
+            read_at: std::sync::Mutex::new(Instant::now()),
+        })
+    }
+
+    fn wire(&self, given: Option<&Wire>, to: &url::Url) -> Result<Wire> {
+        match given {
+            Some(wire) => Ok(wire.clone()),
+            None => self.network.wire(to).map_err(|lost| Error::new(ErrorKind::BadPipeline, lost.message)),
+        }
+    }
+}
+
+fn same_credentials(a: &Credentials, b: &Credentials) -> bool {
+    let all = |c: &Credentials| {
+        [
+            Some(&c.okki_client_id),
+            Some(&c.okki_client_secret),
+            c.qeasy_app_key.as_ref(),
+            c.qeasy_app_secret.as_ref(),
+            c.target_token.as_ref(),
+        ]
+        .map(|secret| secret.map(|secret| secret.expose_secret().to_owned()))
+    };
+    all(a) == all(b)
+}

@@ -1,0 +1,128 @@
+//! What a person asks without a run: check the setup, look at the stored state, rebuild it.
+
+use super::pipelines::{PipelineSource, from_connection, name_connection};
+use super::{App, wiring};
+use crate::budget::Budget;
+use crate::config::credentials::Notify;
+use crate::config::{self, Config};
+use crate::error::{Diagnostic, Error, Result};
+use crate::state::State;
+use crate::sync::{self, Rebuilt, Watch};
+
+/// What the store holds of a connection.
+#[derive(Debug)]
+pub struct StoredState {
+    /// The connection's name.
+    pub connection: String,
+    /// Where the state stands.
+    pub at: String,
+    /// The state and the target that it speaks of; `None` before the first run.
+    pub state: Option<(State, String)>,
+    /// Who runs, and the target's limits.
+    pub lease: crate::store::lease::Record,
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// The pipeline; `None` if it has mistakes.
+    pub(crate) config: Option<Config>,
+    /// Every mistake, and the part of the setup that it is in.
+    pub mistakes: Vec<(Part, Diagnostic)>,
+}
+
+/// The part of the setup that a mistake is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The pipeline file, with the environment's overrides.
+    Pipeline,
+    /// The credentials, including the robot's.
+    Credentials,
+    /// The store.
+    Store,
+}
+
+impl Checked {
+    fn add(&mut self, part: Part, found: impl IntoIterator<Item = Diagnostic>) {
+        self.mistakes.extend(found.into_iter().map(|mistake| (part, mistake)));
+    }
+}
+
+impl App {
+    /// Makes a connection's state anew from its target; see [`sync::rebuild`].
+    pub async fn rebuild_state(
+        &self,
+        from: PipelineSource,
+        own_extra: bool,
+        watch: &Watch,
+    ) -> Result<Rebuilt> {
+        let connection = self.connection(&from).await?;
+        let context = wiring::context(&connection, self.store().await?, self.clock);
+        let budget = Budget::new(None, self.stop.subscribe());
+        sync::rebuild(&context, &budget, watch, own_extra).await
+    }
+
+    /// A connection's state and lease as they are stored. Needs no credentials.
+    pub async fn stored_state(&self, from: PipelineSource) -> Result<StoredState> {
+        let (name, text) = self.pipeline_text(&from).await?;
+        let mut config =
+            config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
+        name_connection(&mut config, &from, &name)?;
+        let connection = config.connection;
+        let store = self.store().await?;
+        let path = crate::state::path(&connection);
+        let state = match store.load(&path).await? {
+            Some((bytes, _)) => Some(State::with_target(&bytes, &connection)?),
+            None => None,
+        };
+        let lease = crate::store::lease::record(store, &connection).await?;
+        Ok(StoredState { connection, at: format!("{}/{path}", store.name()), state, lease })
+    }
+
+    /// Every mistake in pipeline, credentials and store, without a call to source or target.
+    pub async fn check(&self, from: PipelineSource) -> Checked {
+        let mut checked = Checked::default();
+        let as_mistake = |place: &str, error: &Error| Diagnostic {
+            place: place.to_owned(),
+            message: error.message.clone(),
+            help: format!("see above ({})", error.kind.name()),
+        };
+        let store = match self.store().await {
+            Ok(store) => Some(store),
+            Err(error) => {
+                checked.add(Part::Store, [as_mistake("store", &error)]);
+                None
+            }
+        };
+        let (name, text) = match self.pipeline_text(&from).await {
+            Ok(found) => found,
+            Err(error) => {
+                checked.add(Part::Pipeline, [as_mistake("pipeline", &error)]);
+                return checked;
+            }
+        };
+        let credentials = self.credentials(from_connection(&from).unwrap_or("default")).await;
+        let notify = match &credentials {
+            Ok(known) => known.notify.clone(),
+            Err(_) => Notify::from_env(&self.env),
+        };
+        match config::parse(&text, &name, &self.env) {
+            Err(found) => checked.add(Part::Pipeline, found),
+            Ok(config) => {
+                if let Ok(credentials) = &credentials {
+                    checked.add(Part::Credentials, credentials.require(&config.target.endpoint));
+                }
+                if let Some(store) = store
+                    && let Err(error) = store.load(&crate::state::path(&config.connection)).await
+                {
+                    checked.add(Part::Store, [as_mistake("store", &error)]);
+                }
+                checked.config = Some(config);
+            }
+        }
+        checked.add(Part::Credentials, credentials.err().map(|error| as_mistake("credentials", &error)));
+        checked.add(Part::Credentials, notify.webhook().err());
+        checked
+    }
+}

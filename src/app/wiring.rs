@@ -1,0 +1,81 @@
+//! From a resolved pipeline and its credentials to the plain values that source, target and run take.
+
+use indexmap::IndexMap;
+use secrecy::SecretString;
+
+use super::connections::Connection;
+use crate::clock::Clock;
+use crate::config::credentials::Credentials;
+use crate::config::{Auth, Config, Endpoint, TargetMethod};
+use crate::okki::SourceSettings;
+use crate::store::Store;
+use crate::sync::RunContext;
+use crate::targets::TargetSettings;
+
+/// What the source needs of a pipeline.
+pub(super) fn source(config: &Config, credentials: &Credentials) -> SourceSettings {
+    let source = &config.source;
+    SourceSettings {
+        base_url: source.base_url.clone(),
+        api: source.api.to_owned(),
+        id: source.id.clone(),
+        number: source.number.clone(),
+        id_check: source.id_check,
+        page_size: source.page_size,
+        max_requests_per_second: source.max_requests_per_second,
+        max_concurrency: source.max_concurrency,
+        client_id: credentials.okki_client_id.clone(),
+        client_secret: credentials.okki_client_secret.clone(),
+    }
+}
+
+/// What the target needs of a pipeline.
+pub(super) fn target(config: &Config, credentials: &Credentials) -> TargetSettings {
+    let given = |secret: &Option<SecretString>| secret.clone().unwrap_or_default();
+    match config.target.endpoint.clone() {
+        Endpoint::Qeasy { base_url, scheme_id, token_in } => TargetSettings::Qeasy {
+            base_url,
+            scheme_id,
+            token_in,
+            app_key: given(&credentials.qeasy_app_key),
+            app_secret: given(&credentials.qeasy_app_secret),
+        },
+        Endpoint::Http { url, method, headers, auth, wrap, success, read_url } => TargetSettings::Http {
+            url,
+            method: match method {
+                TargetMethod::Post => http::Method::POST,
+                TargetMethod::Put => http::Method::PUT,
+                TargetMethod::Patch => http::Method::PATCH,
+            },
+            headers: headers
+                .0
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect::<IndexMap<_, _>>(),
+            token: if auth == Auth::Bearer { credentials.target_token.clone() } else { None },
+            wrap,
+            success,
+            read_url,
+        },
+    }
+}
+
+/// What a run of this connection works with.
+pub(super) fn context<'a>(connection: &'a Connection, store: &'a Store, clock: Clock) -> RunContext<'a> {
+    let config = &connection.config;
+    let batching = config.target.batching;
+    RunContext {
+        connection: &config.connection,
+        okki: &connection.okki,
+        target: &connection.target,
+        store,
+        rows: &config.rows,
+        on_delete: config.target.on_delete,
+        max_delete_ratio: config.guard.max_delete_ratio,
+        full_read_every: config.full_read_every(),
+        max_rows_per_batch: batching.max_rows,
+        max_bytes_per_batch: batching.max_bytes,
+        max_concurrency: batching.max_concurrency,
+        clock,
+    }
+}
