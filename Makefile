@@ -58,7 +58,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS, from the seeds in fuzz/seeds; needs
 			-- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096; \
 	done
 
-bench: ## beside Python scripts, a bare Rust program and the wire: a table and a plot for the README; takes long
+bench: ## beside Python scripts, a bare Rust program and the wire, into benches/results.md; takes long
 	python3 benches/run.py $(BENCH)
 
 bench-quick: ## the same for the small sizes, three rounds; changes no file
