@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 ENV ?= dev
 PIPELINE ?= pipeline.toml
 
-.PHONY: help demo test build lint unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy clean
+.PHONY: help demo test build lint schema unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ build: ## both programs, dev profile
 lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
 	cargo clippy -q --all-targets -- -D warnings
+
+schema: ## schema/pipeline.schema.json, from the types of src/config
+	cargo run -q -- schema > target/pipeline.schema.json
+	cp target/pipeline.schema.json schema/
 
 unit: ## unit and integration tests
 	cargo test
