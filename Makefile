@@ -32,8 +32,8 @@ lint: ## formatting, and clippy with warnings as errors
 	cargo clippy -q --all-targets -- -D warnings
 
 schema: ## schema/pipeline.schema.json, from the types of src/config
-	cargo run -q -- schema > target/pipeline.schema.json
-	cp target/pipeline.schema.json schema/
+	cargo run -q -- schema > schema/.part
+	mv schema/.part schema/pipeline.schema.json
 
 unit: ## unit and integration tests
 	cargo test
@@ -62,7 +62,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS, from the seeds in fuzz/seeds; needs
 			-- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096; \
 	done
 
-bench: ## beside Python scripts, a bare Rust program and the wire, into benches/results.md; takes long
+bench: ## against Python scripts, a bare Rust program and the wire; writes benches/results.md; takes long
 	python3 benches/run.py $(BENCH)
 
 bench-quick: ## the same for the small sizes, three rounds; changes no file
