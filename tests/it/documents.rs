@@ -254,7 +254,7 @@ fn row(reference: &str, key: &str) -> Option<Vec<String>> {
 }
 
 #[test]
-fn every_key_of_the_schema_is_in_the_reference_with_its_values_range_and_default() {
+fn every_key_is_in_the_reference_with_its_values_range_and_default() {
     let schema: Value = serde_json::from_str(&stdout(&["schema"])).unwrap();
     let reference = read(REFERENCE);
     let keys = keys(&schema);
