@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 ENV ?= dev
 PIPELINE ?= pipeline.toml
 
-.PHONY: help demo test build lint unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy clean
+.PHONY: help demo test build lint schema unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ build: ## both programs, dev profile
 lint: ## formatting, and clippy with warnings as errors
 	cargo fmt --check
 	cargo clippy -q --all-targets -- -D warnings
+
+schema: ## schema/pipeline.schema.json, from the types of src/config
+	cargo run -q -- schema > schema/.part
+	mv schema/.part schema/pipeline.schema.json
 
 unit: ## unit and integration tests
 	cargo test
@@ -58,7 +62,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS, from the seeds in fuzz/seeds; needs
 			-- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096; \
 	done
 
-bench: ## beside Python scripts, a bare Rust program and the wire: a table and a plot for the README; takes long
+bench: ## against Python scripts, a bare Rust program and the wire; writes benches/results.md; takes long
 	python3 benches/run.py $(BENCH)
 
 bench-quick: ## the same for the small sizes, three rounds; changes no file

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make bench`: runs okki-sync and the others against a static source and sink, and writes what it measured.
+"""`make bench`: runs okki-sync and the others against a static source and sink, and writes benches/results.md.
 
 Every number is of a whole process, from its start to its end: nothing is warmed up, nobody is asked how long it took. The
 contestants take turns, so that a noisy minute hits all of them; a ratio is the median of the ratios within the rounds.
@@ -114,7 +114,7 @@ class Bench:
         return self.scratch / f"store-{self.size}-{self.stores}"
 
     def run(self, name, latency_ms=0, store=None, pipeline=None):
-        """Runs a contestant to its end; gives back what it cost."""
+        """Runs a contestant to its end and returns what it cost."""
         url = self.server.url
         environment = dict(os.environ)
         if name == OURS:
@@ -246,43 +246,14 @@ def ratio(theirs, ours, what):
     return statistics.median(a[what] / b[what] for a, b in zip(theirs, ours))
 
 
-WORDS = {
-    "en": {
-        "head": ["size", "program", "wall s", "×", "CPU s", "×", "peak MiB", "first request ms"],
-        "sizes": "{groups:,} groups, {products:,} products",
-        "note": "Medians of {runs} interleaved runs of whole processes; × is the ratio to okki-sync within the rounds. {machine}.",
-        "server": "The server, on a CPU of its own, was busy for {share:.0f} % of okki-sync's wall time at {size}.",
-        "cold": "Start to the first call of the Lambda runtime: {ours:.1f} ms; a Python handler with boto3 and requests: {theirs:.0f} ms ({ratio:.0f} ×).",
-        "names": {
-            "okki-sync": "**okki-sync**",
-            "bare": "reqwest + serde_json, no safety",
-            "wire": "the wire alone",
-            "aio": "aiohttp + orjson",
-            "plain": "Python, requests",
-        },
-        "again": "okki-sync, nothing changed ({calls} calls)",
-        "changed": "okki-sync, one row changed ({calls} calls)",
-        "latency": "{name}, 20 ms latency",
-        "alt": "Wall time by size and program",
-    },
-    "zh": {
-        "head": ["规模", "程序", "耗时 s", "×", "CPU s", "×", "内存峰值 MiB", "首个请求 ms"],
-        "sizes": "{groups:,} 个分组，{products:,} 个产品",
-        "note": "整个进程、交替运行 {runs} 次的中位数；× 为同轮中与 okki-sync 之比。{machine}。",
-        "server": "服务端独占一个 CPU，在 {size} 规模下占 okki-sync 耗时的 {share:.0f} %。",
-        "cold": "从启动到首次调用 Lambda 运行时：{ours:.1f} ms；使用 boto3 和 requests 的 Python 函数：{theirs:.0f} ms（{ratio:.0f} 倍）。",
-        "names": {
-            "okki-sync": "**okki-sync**",
-            "bare": "reqwest + serde_json，无任何保护",
-            "wire": "仅网络传输",
-            "aio": "aiohttp + orjson",
-            "plain": "Python requests",
-        },
-        "again": "okki-sync，无变更（{calls} 次调用）",
-        "changed": "okki-sync，一行变更（{calls} 次调用）",
-        "latency": "{name}，延迟 20 ms",
-        "alt": "各规模各程序的耗时",
-    },
+ALT = "Wall time by size and program"
+HEAD = ["size", "program", "wall s", "×", "CPU s", "×", "peak MiB", "first request ms"]
+NAMES = {
+    "okki-sync": "**okki-sync**",
+    "bare": "reqwest + serde_json, no safety",
+    "wire": "the wire alone",
+    "aio": "aiohttp + orjson",
+    "plain": "Python, requests",
 }
 
 
@@ -295,42 +266,44 @@ def row(size, name, runs, ours):
     return f"| {' | '.join(cells)} |"
 
 
-def table(results, language, everything=True):
-    words = WORDS[language]
-    lines = [f"| {' | '.join(words['head'])} |", "|---|---|" + "--:|" * 6]
+def table(results):
+    lines = [f"| {' | '.join(HEAD)} |", "|---|---|" + "--:|" * 6]
     for size, of_size in results["sizes"].items():
         for kind in ("full", "latency"):
             runs = of_size.get(kind, {})
             for name in runs:
-                shown = words["names"][name]
-                if kind == "latency":
-                    shown = words["latency"].format(name=shown)
-                if kind == "full" or everything:
-                    lines.append(row(size, shown, runs[name], runs.get(OURS)))
+                shown = f"{NAMES[name]}, {LATENCY_MS} ms latency" if kind == "latency" else NAMES[name]
+                lines.append(row(size, shown, runs[name], runs.get(OURS)))
             if kind == "full":
-                for key, word in (("unchanged", "again"), ("one_row", "changed")):
+                for key, what in (("unchanged", "nothing changed"), ("one_row", "one row changed")):
                     if again := of_size.get(key):
-                        calls = median([{"calls": run["requests"] + run["posts"]} for run in again], "calls")
-                        lines.append(row(size, words[word].format(calls=f"{calls:.0f}"), again, runs.get(OURS)))
+                        calls = statistics.median(run["requests"] + run["posts"] for run in again)
+                        lines.append(row(size, f"okki-sync, {what} ({calls:.0f} calls)", again, runs.get(OURS)))
     sizes = " · ".join(
-        f"{size}: {words['sizes'].format(groups=groups, products=products)}"
+        f"{size}: {groups:,} groups, {products:,} products"
         for size, (groups, products) in (SIZES | MORE_SIZES).items()
         if size in results["sizes"]
     )
-    lines += ["", f"{sizes}", "", words["note"].format(runs=results["runs"], machine=results["machine"])]
+    note = f"Medians of {results['runs']} interleaved runs of whole processes; × is the ratio to okki-sync within the rounds. {results['machine']}."
     size, of_size = list(results["sizes"].items())[-1]
     if results["pinned"] and (ours := of_size["full"].get(OURS)):
         share = 100 * median(ours, "server_cpu") / median(ours, "wall")
-        lines[-1] += " " + words["server"].format(share=share, size=size)
+        note += f" The server, on a CPU of its own, was busy for {share:.0f} % of okki-sync's wall time at {size}."
+    lines += ["", sizes, "", note]
     if cold := results.get("cold"):
         ours, theirs = (statistics.median(cold[name]["first_ms"]) for name in ("okki-sync-lambda", "python"))
-        lines += ["", words["cold"].format(ours=ours, theirs=theirs, ratio=theirs / ours)]
+        lines += [
+            "",
+            f"Start to the first call of the Lambda runtime: {ours:.1f} ms; a Python handler with boto3 and requests: {theirs:.0f} ms"
+            f" ({theirs / ours:.0f} ×). Both start with the pipeline in a local file and the credentials in variables, so no TLS"
+            " handshake is in it; a deployment also reads its secret and its pipeline.",
+        ]
     return "\n".join(lines)
 
 
 def plot(results):
     """Bars of wall time, a panel for each size, each panel with its own scale. Readable on light and on dark."""
-    words, bar, gap, left, width = WORDS["en"], 16, 6, 250, 760
+    bar, gap, left, width = 16, 6, 250, 760
     out, y = [], 10
     for size, of_size in results["sizes"].items():
         runs = of_size["full"]
@@ -342,7 +315,7 @@ def plot(results):
         for name, of_one in sorted(runs.items(), key=lambda item: median(item[1], "wall")):
             wall = median(of_one, "wall")
             length = max(1.0, wall / longest * (width - left - 90))
-            shown = words["names"][name].strip("*")
+            shown = NAMES[name].strip("*")
             kind = "ours" if name == OURS else "theirs"
             out.append(f'<text class="name" x="{left - 8}" y="{y + 12}">{shown}</text>')
             out.append(f'<rect class="{kind}" x="{left}" y="{y}" width="{length:.1f}" height="{bar}" rx="2"/>')
@@ -356,19 +329,16 @@ def plot(results):
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" viewBox="0 0 {width} {y}" role="img">'
-        f"<title>{words['alt']}</title><style>{style}</style>\n" + "\n".join(out) + "\n</svg>\n"
+        f"<title>{ALT}</title><style>{style}</style>\n" + "\n".join(out) + "\n</svg>\n"
     )
 
 
-def put_into(readme, block):
-    """Replaces what stands between the markers; a README without them is left alone."""
-    if not readme.exists():
-        return
-    text = readme.read_text()
-    before, found, rest = text.partition("<!-- bench -->")
+def put_into(document, block):
+    """Replaces the text between the markers. What people wrote around them stays."""
+    before, found, rest = document.read_text().partition("<!-- bench -->")
     _, ended, after = rest.partition("<!-- /bench -->")
-    if found and ended:
-        readme.write_text(f"{before}{found}\n{block}\n{ended}{after}")
+    expect(found and ended, f"{document} has no <!-- bench --> … <!-- /bench -->")
+    document.write_text(f"{before}{found}\n{block}\n{ended}{after}")
 
 
 def machine():
@@ -426,15 +396,13 @@ def main():
         shutil.rmtree(scratch)
     say("")
 
-    print(table(results, "en"))
+    print(table(results))
     # A part of the picture does not replace the whole one.
     if sizes == list(SIZES) and names == CONTESTANTS:
         (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        (HERE / "results.md").write_text(f"# What `make bench` measured\n\n{table(results, 'en')}\n")
         (HERE / "plot.svg").write_text(plot(results))
-        for readme, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
-            picture = f"![{WORDS[language]['alt']}](benches/plot.svg)"
-            put_into(ROOT / readme, f"{picture}\n\n{table(results, language, everything=False)}")
+        put_into(HERE / "results.md", f"![{ALT}](plot.svg)\n\n{table(results)}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -192,8 +192,8 @@ mod tests {
     use super::*;
     use crate::config;
 
-    fn target(text: &str) -> Target {
-        config::parse(text, "p.toml", &Env::of::<&str, &str>([])).unwrap().pipeline.target
+    fn target(text: &str) -> Endpoint {
+        config::parse(text, "p.toml", &Env::of::<&str, &str>([])).unwrap().target.endpoint
     }
 
     fn required(credentials: &Credentials, text: &str) -> String {

@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod architecture;
 mod cleaning;
 mod cli;
 mod concurrency;
