@@ -2,119 +2,34 @@
 
 use indexmap::IndexMap;
 
-use crate::error::Diagnostic;
-
 use super::fields::{
     GROUP_FIELDS, GROUP_PREFIX, ID_FIELDS, PRODUCT_FIELDS, RAW_PREFIX, canonical_group_key,
     canonical_product_key, known, nearest,
 };
+use super::map::{Columns, Field, FieldSource, FieldValue, RowMap, RowUnit, checks};
+use super::shapes::shape_fields;
 use super::spec::{As, FieldSpec, FieldTable, RecordSpec, Shape};
-use super::value::{begins_as_number, write_json_string, write_or, write_text, write_value};
+use super::value::{write_json_string, write_value};
+use crate::error::Diagnostic;
 
-/// The source fields that a pipeline names, each with its column.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Columns {
-    paths: Vec<Vec<String>>,
+/// Where fields are compiled: it decides what their names mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Fields of a row that is a group.
+    Group,
+    /// Fields of a row that is a product.
+    Product,
+    /// Fields of a product inside a group's row.
+    Item,
 }
 
-impl Columns {
-    fn column(&mut self, path: &str) -> usize {
-        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-        if let Some(at) = self.paths.iter().position(|known| *known == path) {
-            return at;
+impl From<RowUnit> for Scope {
+    fn from(unit: RowUnit) -> Self {
+        match unit {
+            RowUnit::Group => Self::Group,
+            RowUnit::Product => Self::Product,
         }
-        self.paths.push(path);
-        self.paths.len() - 1
     }
-
-    /// Columns of these paths, in this order.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn naming<const N: usize>(paths: [&str; N]) -> Self {
-        let mut columns = Self::default();
-        for path in paths {
-            columns.column(path);
-        }
-        columns
-    }
-
-    /// Number of columns.
-    pub fn len(&self) -> usize {
-        self.paths.len()
-    }
-
-    /// The columns whose path starts with this key, each with the rest of its path.
-    pub fn starting_with<'m>(&'m self, key: &str) -> impl Iterator<Item = (usize, &'m [String])> {
-        self.paths.iter().enumerate().filter_map(move |(column, path)| match path.split_first() {
-            Some((first, rest)) if first == key => Some((column, rest)),
-            _ => None,
-        })
-    }
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Source {
-    GroupId,
-    GroupParent,
-    GroupLayer,
-    GroupPath,
-    GroupCell(usize),
-    ProductId,
-    ProductCell(usize),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    From { source: Source, kind: Option<As>, default: String, name: String },
-    Each(Vec<Field>),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Field {
-    /// `"name":`, ready to be written.
-    pub(super) key: String,
-    pub(super) value: Value,
-}
-
-/// The compiled field map: knows which source fields to keep and how to write a row from them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RowMap {
-    per_product: bool,
-    pub(super) fields: Vec<Field>,
-    id_field: String,
-    /// Columns to keep of each group.
-    pub group_columns: Columns,
-    /// Columns to keep of each product; 0 is the id, 1 the name.
-    pub product_columns: Columns,
-    uses_products: bool,
-    /// Fields of products that not every value fits.
-    checks: Vec<Check>,
-    fingerprint: String,
-}
-
-/// A field of a product that not every value fits: whatever comes can be written as it is, or as text.
-#[derive(Debug, Clone, PartialEq)]
-struct Check {
-    source: Source,
-    kind: As,
-    name: String,
-}
-
-fn checks(fields: &[Field], per_product: bool) -> Vec<Check> {
-    let inner = fields.iter().filter_map(|field| match &field.value {
-        Value::Each(inner) => Some(inner),
-        Value::From { .. } => None,
-    });
-    let of_products = fields.iter().filter(|_| per_product).chain(inner.flatten());
-    let check = |field: &Field| match &field.value {
-        Value::From {
-            source: source @ (Source::ProductId | Source::ProductCell(_)),
-            kind: Some(kind @ (As::Number | As::Integer | As::Boolean)),
-            name,
-            ..
-        } => Some(Check { source: source.clone(), kind: *kind, name: name.clone() }),
-        _ => None,
-    };
-    of_products.filter_map(check).collect()
 }
 
 struct Compiler<'a> {
@@ -130,7 +45,7 @@ impl RowMap {
     pub fn compile(spec: &RecordSpec, id_field: &str, number_field: &str) -> Result<Self, Vec<Diagnostic>> {
         let shape =
             spec.shape.unwrap_or(if spec.fields.is_some() { Shape::Groups } else { Shape::GroupsWithItems });
-        let per_product = shape == Shape::Products;
+        let unit = if shape == Shape::Products { RowUnit::Product } else { RowUnit::Group };
         let id = canonical_group_key(id_field);
         let number = canonical_group_key(number_field);
         let mut compiler = Compiler {
@@ -138,7 +53,7 @@ impl RowMap {
             groups: Columns::default(),
             products: Columns::default(),
             mistakes: Vec::new(),
-            uses_products: per_product,
+            uses_products: unit == RowUnit::Product,
         };
         compiler.check_metadata("source.id", id);
         compiler.check_metadata("source.number", number);
@@ -156,13 +71,17 @@ impl RowMap {
         if specs.is_empty() {
             compiler.mistake(path, "no field is given", "name at least the field that holds the row's id");
         }
-        let fields = compiler.fields(specs, path, per_product, false);
+        let fields = compiler.fields(specs, path, unit.into());
         let id_key = fields.iter().find_map(|field| match &field.value {
-            Value::From { source: Source::GroupId, .. } if !per_product => Some(field.key.clone()),
-            Value::From { source: Source::ProductId, .. } if per_product => Some(field.key.clone()),
+            FieldValue::From { source: FieldSource::GroupId, .. } if unit == RowUnit::Group => {
+                Some(field.key.clone())
+            }
+            FieldValue::From { source: FieldSource::ProductId, .. } if unit == RowUnit::Product => {
+                Some(field.key.clone())
+            }
             _ => None,
         });
-        let wanted = if per_product { "product_id" } else { id };
+        let wanted = if unit == RowUnit::Product { "product_id" } else { id };
         if id_key.is_none() && compiler.mistakes.is_empty() {
             compiler.mistake(
                 path,
@@ -174,66 +93,17 @@ impl RowMap {
             return Err(compiler.mistakes);
         }
         let mut map = Self {
-            per_product,
-            checks: checks(&fields, per_product),
+            unit,
+            checks: checks(&fields, unit),
             fields,
-            id_field: id_key.unwrap_or_default(),
+            id_key: id_key.unwrap_or_default(),
             group_columns: compiler.groups,
             product_columns: compiler.products,
             uses_products: compiler.uses_products,
             fingerprint: String::new(),
         };
-        map.fingerprint = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(format!("{map:?}").as_bytes()));
+        map.fingerprint = map.compute_fingerprint();
         Ok(map)
-    }
-
-    /// Whether rows need the products (else they are not read).
-    pub fn uses_products(&self) -> bool {
-        self.uses_products
-    }
-
-    /// Whether one row is one product, rather than one group.
-    pub fn per_product(&self) -> bool {
-        self.per_product
-    }
-
-    /// Changes when the map does.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    /// The target field that holds the row's id.
-    pub fn id_name(&self) -> String {
-        serde_json::from_str(self.id_field.trim_end_matches(':')).unwrap_or_default()
-    }
-
-    /// Why a product does not fit its fields, found while its raw row is still at hand. `cell` gives its raw
-    /// cells by column.
-    pub fn product_misfit<'a>(&self, id: &str, cell: impl Fn(usize) -> &'a str) -> Option<String> {
-        self.checks.iter().find_map(|Check { source, kind, name }| {
-            let raw = match source {
-                Source::ProductCell(column) => cell(*column),
-                _ => id,
-            };
-            // Most values are what they should be at the first look.
-            if *kind == As::Number && matches!(source, Source::ProductCell(_)) && begins_as_number(raw) {
-                return None;
-            }
-            let mut out = Vec::new();
-            let fits = match source {
-                Source::ProductCell(_) => write_or(raw, "", Some(*kind), &mut out),
-                _ => write_text(raw, Some(*kind), &mut out),
-            };
-            fits.err().map(|why| format!("field {name} of product {id}: {why}"))
-        })
-    }
-
-    /// Writes the tombstone of a row: its id, and `"deleted": true`.
-    pub fn write_tombstone(&self, id: &str, out: &mut Vec<u8>) {
-        out.push(b'{');
-        out.extend_from_slice(self.id_field.as_bytes());
-        write_json_string(id, out);
-        out.extend_from_slice(b",\"deleted\":true}");
     }
 }
 
@@ -257,13 +127,7 @@ impl Compiler<'_> {
         );
     }
 
-    fn fields(
-        &mut self,
-        specs: &IndexMap<String, FieldSpec>,
-        path: &str,
-        product: bool,
-        nested: bool,
-    ) -> Vec<Field> {
+    fn fields(&mut self, specs: &IndexMap<String, FieldSpec>, path: &str, scope: Scope) -> Vec<Field> {
         let mut fields = Vec::new();
         for (key, spec) in specs {
             let path = format!("{path}.{key}");
@@ -271,7 +135,7 @@ impl Compiler<'_> {
                 FieldSpec::Name(name) => FieldTable { from: Some(name.clone()), ..FieldTable::default() },
                 FieldSpec::Table(table) => table.clone(),
             };
-            if let Some(value) = self.value(&table, &path, product, nested) {
+            if let Some(value) = self.value(&table, &path, scope) {
                 let mut out = Vec::new();
                 write_json_string(key, &mut out);
                 out.push(b':');
@@ -281,7 +145,7 @@ impl Compiler<'_> {
         fields
     }
 
-    fn value(&mut self, table: &FieldTable, path: &str, product: bool, nested: bool) -> Option<Value> {
+    fn value(&mut self, table: &FieldTable, path: &str, scope: Scope) -> Option<FieldValue> {
         match (&table.from, &table.each) {
             (Some(_), Some(_)) => {
                 self.mistake(path, "has both from and each", "use from for a value, each for a list");
@@ -291,13 +155,13 @@ impl Compiler<'_> {
                 self.mistake(path, "has neither from nor each", "add from = \"<source field>\"");
                 None
             }
-            (None, Some(each)) => self.each(each, table, path, product || nested),
-            (Some(from), None) => self.from(from, table, path, product),
+            (None, Some(each)) => self.each(each, table, path, scope),
+            (Some(from), None) => self.from(from, table, path, scope),
         }
     }
 
-    fn each(&mut self, each: &str, table: &FieldTable, path: &str, inside_product: bool) -> Option<Value> {
-        if inside_product {
+    fn each(&mut self, each: &str, table: &FieldTable, path: &str, scope: Scope) -> Option<FieldValue> {
+        if scope != Scope::Group {
             self.mistake(path, "each inside a product", "a product has no list; use from");
             return None;
         }
@@ -317,25 +181,28 @@ impl Compiler<'_> {
             return None;
         };
         self.uses_products = true;
-        Some(Value::Each(self.fields(specs, &format!("{path}.fields"), true, true)))
+        Some(FieldValue::Each(self.fields(specs, &format!("{path}.fields"), Scope::Item)))
     }
 
-    fn from(&mut self, from: &str, table: &FieldTable, path: &str, product: bool) -> Option<Value> {
+    fn from(&mut self, from: &str, table: &FieldTable, path: &str, scope: Scope) -> Option<FieldValue> {
         if table.fields.is_some() {
             self.mistake(path, "fields without each", "add each = \"products\", or remove fields");
         }
         let name = from.trim().strip_prefix("{{").and_then(|n| n.strip_suffix("}}")).unwrap_or(from).trim();
         let at = format!("{path}.from");
-        let source = if product { self.product_source(name, &at)? } else { self.group_source(name, &at)? };
+        let source = match scope {
+            Scope::Group => self.group_source(name, &at)?,
+            Scope::Product | Scope::Item => self.product_source(name, &at)?,
+        };
         let plain = name.strip_prefix(GROUP_PREFIX).unwrap_or(name);
         let is_id = ID_FIELDS.contains(&canonical_product_key(canonical_group_key(plain)))
-            || matches!(source, Source::GroupId);
+            || matches!(source, FieldSource::GroupId);
         let kind = table.kind.or(is_id.then_some(As::String));
         let default = match &table.default {
             None | Some(serde_json::Value::Null) => "null".to_owned(),
             Some(value) => self.default(value, kind, path)?,
         };
-        Some(Value::From { source, kind, default, name: name.to_owned() })
+        Some(FieldValue::From { source, kind, default, name: name.to_owned() })
     }
 
     fn default(&mut self, value: &serde_json::Value, kind: Option<As>, path: &str) -> Option<String> {
@@ -350,15 +217,15 @@ impl Compiler<'_> {
         }
     }
 
-    fn group_source(&mut self, name: &str, path: &str) -> Option<Source> {
+    fn group_source(&mut self, name: &str, path: &str) -> Option<FieldSource> {
         let name = canonical_group_key(name);
         if name == self.id {
-            return Some(Source::GroupId);
+            return Some(FieldSource::GroupId);
         }
         match name {
-            "parent_id" => return Some(Source::GroupParent),
-            "layer" => return Some(Source::GroupLayer),
-            "path" => return Some(Source::GroupPath),
+            "parent_id" => return Some(FieldSource::GroupParent),
+            "layer" => return Some(FieldSource::GroupLayer),
+            "path" => return Some(FieldSource::GroupPath),
             _ => {}
         }
         if name == "products" {
@@ -366,8 +233,8 @@ impl Compiler<'_> {
             return None;
         }
         match name.strip_prefix(RAW_PREFIX) {
-            Some(raw) => Some(Source::GroupCell(self.groups.column(raw))),
-            None if known(name, GROUP_FIELDS) => Some(Source::GroupCell(self.groups.column(name))),
+            Some(raw) => Some(FieldSource::GroupCell(self.groups.column(raw))),
+            None if known(name, GROUP_FIELDS) => Some(FieldSource::GroupCell(self.groups.column(name))),
             None => {
                 self.unknown(path, name, GROUP_FIELDS, "a product group");
                 None
@@ -375,59 +242,21 @@ impl Compiler<'_> {
         }
     }
 
-    fn product_source(&mut self, name: &str, path: &str) -> Option<Source> {
+    fn product_source(&mut self, name: &str, path: &str) -> Option<FieldSource> {
         if let Some(of_group) = name.strip_prefix(GROUP_PREFIX) {
             return self.group_source(of_group, path);
         }
         let name = canonical_product_key(name);
         match name.strip_prefix(RAW_PREFIX) {
-            Some(raw) => Some(Source::ProductCell(self.products.column(raw))),
-            None if name == "product_id" => Some(Source::ProductId),
+            Some(raw) => Some(FieldSource::ProductCell(self.products.column(raw))),
+            None if name == "product_id" => Some(FieldSource::ProductId),
             // The join is by id, so the group's own id is exact even where the product spells it otherwise.
-            None if name == "group_id" => Some(Source::GroupId),
-            None if known(name, PRODUCT_FIELDS) => Some(Source::ProductCell(self.products.column(name))),
+            None if name == "group_id" => Some(FieldSource::GroupId),
+            None if known(name, PRODUCT_FIELDS) => Some(FieldSource::ProductCell(self.products.column(name))),
             None => {
                 self.unknown(path, name, PRODUCT_FIELDS, "a product");
                 None
             }
-        }
-    }
-}
-
-fn shape_fields(shape: Shape, id: &str, number: &str) -> IndexMap<String, FieldSpec> {
-    let field = |from: &str, kind| {
-        FieldSpec::Table(FieldTable { from: Some(from.to_owned()), kind, ..FieldTable::default() })
-    };
-    let named = |list: Vec<(&str, FieldSpec)>| {
-        list.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<IndexMap<_, _>>()
-    };
-    let item = vec![
-        ("id", field("product_id", Some(As::String))),
-        ("name", field("name", Some(As::String))),
-        ("cost", field("cost", Some(As::Number))),
-    ];
-    match shape {
-        Shape::Groups => named(vec![
-            ("productGroupId", field(id, Some(As::String))),
-            ("productName", field(number, Some(As::String))),
-        ]),
-        Shape::GroupsWithItems => named(vec![
-            ("id", field(id, Some(As::String))),
-            ("name", field(number, Some(As::String))),
-            (
-                "items",
-                FieldSpec::Table(FieldTable {
-                    each: Some("products".to_owned()),
-                    fields: Some(named(item)),
-                    ..FieldTable::default()
-                }),
-            ),
-        ]),
-        Shape::Products => {
-            let mut fields = named(item);
-            fields.insert("groupId".to_owned(), field(&format!("group.{id}"), Some(As::String)));
-            fields.insert("groupName".to_owned(), field(&format!("group.{number}"), Some(As::String)));
-            fields
         }
     }
 }

@@ -2,11 +2,14 @@
 
 mod compile;
 mod fields;
+mod map;
 mod render;
+mod shapes;
 mod spec;
 mod value;
 
-pub(crate) use compile::{Columns, RowMap};
 pub(crate) use fields::{canonical_group_key, canonical_product_key, nearest};
+pub(crate) use map::{Columns, RowMap};
+
 pub(crate) use render::{Misfit, Renderer};
 pub(crate) use spec::RecordSpec;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::compile::{Field, RowMap, Source, Value};
+use super::map::{Field, FieldSource, FieldValue, RowMap, RowUnit};
 use super::spec::As;
 use super::value::{write_or, write_text, write_value};
 use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Table};
@@ -33,7 +33,7 @@ impl<'a> Renderer<'a> {
         let fields_of_groups = map.fields.iter().filter(|field| is_of_group(field)).count();
         let of_groups = Table::new(fields_of_groups);
         let mut renderer = Self { map, catalogue, of_groups, misfits: HashMap::new() };
-        if map.per_product() && fields_of_groups > 0 {
+        if map.unit() == RowUnit::Product && fields_of_groups > 0 {
             (0..catalogue.groups.len()).for_each(|group| renderer.write_group_once(group));
         }
         renderer
@@ -42,7 +42,7 @@ impl<'a> Renderer<'a> {
     fn write_group_once(&mut self, group: usize) {
         let mut cells = Vec::new();
         for field in self.map.fields.iter().filter(|field| is_of_group(field)) {
-            let Value::From { source, kind, default, name } = &field.value else { continue };
+            let FieldValue::From { source, kind, default, name } = &field.value else { continue };
             let mut out = Vec::new();
             if let Err(why) = self.write_field(source, *kind, default, group, None, &mut out) {
                 self.misfits.entry(group).or_insert(format!("field {name}: {why}"));
@@ -83,15 +83,15 @@ impl<'a> Renderer<'a> {
             out.push(if n > 0 { b',' } else { b'{' });
             out.extend_from_slice(field.key.as_bytes());
             match &field.value {
-                Value::From { .. } if is_of_group(field) => {
+                FieldValue::From { .. } if is_of_group(field) => {
                     let column = columns_of_group.next().unwrap_or_default();
                     out.extend_from_slice(self.of_groups.cell(group, column).as_bytes());
                 }
-                Value::From { source, kind, default, name } => self
+                FieldValue::From { source, kind, default, name } => self
                     .write_field(source, *kind, default, group, Some(product), out)
                     .map_err(|why| format!("field {name}: {why}"))?,
                 // A product has no list.
-                Value::Each(_) => {}
+                FieldValue::Each(_) => {}
             }
         }
         out.push(b'}');
@@ -113,8 +113,8 @@ impl<'a> Renderer<'a> {
             }
             out.extend_from_slice(field.key.as_bytes());
             match &field.value {
-                Value::Each(inner) => self.write_items(inner, group, out, misfits)?,
-                Value::From { source, kind, default, name } => {
+                FieldValue::Each(inner) => self.write_items(inner, group, out, misfits)?,
+                FieldValue::From { source, kind, default, name } => {
                     self.write_field(source, *kind, default, group, product, out)
                         .map_err(|why| format!("field {name}: {why}"))?;
                 }
@@ -153,7 +153,7 @@ impl<'a> Renderer<'a> {
 
     fn write_field(
         &self,
-        source: &Source,
+        source: &FieldSource,
         kind: Option<As>,
         default: &str,
         group: usize,
@@ -163,21 +163,21 @@ impl<'a> Renderer<'a> {
         let Some(of) = self.catalogue.groups.get(group) else { return Err("its group is gone".to_owned()) };
         let row = product.unwrap_or(0) as usize;
         match source {
-            Source::GroupId => write_text(&of.id, kind, out),
-            Source::GroupParent => {
+            FieldSource::GroupId => write_text(&of.id, kind, out),
+            FieldSource::GroupParent => {
                 let parent =
                     of.parent.and_then(|at| self.catalogue.groups.get(at)).map_or("0", |p| p.id.as_str());
                 write_text(parent, kind, out)
             }
-            Source::GroupLayer => write_value(&of.layer.to_string(), kind, out),
-            Source::GroupPath => write_text(&of.path, kind, out),
-            Source::ProductId => {
+            FieldSource::GroupLayer => write_value(&of.layer.to_string(), kind, out),
+            FieldSource::GroupPath => write_text(&of.path, kind, out),
+            FieldSource::ProductId => {
                 write_text(self.catalogue.product_cells.cell(row, PRODUCT_ID_COLUMN), kind, out)
             }
-            Source::GroupCell(column) => {
+            FieldSource::GroupCell(column) => {
                 write_or(self.catalogue.group_cells.cell(group, *column), default, kind, out)
             }
-            Source::ProductCell(column) => {
+            FieldSource::ProductCell(column) => {
                 write_or(self.catalogue.product_cells.cell(row, *column), default, kind, out)
             }
         }
@@ -186,7 +186,9 @@ impl<'a> Renderer<'a> {
 
 fn is_of_group(field: &Field) -> bool {
     match &field.value {
-        Value::From { source, .. } => !matches!(source, Source::ProductId | Source::ProductCell(_)),
-        Value::Each(_) => false,
+        FieldValue::From { source, .. } => {
+            !matches!(source, FieldSource::ProductId | FieldSource::ProductCell(_))
+        }
+        FieldValue::Each(_) => false,
     }
 }

@@ -28,7 +28,17 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     (
         "sync",
         &[
-            "budget", "catalogue", "clock", "error", "net", "okki", "plan", "report", "state", "store", "targets",
+            "budget",
+            "catalogue",
+            "clock",
+            "error",
+            "net",
+            "okki",
+            "plan",
+            "report",
+            "state",
+            "store",
+            "targets",
             "transform",
         ],
     ),
@@ -37,7 +47,18 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("logging", &["config"]),
     (
         "handler",
-        &["app", "catalogue", "clock", "config", "error", "logging", "metrics", "report", "sync", "transform"],
+        &[
+            "app",
+            "catalogue",
+            "clock",
+            "config",
+            "error",
+            "logging",
+            "metrics",
+            "report",
+            "sync",
+            "transform",
+        ],
     ),
 ];
 /// They put everything together and may name everything, except each other against the arrow.
@@ -85,9 +106,8 @@ fn code(text: &str) -> String {
 
 /// Every subject that the code names as `crate::subject`, or inside of `use crate::{…}`.
 fn named_subjects(code: &str) -> BTreeSet<String> {
-    let word = |text: &str| {
-        text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>()
-    };
+    let word =
+        |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>();
     let mut named = BTreeSet::new();
     for rest in code.split("crate::").skip(1) {
         match rest.strip_prefix('{') {
