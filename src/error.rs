@@ -1,6 +1,7 @@
 //! The errors that end a run, named for what the person or the caller does next.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The side of the wire that an error speaks of.
@@ -88,25 +89,39 @@ impl ErrorKind {
     }
 }
 
-/// An error that ends a run: one line that says what, where and what to do.
+/// An error that ends a run. It prints as one line: what happened and where, then what to do.
 ///
-/// The message never holds a credential, a token or a body of our own; text that a server sent is cut
-/// short and has passed [`crate::net::excerpt`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+/// Neither part ever holds a credential, a token or a body of our own; text that a server sent is cut short and has
+/// passed [`crate::net::excerpt`]. The cause is for `source()`: it may hold what no line may show.
+#[derive(Debug, Clone)]
 pub struct Error {
     /// What kind it is.
     pub kind: ErrorKind,
-    /// What, where and what to do, in one line.
+    /// What happened, and where.
     pub message: String,
+    /// What to do about it, if the message does not say so itself.
+    pub help: Option<String>,
     /// When it makes sense to come back, if that is known.
     pub resume_after: Option<Duration>,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error of this kind with this message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), resume_after: None }
+        Self { kind, message: message.into(), help: None, resume_after: None, cause: None }
+    }
+
+    /// The same error, with what to do about it.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The same error, with the error that caused it.
+    pub fn caused_by(mut self, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Arc::new(cause));
+        self
     }
 
     /// The same error, with the time after which it makes sense to come back.
@@ -115,9 +130,33 @@ impl Error {
         self
     }
 
-    /// `ErrorKind: message`, as it stands in reports and logs.
+    /// `Kind: message; help`, as it stands in reports and logs.
     pub fn line(&self) -> String {
-        format!("{}: {}", self.kind.name(), self.message)
+        format!("{}: {self}", self.kind.name())
+    }
+}
+
+/// Errors are equal if they say the same; the cause does not count.
+impl PartialEq for Error {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, self.resume_after) == (other.kind, other.resume_after)
+            && (&self.message, &self.help) == (&other.message, &other.help)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause.as_ref() as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -148,3 +187,23 @@ impl fmt::Display for Diagnostic {
 
 /// The result of whatever can end a run.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_its_help_and_keeps_its_cause() {
+        let refused = std::io::Error::other("Connection refused");
+        let error = Error::new(ErrorKind::Store, "store s3://b: state/a.state: no answer")
+            .help("look at the bucket")
+            .caused_by(refused);
+        assert_eq!(
+            error.line(),
+            "StoreUnavailable: store s3://b: state/a.state: no answer; look at the bucket"
+        );
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("Connection refused"));
+    }
+}

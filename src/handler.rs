@@ -159,7 +159,7 @@ fn log(outcome: &Outcome) {
 }
 
 fn diagnostic(error: &Error) -> Diagnostic {
-    Diagnostic { error_type: error.kind.name().to_owned(), error_message: error.message.clone() }
+    Diagnostic { error_type: error.kind.name().to_owned(), error_message: error.to_string() }
 }
 
 #[cfg(test)]

@@ -83,10 +83,9 @@ impl App {
     /// Every mistake in pipeline, credentials and store, without a call to source or target.
     pub async fn check(&self, from: PipelineSource) -> Checked {
         let mut checked = Checked::default();
-        let as_mistake = |place: &str, error: &Error| Diagnostic {
-            place: place.to_owned(),
-            message: error.message.clone(),
-            help: format!("see above ({})", error.kind.name()),
+        let as_mistake = |place: &str, error: &Error| {
+            let help = error.help.clone().unwrap_or_else(|| format!("this is {}", error.kind.name()));
+            Diagnostic::new(place, &error.message, help)
         };
         let store = match self.store().await {
             Ok(store) => Some(store),
