@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 ENV ?= dev
 PIPELINE ?= pipeline.toml
 
-.PHONY: help demo test build lint schema unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy clean
+.PHONY: help demo test build lint schema unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -75,30 +75,39 @@ invoke-local: $(VENV)/.installed ## send EVENT to `make watch`
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda invoke -A 127.0.0.1 -P $(PORT) okki-sync-lambda --data-file $(EVENT)
 
 # The cloud, ENV=dev|prod: AWS credentials are read as by every AWS tool. infra/README.md is the runbook.
-LIFECYCLE = infra/.venv/bin/python infra/lifecycle.py --env $(ENV)
+LIFECYCLE = infra/.venv/bin/python infra/lifecycle.py
 
 deploy: infra/.venv/.installed ## build and deploy to ENV, with PIPELINE; asks what it needs the first time
-	$(LIFECYCLE) deploy --pipeline $(PIPELINE)
+	$(LIFECYCLE) deploy $(ENV) $(PIPELINE)
 
 pipeline: infra/.venv/.installed ## put PIPELINE into the store of ENV
-	$(LIFECYCLE) pipeline --pipeline $(PIPELINE)
+	$(LIFECYCLE) pipeline $(ENV) $(PIPELINE)
 
 secret: infra/.venv/.installed ## fill in the credentials that PIPELINE needs, from the environment or not echoed
-	$(LIFECYCLE) secret --pipeline $(PIPELINE)
+	$(LIFECYCLE) secret $(ENV) $(PIPELINE)
 
 invoke: infra/.venv/.installed ## send EVENT to the deployed function of ENV
-	$(LIFECYCLE) invoke --event $(EVENT)
+	$(LIFECYCLE) invoke $(ENV) $(EVENT)
 
 logs: infra/.venv/.installed ## the last hour's log of ENV, and what follows, until Ctrl-C
-	$(LIFECYCLE) logs --follow
+	$(LIFECYCLE) logs $(ENV)
 
 destroy: infra/.venv/.installed ## delete ENV with its store; asks first
-	$(LIFECYCLE) destroy
+	$(LIFECYCLE) destroy $(ENV)
+
+# What runs while packages are installed sees no credentials. infra/lifecycle.py does the same for the build.
+WITHOUT_CREDENTIALS = env $$(env | sed -En 's/^((AWS|OKKI|QEASY|NOTIFY)_[A-Z0-9_]+|TARGET_TOKEN)=.*/-u \1/p')
 
 infra/.venv/.installed: infra/requirements.txt
 	python3 -m venv infra/.venv
-	infra/.venv/bin/pip install -q -r infra/requirements.txt
+	$(WITHOUT_CREDENTIALS) infra/.venv/bin/pip install -q --no-deps --require-hashes -r infra/requirements.txt
 	touch $@
+
+requirements: ## pin what infra/requirements.in asks for in infra/requirements.txt, at today's versions
+	python3 -m venv .tools/pin
+	.tools/pin/bin/pip install -q uv
+	cd infra && ../.tools/pin/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make requirements" requirements.in -o requirements.txt
 
 clean: ## everything that was built or installed here
 	rm -rf target fuzz/target fuzz/corpus benches/target benches/.venv .tools $(VENV) infra/.venv .aws-sam

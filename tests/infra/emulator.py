@@ -12,10 +12,11 @@ import zipfile
 from pathlib import Path
 
 import boto3
+from botocore.config import Config
 from samtranslator.yaml_helper import yaml_parse
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from programs import ROOT, Processes, call, free_port, listens, wait_for  # noqa: E402
+from programs import PATIENCE, ROOT, Processes, call, free_port, listens, wait_for  # noqa: E402
 
 BUCKET = "okki-sync-test"
 REGION = "ap-east-1"
@@ -33,7 +34,7 @@ class Sandbox:
         env_file = processes.directory / f"{name}.env"
         processes.start(f"sandbox-{name}", [
             ROOT / "target/debug/okki-sync", "sandbox", "--groups", "12", "--products", "60", "--env-file", env_file, *options])
-        wait_for(f"the sandbox {name}", lambda: env_file.exists() and "TARGET_TOKEN" in env_file.read_text())
+        processes.wait_for(f"the sandbox {name}", lambda: env_file.exists() and "TARGET_TOKEN" in env_file.read_text())
         self.env = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
         self.okki, self.target = self.env["OKKI_BASE_URL"], self.env["TARGET_BASE_URL"]
 
@@ -92,13 +93,14 @@ class Cloud:
         self.url = f"http://127.0.0.1:{port}"
         self._mocks = processes.directory / "mocks.json"
         self._mocks.write_text(json.dumps(MOCKS))
-        self.log = processes.start("ministack", [ROOT / ".venv/emulator/bin/ministack"], {
+        self.log = processes.start("ministack", [
+            ROOT / ".venv/emulator/bin/python", Path(__file__).with_name("patient_emulator.py")], {
             "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "MINISTACK_REGION": REGION, "AWS_ENDPOINT_URL": self.url,
             "SFN_WAIT_SCALE": str(WAIT_SCALE), "SFN_MOCK_CONFIG": str(self._mocks), "TMPDIR": str(processes.directory),
             # The functions inherit this environment, and a shell that sourced dev.env would override every pipeline.
             **{name: "" for name in os.environ if name.startswith(("OKKI_", "QEASY_", "TARGET_"))},
         })
-        wait_for("ministack", lambda: listens(port))
+        processes.wait_for("ministack", lambda: listens(port))
         self.s3, self.secrets, self.functions, self.scheduler, self.machines, self.formation = (
             self.client(name) for name in
             ["s3", "secretsmanager", "lambda", "scheduler", "stepfunctions", "cloudformation"])
@@ -106,10 +108,12 @@ class Cloud:
         self.zip = bootstrap_zip()
 
     def client(self, service):
-        return boto3.client(service, endpoint_url=self.url, region_name=REGION,
+        # No second try: the emulator loses nothing, and to create something twice is an error.
+        config = Config(read_timeout=PATIENCE, connect_timeout=PATIENCE, retries={"total_max_attempts": 1})
+        return boto3.client(service, endpoint_url=self.url, region_name=REGION, config=config,
                             aws_access_key_id="test", aws_secret_access_key="test-secret-key")
 
-    def function(self, name, prefix, seconds=60):
+    def function(self, name, prefix, seconds=PATIENCE):
         """The real program as a function whose store is below `prefix`; answers its ARN."""
         self.functions.create_function(
             FunctionName=name, Runtime="provided.al2023", Handler="bootstrap", Role="arn:aws:iam::000000000000:role/any",
@@ -128,22 +132,27 @@ class Cloud:
         return self.machines.create_state_machine(
             name=name, definition=json.dumps(definition), roleArn="arn:aws:iam::000000000000:role/any")["stateMachineArn"]
 
-    def execute(self, machine, data=None, seconds=120):
-        """Runs the state machine to its end; answers the execution as described."""
+    def start(self, machine, data=None):
+        """Starts the state machine; answers the execution's ARN."""
         started = self.machines.start_execution(stateMachineArn=machine, input=json.dumps(data if data is not None else {}))
-        arn = started["executionArn"]
+        return started["executionArn"]
 
+    def end_of(self, execution):
+        """Waits for the execution's end; answers it as described."""
         def ended():
-            execution = self.machines.describe_execution(executionArn=arn)
-            return execution if execution["status"] != "RUNNING" else None
+            described = self.machines.describe_execution(executionArn=execution)
+            return described if described["status"] != "RUNNING" else None
 
-        return wait_for("the end of the execution", ended, seconds)
+        return wait_for("the end of the execution", ended)
+
+    def execute(self, machine, data=None):
+        return self.end_of(self.start(machine, data))
 
     def children(self, execution):
-        """The child executions, by the key of the pipeline file: output and events."""
-        [run] = self.machines.list_map_runs(executionArn=execution["executionArn"])["mapRuns"]
-        found = {}
-        pages = self.machines.get_paginator("list_executions").paginate(mapRunArn=run["mapRunArn"])
+        """The child executions, by the key of the pipeline file: output and events. None before the map has begun."""
+        found, pages = {}, []
+        for run in self.machines.list_map_runs(executionArn=execution)["mapRuns"]:
+            pages.extend(self.machines.get_paginator("list_executions").paginate(mapRunArn=run["mapRunArn"]))
         for entry in (entry for page in pages for entry in page["executions"]):
             child = self.machines.describe_execution(executionArn=entry["executionArn"])
             history = self.machines.get_paginator("get_execution_history").paginate(executionArn=entry["executionArn"])
@@ -183,15 +192,22 @@ class Fleet:
         self.definition = filled(ASL.read_text(), self.values)
         self.machine = cloud.machine(MACHINE, self.definition)
 
-    def run(self, pipelines, machine=None, case=None):
-        """Syncs exactly these pipelines; answers the execution and its children by file name."""
+    def start(self, pipelines, machine=None, case=None):
+        """Begins to sync exactly these pipelines; answers the execution's ARN."""
         for key in self.cloud.keys("fleet/pipelines/"):
             self.cloud.s3.delete_object(Bucket=BUCKET, Key=key)
         for name, text in pipelines.items():
             self.cloud.put(f"fleet/pipelines/{name}", text)
-        execution = self.cloud.execute((machine or self.machine) + (f"#{case}" if case else ""))
-        children = self.cloud.children(execution)
-        return execution, {key.removeprefix("fleet/pipelines/"): child for key, child in children.items()}
+        return self.cloud.start((machine or self.machine) + (f"#{case}" if case else ""))
+
+    def children(self, execution):
+        """By file name."""
+        return {key.removeprefix("fleet/pipelines/"): child for key, child in self.cloud.children(execution).items()}
+
+    def run(self, pipelines, machine=None, case=None):
+        """Syncs exactly these pipelines; answers the execution and its children by file name."""
+        execution = self.start(pipelines, machine, case)
+        return self.cloud.end_of(execution), self.children(execution)
 
 
 def is_emulated(resource):
@@ -211,7 +227,7 @@ class Stack:
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in {
                 "Architecture": "x86_64", "Connection": "main", "ScheduleExpression": "rate(1 minute)",
                 "FlexibleWindowMinutes": "0", **parameters}.items()])
-        described = wait_for(f"the stack {name}", self._created)
+        described = processes.wait_for(f"the stack {name}", self._created)
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
         self.bucket = self.outputs["Store"]
         # As `make deploy` does after the stack: the credentials, and a pipeline.

@@ -1,287 +1,307 @@
-"""The lifecycle script against S3, Secrets Manager and CloudFormation in memory (moto)."""
+"""The lifecycle script against S3, Secrets Manager and CloudFormation in memory (moto), with the real `okki-sync check`."""
 
 import io
 import json
+import os
 import re
 import sys
 import time
+import tomllib
 
 import boto3
 import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 from moto import mock_aws
 from template import ROOT, source
 
 sys.path.insert(0, str(ROOT / "infra"))
+import credentials  # noqa: E402
 import lifecycle  # noqa: E402
+import settings  # noqa: E402
 
 STACK = "okki-sync-dev"
 REGION = "ap-east-1"
 # Of the real template only what the script touches, under the names that it has there.
 SMALL = {
+    "Parameters": {"ScheduleState": {"Type": "String", "Default": "ENABLED"}},
     "Resources": {
         "Store": {"Type": "AWS::S3::Bucket"},
         "Logs": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "run-logs"}},
     },
     "Outputs": {
         "Store": {"Value": {"Ref": "Store"}}, "Secret": {"Value": "credentials"}, "Logs": {"Value": {"Ref": "Logs"}},
-        "Function": {"Value": "the-function"}, "Connection": {"Value": "demo"}, "Dashboard": {"Value": STACK},
+        "Function": {"Value": "the-function"}, "Connection": {"Value": "demo"}, "Pipeline": {"Value": "pipelines/demo.toml"},
+        "Dashboard": {"Value": STACK},
     },
 }
 QEASY = {"OKKI_CLIENT_ID": "id-1", "OKKI_CLIENT_SECRET": "hunter2-okki", "QEASY_APP_KEY": "key-1", "QEASY_APP_SECRET": "hunter2-qeasy"}
+PIPELINE = (ROOT / "pipeline.toml").read_text()
+
+
+class Cloud:
+    """moto, and SAM as far as the script can see it: what was called, and stacks that are made and changed."""
+
+    def __init__(self):
+        self.session = boto3.Session(region_name=REGION)
+        self.session.client("secretsmanager").create_secret(Name="credentials")
+        self.called = []
+
+    def sam(self, env, command, *arguments, aws=True):
+        self.called.append((command, [str(one) for one in arguments]))
+        client = self.session.client("cloudformation")
+        if command == "delete":
+            client.delete_stack(StackName=STACK)
+        if command == "deploy":
+            state = [one.split('"')[1] for one in arguments if one.startswith("ScheduleState=")]
+            exists = lifecycle.look(self.session, STACK)[0] is not None
+            # What is not given keeps its previous value, as with SAM.
+            value = {"ParameterValue": state[0]} if state else {"UsePreviousValue": True}
+            put = client.update_stack if exists else client.create_stack
+            try:
+                put(StackName=STACK, TemplateBody=json.dumps(SMALL), Parameters=[{"ParameterKey": "ScheduleState", **value}])
+            except ClientError as error:
+                # samconfig.toml: fail_on_empty_changeset = false.
+                assert "No updates are to be performed" in str(error)
+
+    def schedules(self):
+        """The ScheduleState of each `sam deploy`."""
+        return [re.search(r'ScheduleState="(\w+)"', " ".join(given))[1] for command, given in self.called if command == "deploy"]
+
+    def make_stack(self):
+        settings_write(region=REGION)
+        self.sam("dev", "deploy", 'ScheduleState="ENABLED"')
+        self.called.clear()
+        # moto's CloudFormation does not know it.
+        self.session.client("s3").put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
+
+    @property
+    def bucket(self):
+        return lifecycle.look(self.session, STACK)[2]["Store"]
+
+    def stored(self, key):
+        return self.session.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def secret(self, name="credentials"):
+        return json.loads(self.session.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"])
+
+    def put_secret(self, text):
+        self.session.client("secretsmanager").put_secret_value(SecretId="credentials", SecretString=text)
+
+
+def settings_write(**more):
+    document, section = settings.read("dev")
+    section.update(more)
+    settings.SAMCONFIG.write_text(settings.tomlkit.dumps(document))
 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     file = tmp_path / "samconfig.toml"
     file.write_text((ROOT / "infra/samconfig.toml").read_text())
-    monkeypatch.setattr(lifecycle, "SAMCONFIG", file)
-    for name in [*QEASY, "TARGET_TOKEN", "CONFIRM", "ALARM_EMAIL", "AWS_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"]:
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(settings, "SAMCONFIG", file)
+    for name in [*os.environ]:
+        if re.match("(OKKI|QEASY|TARGET|NOTIFY|AWS)_", name) or name in ("CONFIRM", "ALARM_EMAIL"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
-    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    monkeypatch.setattr(lifecycle.sys.stdin, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     return file
 
 
 @pytest.fixture
-def stack(config):
-    """A deployed stack; gives its session."""
-    lifecycle.remember("dev", "region", REGION, config)
+def cloud(config, monkeypatch):
     with mock_aws():
-        session = boto3.Session(region_name=REGION)
-        session.client("cloudformation").create_stack(StackName=STACK, TemplateBody=json.dumps(SMALL))
-        # moto's CloudFormation knows neither of these two.
-        session.client("s3").put_bucket_versioning(
-            Bucket=lifecycle.outputs(session, STACK)["Store"], VersioningConfiguration={"Status": "Enabled"})
-        session.client("secretsmanager").create_secret(Name="credentials")
-        yield session
+        made = Cloud()
+        monkeypatch.setattr(lifecycle, "sam", made.sam)
+        monkeypatch.setattr(lifecycle, "can_reserve", lambda session, wanted, function: True)
+        yield made
+
+
+@pytest.fixture
+def stack(cloud):
+    """A deployed stack."""
+    cloud.make_stack()
+    return cloud
 
 
 @pytest.fixture
 def pipeline_file(tmp_path):
     file = tmp_path / "demo.toml"
-    file.write_text((ROOT / "pipeline.toml").read_text())
-    return file
+    file.write_text(PIPELINE)
+    return str(file)
 
 
-@pytest.fixture
-def unchecked(monkeypatch):
-    """The pipeline's check needs the Rust program; its own test is below."""
-    monkeypatch.setattr(lifecycle, "check_pipeline", lambda path, needed: None)
+def with_credentials(monkeypatch):
+    for name, value in QEASY.items():
+        monkeypatch.setenv(name, value)
 
 
-def stored(session, key, stack=STACK):
-    bucket = lifecycle.outputs(session, stack)["Store"]
-    return session.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+def at_a_terminal(monkeypatch, *answers):
+    left = iter(answers)
+    monkeypatch.setattr("builtins.input", lambda question: next(left))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    return left
 
 
-def secret_value(session, name="credentials"):
-    return json.loads(session.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"])
+# ---------------------------------------------------------------- template and settings
 
 
 def test_every_output_that_the_script_reads_is_one_of_the_template():
-    text = (ROOT / "infra/lifecycle.py").read_text()
-    read = set(re.findall(r'(?:now|found|before|deployed\(session, env, stack\))(?:\[|\.get\()["\']([A-Z]\w+)', text)) - {"StackStatus"}
-    assert read >= {"Store", "Secret", "Function", "Connection", "Logs", "Dashboard"}
-    assert read - {"Outputs"} <= set(source()["Outputs"]), read
-    assert set(SMALL["Outputs"]) <= set(source()["Outputs"])
+    read = set(re.findall(r'outputs(?:\[|\.get\()["\'](\w+)', (ROOT / "infra/lifecycle.py").read_text()))
+    assert read >= {"Store", "Secret", "Function", "Connection", "Pipeline", "Logs", "Dashboard"}
+    assert read <= set(source()["Outputs"]) and set(SMALL["Outputs"]) <= set(source()["Outputs"])
 
 
 @pytest.mark.parametrize("env", ["dev", "prod"])
 def test_every_environment_has_a_stack_and_parameters_that_the_template_allows(env):
     from test_template import allows
-    section = lifecycle.settings(env)
+    _, section = settings.read(env)
     assert section["stack_name"] == f"okki-sync-{env}" and section["capabilities"] == "CAPABILITY_IAM"
-    parameters = lifecycle.overrides(section)
+    parameters = settings.overrides(section)
     assert len(parameters) >= 3
     for name, value in parameters.items():
         assert allows(name, value), (name, value)
 
 
+def test_parameters_may_be_a_text_or_a_list():
+    expected = {"ScheduleExpression": "cron(0 2 * * ? *)", "FreshnessHours": "49"}
+    for given in ['ScheduleExpression="cron(0 2 * * ? *)" FreshnessHours=49', ["ScheduleExpression=cron(0 2 * * ? *)", "FreshnessHours=49"]]:
+        assert settings.overrides({"parameter_overrides": given}) == expected
+
+
 def test_an_environment_without_a_section_is_a_mistake_that_names_it(config):
-    with pytest.raises(lifecycle.Mistake, match=r"no \[test.deploy.parameters\]"):
-        lifecycle.settings("test")
+    with pytest.raises(settings.Mistake, match=r"no \[test.deploy.parameters\]"):
+        settings.read("test")
 
 
 def test_the_first_deployment_asks_refuses_nonsense_and_keeps_the_answers(config, monkeypatch, capsys):
-    answers = iter(["Hongkong", "eu-west-1", "nobody", "ops@example.com", "rate(1 hours)", "cron(0 2 * * ? *)", "1", "49"])
-    monkeypatch.setattr("builtins.input", lambda question: next(answers))
-    monkeypatch.setattr(lifecycle.sys.stdin, "isatty", lambda: True, raising=False)
-    section = lifecycle.guide("prod", None)
-    assert (section["region"], section["stack_name"]) == ("eu-west-1", "okki-sync-prod")
-    assert lifecycle.overrides(section) == {
+    left = at_a_terminal(
+        monkeypatch, "Hongkong", "eu-west-1", "nobody", "ops@example.com", "rate(1 hours)", "cron(0 2 * * ? *)", "1", "49")
+    section = settings.guide("prod")
+    assert section["region"] == "eu-west-1"
+    assert settings.overrides(section) == {
         "ScheduleExpression": "cron(0 2 * * ? *)", "FreshnessHours": "49", "LogRetentionDays": "90", "AlarmEmail": "ops@example.com"}
-    assert next(answers, None) is None
-    assert lifecycle.guide("prod", None) == section, "the second deployment asks nothing"
-    assert "region" not in lifecycle.settings("dev")
+    told = capsys.readouterr().err
+    for words in ["a region is written like", "one e-mail address", "six fields", "FreshnessHours: 2 to 168"]:
+        assert words in told
+    assert next(left, None) is None
+    assert settings.guide("prod") == section, "the second deployment asks nothing"
+    assert "region" not in settings.read("dev")[1]
     assert config.read_text().startswith("# What `make deploy")
 
 
-def test_without_a_terminal_the_first_deployment_takes_the_region_of_the_environment_or_says_what_is_missing(config):
-    with pytest.raises(lifecycle.Mistake, match="set AWS_REGION"):
-        lifecycle.guide("dev", None)
-    assert lifecycle.guide("dev", "cn-north-1")["region"] == "cn-north-1"
+@pytest.mark.parametrize(("schedule", "hours"), [
+    ("rate(15 minutes)", "3"), ("rate(1 hour)", "3"), ("rate(5 hours)", "11"), ("rate(2 days)", "97"), ("rate(90 days)", "168")])
+def test_the_hours_until_the_alarm_follow_from_a_rate(config, monkeypatch, schedule, hours):
+    at_a_terminal(monkeypatch, "", "", schedule)
+    parameters = settings.overrides(settings.guide("prod"))
+    assert (parameters["ScheduleExpression"], parameters["FreshnessHours"]) == (schedule, hours)
+    assert "AlarmEmail" not in parameters
 
 
-def test_a_deployment_builds_deploys_puts_the_pipeline_and_fills_the_secret(stack, pipeline_file, unchecked, monkeypatch, capsys):
-    commands = []
-    monkeypatch.setattr(lifecycle, "run", lambda command, **more: commands.append([str(part) for part in command]))
-    monkeypatch.setattr(lifecycle, "can_reserve", lambda session, wanted, function=None: False)
-    for name, value in QEASY.items():
-        monkeypatch.setenv(name, value)
-    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
-    build, deploy = commands
-    assert (build[1], deploy[1]) == ("build", "deploy")
-    for command in commands:
-        given = command[command.index("--parameter-overrides") + 1:]
-        assert {'Connection="demo"', 'ReservedConcurrency="0"', 'ScheduleExpression="rate(1 day)"'} <= set(given)
-    assert deploy[deploy.index("--region") + 1] == REGION
-    assert stored(stack, "pipelines/demo.toml") == pipeline_file.read_bytes()
-    assert secret_value(stack) == {name.lower(): value for name, value in QEASY.items()}
+def test_without_a_terminal_the_first_deployment_takes_region_and_address_of_the_environment(config, monkeypatch):
+    with pytest.raises(settings.Mistake, match="set AWS_REGION"):
+        settings.guide("dev")
+    monkeypatch.setenv("AWS_REGION", "cn-north-1")
+    monkeypatch.setenv("ALARM_EMAIL", "ops@example.com")
+    section = settings.guide("dev")
+    assert section["region"] == "cn-north-1"
+    assert settings.overrides(section) == {
+        "ScheduleExpression": "rate(1 day)", "FreshnessHours": "49", "LogRetentionDays": "7", "AlarmEmail": "ops@example.com"}
+
+
+# ---------------------------------------------------------------- deploy
+
+
+def test_a_deployment_builds_deploys_puts_the_pipeline_and_fills_the_secret(stack, pipeline_file, monkeypatch, capsys):
+    monkeypatch.setattr(lifecycle, "can_reserve", lambda session, wanted, function: (wanted, function) != (1, "the-function"))
+    with_credentials(monkeypatch)
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+    build, deploy = stack.called
+    assert (build[0], deploy[0]) == ("build", "deploy")
+    for _, arguments in stack.called:
+        given = arguments[arguments.index("--parameter-overrides") + 1:]
+        assert {'Connection="demo"', 'PipelineFormat="toml"', 'ReservedConcurrency="0"', 'ScheduleExpression="rate(1 day)"'} <= set(given)
+    assert deploy[1][deploy[1].index("--region") + 1] == REGION
+    assert stack.stored("pipelines/demo.toml") == PIPELINE.encode()
+    assert stack.secret() == {name.lower(): value for name, value in QEASY.items()}
     printed = "".join(capsys.readouterr())
-    assert "hunter2" not in printed + json.dumps(commands) and "qeasy_app_secret" in printed
+    assert "hunter2" not in printed + json.dumps(stack.called) and "qeasy_app_secret" in printed
 
 
-def first_deployment(monkeypatch):
-    """Deploys as if there were no stack before; answers the parameters of each `sam deploy`."""
-    given, real, calls = [], lifecycle.outputs, []
-
-    def run(command, **more):
-        if command[1] == "deploy":
-            given.append([str(part) for part in command])
-
-    def outputs(session, name):
-        calls.append(name)
-        return None if len(calls) == 1 else real(session, name)
-
-    monkeypatch.setattr(lifecycle, "run", run)
-    monkeypatch.setattr(lifecycle, "outputs", outputs)
-    monkeypatch.setattr(lifecycle, "can_reserve", lambda *more: True)
-    return given
+def test_the_first_deployment_starts_the_schedule_when_pipeline_and_credentials_are_there(cloud, pipeline_file, monkeypatch):
+    settings_write(region=REGION)
+    with_credentials(monkeypatch)
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+    assert cloud.schedules() == ["DISABLED", "ENABLED"]
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+    assert cloud.schedules() == ["DISABLED", "ENABLED", "ENABLED"]
+    assert lifecycle.look(cloud.session, STACK)[1] == {"ScheduleState": "ENABLED"}
 
 
-def test_the_first_deployment_starts_the_schedule_when_pipeline_and_credentials_are_there(stack, pipeline_file, unchecked, monkeypatch):
-    given = first_deployment(monkeypatch)
-    for name, value in QEASY.items():
-        monkeypatch.setenv(name, value)
-    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
-    assert ['ScheduleState="DISABLED"' in command for command in given] == [True, False]
+def test_the_schedule_is_off_until_the_secret_has_a_value(cloud, pipeline_file, monkeypatch, capsys):
+    settings_write(region=REGION)
+    for _ in range(2):
+        assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+        told = capsys.readouterr().err
+        assert "QEASY_APP_SECRET missing" in told and "the schedule is off until then" in told
+    assert cloud.schedules() == ["DISABLED", "DISABLED"]
+    with_credentials(monkeypatch)
+    assert lifecycle.main("secret", "dev", pipeline_file) == 0
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+    assert lifecycle.look(cloud.session, STACK)[1] == {"ScheduleState": "ENABLED"}
 
 
-def test_the_first_deployment_without_credentials_leaves_the_schedule_off_and_says_so(stack, pipeline_file, unchecked, monkeypatch, capsys):
-    given = first_deployment(monkeypatch)
-    monkeypatch.setattr(lifecycle, "secret_is_filled", lambda session, secret: False)
-    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
-    assert len(given) == 1 and 'ScheduleState="DISABLED"' in given[0]
-    assert "the schedule is off until then" in capsys.readouterr().err
+def test_a_deployment_never_turns_a_running_schedule_off_and_leaves_one_off_that_is_to_be_off(stack, pipeline_file, monkeypatch):
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+    assert stack.schedules() == ["ENABLED"]
+    settings_write(parameter_overrides="ScheduleState=DISABLED")
+    with_credentials(monkeypatch)
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+    assert stack.schedules() == ["ENABLED", "DISABLED"]
 
 
-@pytest.mark.parametrize("schedule, hours", [("rate(15 minutes)", 1), ("rate(1 hour)", 1), ("rate(2 days)", 48), ("cron(0 2 * * ? *)", None)])
-def test_the_hours_between_two_runs_are_known_of_a_rate_and_not_of_a_cron(schedule, hours):
-    assert lifecycle.hours_between_runs(schedule) == hours
+def test_what_a_failed_first_deployment_left_is_removed_first(stack, pipeline_file, monkeypatch, capsys):
+    real, looks = lifecycle.look, []
+
+    def look(session, name):
+        looks.append(name)
+        return ("ROLLBACK_COMPLETE", {"ScheduleState": "ENABLED"}, {}) if len(looks) == 1 else real(session, name)
+
+    with_credentials(monkeypatch)
+    monkeypatch.setattr(lifecycle, "look", look)
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+    assert [command for command, _ in stack.called] == ["delete", "build", "deploy", "deploy"]
+    assert stack.schedules() == ["DISABLED", "ENABLED"]
+    assert "was rolled back" in capsys.readouterr().err
 
 
-def test_a_deployment_leaves_a_secret_that_has_a_value_alone(stack, pipeline_file, unchecked, monkeypatch):
-    stack.client("secretsmanager").put_secret_value(SecretId="credentials", SecretString='{"okki_client_id": "kept"}')
-    monkeypatch.setattr(lifecycle, "run", lambda command, **more: None)
-    monkeypatch.setattr(lifecycle, "can_reserve", lambda *more: True)
-    for name, value in QEASY.items():
-        monkeypatch.setenv(name, value)
-    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
-    assert secret_value(stack) == {"okki_client_id": "kept"}
-
-
-def test_a_deployment_without_credentials_at_hand_says_which_and_how(stack, pipeline_file, unchecked, monkeypatch, capsys):
-    monkeypatch.setattr(lifecycle, "run", lambda command, **more: None)
-    monkeypatch.setattr(lifecycle, "can_reserve", lambda *more: True)
-    monkeypatch.setattr(lifecycle, "secret_is_filled", lambda session, secret: False)
-    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
-    assert "QEASY_APP_SECRET missing" in capsys.readouterr().err
+def test_a_deployment_leaves_a_secret_that_has_a_value_alone(stack, pipeline_file, monkeypatch):
+    stack.put_secret('{"okki_client_id": "kept"}')
+    with_credentials(monkeypatch)
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+    assert stack.secret() == {"okki_client_id": "kept"}
 
 
 def test_a_pipeline_with_mistakes_stops_the_deployment_before_anything_is_built(stack, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lifecycle, "run", lambda command, **more: pytest.fail("built"))
-    for text, words in [("connection = \"A B\"\n", "is no name"), ("connection = [", "is not TOML")]:
-        file = tmp_path / "bad.toml"
+    # None of these may reach the check: they would judge another file than the one that is deployed.
+    for name in ["OKKI_SYNC_SECRET", "OKKI_SYNC_STORE", "OKKI_BASE_URL", "TARGET_BASE_URL"]:
+        monkeypatch.setenv(name, "nonsense://")
+    bad = [("bad.toml", 'connection = "A B"\n', "connection"), ("bad.toml", "connection = [", "bad.toml:1"),
+           ("bad.toml", PIPELINE.replace("page_size", "page_sise"), "did you mean page_size"), ("bad.txt", PIPELINE, "neither .toml nor .json")]
+    for what, (name, text, words) in zip(["deploy", "pipeline", "secret", "deploy"], bad):
+        file = tmp_path / name
         file.write_text(text)
-        assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(file)]) == 1
-        assert words in capsys.readouterr().err
-    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(tmp_path / "none.toml")]) == 1
-    assert "does not exist" in capsys.readouterr().err
+        assert lifecycle.main(what, "dev", str(file)) == 1
+        told = capsys.readouterr().err
+        assert words in told and "has mistakes" in told, told
+    assert lifecycle.main("deploy", "dev", str(tmp_path / "none.toml")) == 1
+    assert "name the pipeline file with PIPELINE=" in capsys.readouterr().err
+    assert stack.called == []
 
 
-@pytest.mark.skipif(not (ROOT / "target/debug/okki-sync").exists(), reason="the Rust program is not built (make build)")
-def test_the_program_itself_judges_the_pipeline_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("OKKI_SYNC_SECRET", "not-asked")
-    _, needed, _ = lifecycle.read_pipeline(ROOT / "pipeline.toml")
-    lifecycle.check_pipeline(ROOT / "pipeline.toml", needed)
-    bad = tmp_path / "bad.toml"
-    bad.write_text((ROOT / "pipeline.toml").read_text().replace("page_size", "page_sise"))
-    with pytest.raises(lifecycle.Mistake, match="page_size"):
-        lifecycle.check_pipeline(bad, needed)
-
-
-def test_only_a_fleet_takes_pipelines_of_other_connections(stack, pipeline_file, unchecked, capsys):
-    pipeline_file.write_text(pipeline_file.read_text().replace('connection = "demo"', 'connection = "acme"'))
-    assert lifecycle.main(["pipeline", "--env", "dev", "--pipeline", str(pipeline_file)]) == 1
-    assert "the stack runs demo" in capsys.readouterr().err
-    bucket = lifecycle.outputs(stack, STACK)["Store"]
-    lifecycle.put_pipeline(stack, bucket, pipeline_file, fleet=True, deployed="demo")
-    assert stored(stack, "pipelines/acme.toml") == pipeline_file.read_bytes()
-
-
-@pytest.mark.parametrize(("text", "needed"), [
-    ('[target]\nkind = "qeasy"', ["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "QEASY_APP_KEY", "QEASY_APP_SECRET"]),
-    ('[target]\nkind = "http"\nauth = "bearer"', ["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "TARGET_TOKEN"]),
-    ('[target]\nkind = "http"', ["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET"]),
-])
-def test_the_credentials_that_are_asked_are_those_that_the_target_needs(tmp_path, text, needed):
-    file = tmp_path / "p.toml"
-    file.write_text(text)
-    assert lifecycle.read_pipeline(file)[:2] == ("default", needed)
-
-
-def test_credentials_come_from_the_environment_first_and_then_from_the_terminal():
-    asked = []
-
-    def prompt(text):
-        asked.append(text)
-        return "typed"
-
-    values, missing = lifecycle.collect(["OKKI_CLIENT_ID", "TARGET_TOKEN"], {"OKKI_CLIENT_ID": "set"}, prompt)
-    assert (values, missing) == ({"okki_client_id": "set", "target_token": "typed"}, [])
-    assert asked == ["TARGET_TOKEN (not shown): "]
-    assert lifecycle.collect(["TARGET_TOKEN"], {}, lambda text: " ") == (None, ["TARGET_TOKEN"])
-    robot = {"TARGET_TOKEN": "set", "NOTIFY_WEBHOOK": "https://robot", "NOTIFY_SECRET": " "}
-    assert lifecycle.collect(["TARGET_TOKEN"], robot)[0] == {"target_token": "set", "notify_webhook": "https://robot"}
-
-
-def test_the_terminal_does_not_echo_a_credential(monkeypatch):
-    monkeypatch.setattr(lifecycle.sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(lifecycle.getpass, "getpass", lambda text: "typed")
-    assert lifecycle.collect(["TARGET_TOKEN"], {})[0] == {"target_token": "typed"}
-
-
-def test_filling_the_secret_keeps_its_other_fields_and_makes_a_connection_s_own(stack, pipeline_file, monkeypatch, capsys):
-    lifecycle.fill_secret(stack, "credentials", {"okki_client_id": "a", "target_token": "old"})
-    lifecycle.fill_secret(stack, "credentials", {"target_token": "new"})
-    assert secret_value(stack) == {"okki_client_id": "a", "target_token": "new"}
-    lifecycle.fill_secret(stack, "okki-sync/prod/acme", {"target_token": "hunter2"})
-    assert secret_value(stack, "okki-sync/prod/acme") == {"target_token": "hunter2"}
-    stack.client("secretsmanager").put_secret_value(SecretId="credentials", SecretString="hunter2")
-    with pytest.raises(lifecycle.Mistake, match="not JSON") as refused:
-        lifecycle.fill_secret(stack, "credentials", {"target_token": "x"})
-    assert "hunter2" not in str(refused.value)
-    for name, value in QEASY.items():
-        monkeypatch.setenv(name, value)
-    stack.client("secretsmanager").put_secret_value(SecretId="credentials", SecretString="{}")
-    assert lifecycle.main(["secret", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
-    assert secret_value(stack)["okki_client_secret"] == "hunter2-okki"
-    assert "hunter2" not in "".join(capsys.readouterr())
-
-
-def test_a_reserve_needs_a_quota_that_leaves_a_hundred(monkeypatch):
+def test_a_reserve_needs_a_quota_that_leaves_a_hundred():
     class Session:
         def client(self, name):
             return self
@@ -298,55 +318,185 @@ def test_a_reserve_needs_a_quota_that_leaves_a_hundred(monkeypatch):
         assert lifecycle.can_reserve(session, 1, function) is answer, (free, function)
 
 
+# A program that notes how it was called, and with which environment. As cargo it runs the program that `make` has built.
+NOTING = f"""#!{sys.executable}
+import json, os, sys
+name = os.path.basename(sys.argv[0])
+with open({{log!r}}, "a") as log:
+    print(json.dumps([name, sys.argv[1:], dict(os.environ)]), file=log)
+if name == "cargo":
+    os.execv({str(ROOT / "target/debug/okki-sync")!r}, ["okki-sync", *sys.argv[sys.argv.index("--") + 1:]])
+"""
+
+
+def test_no_child_sees_the_credentials_of_the_two_sides_and_no_build_those_of_aws(config, pipeline_file, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    for name in ["sam", "cargo"]:
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(NOTING.format(log=str(log)))
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    # Before the virtual environment's own programs.
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+    with_credentials(monkeypatch)
+    secrets = {"TARGET_TOKEN": "hunter2", "NOTIFY_WEBHOOK": "hunter2", "NOTIFY_SECRET": "hunter2", "AWS_SESSION_TOKEN": "hunter2-aws"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(lifecycle, "can_reserve", lambda session, wanted, function: True)
+    with mock_aws():
+        cloud = Cloud()
+        cloud.make_stack()
+        monkeypatch.setenv("CONFIRM", STACK)
+        assert lifecycle.main("deploy", "dev", pipeline_file) == 0
+        stop_runs_of(monkeypatch, [])
+        assert lifecycle.main("destroy", "dev") == 0
+    called = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(name, arguments[0]) for name, arguments, _ in called] == [
+        ("cargo", "run"), ("sam", "build"), ("sam", "deploy"), ("sam", "delete")]
+    for name, arguments, env in called:
+        seen = {variable for variable in env if re.match("(OKKI|QEASY|NOTIFY|TARGET)_", variable)} - {"OKKI_SYNC_STORE"}
+        assert seen == set() and not set(QEASY.values()) & set(env.values()), (name, arguments[0])
+        of_aws = {variable for variable in env if variable.startswith("AWS_")}
+        assert (of_aws >= {"AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"}) if arguments[0] in ("deploy", "delete") else (of_aws == set())
+
+
+# ---------------------------------------------------------------- pipeline and secret
+
+
+def test_only_a_fleet_takes_pipelines_of_other_connections(stack, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "acme.toml"
+    file.write_text(PIPELINE.replace('connection = "demo"', 'connection = "acme"'))
+    assert lifecycle.main("pipeline", "dev", str(file)) == 1
+    assert "the stack runs pipelines/demo.toml" in capsys.readouterr().err
+    monkeypatch.setitem(SMALL["Outputs"], "Fleet", {"Value": "machine"})
+    stack.sam("dev", "deploy", 'ScheduleState="ENABLED"')
+    assert lifecycle.main("pipeline", "dev", str(file)) == 0
+    assert stack.stored("pipelines/acme.toml") == file.read_bytes()
+
+
+def test_a_pipeline_may_be_json_and_a_connection_has_one_file(stack, pipeline_file, tmp_path, monkeypatch, capsys):
+    assert lifecycle.main("pipeline", "dev", pipeline_file) == 0
+    file = tmp_path / "demo.json"
+    file.write_text(json.dumps(tomllib.loads(PIPELINE)))
+    assert lifecycle.main("pipeline", "dev", str(file)) == 1, "the function reads the .toml until it is deployed otherwise"
+    assert "run make deploy with it" in capsys.readouterr().err
+    with_credentials(monkeypatch)
+    assert lifecycle.main("deploy", "dev", str(file)) == 0
+    assert all('PipelineFormat="json"' in arguments for _, arguments in stack.called)
+    assert stack.stored("pipelines/demo.json") == file.read_bytes()
+    listed = stack.session.client("s3").list_objects_v2(Bucket=stack.bucket)["Contents"]
+    assert [one["Key"] for one in listed] == ["pipelines/demo.json"]
+
+
+def test_a_stack_of_the_first_version_takes_its_toml(stack, pipeline_file, monkeypatch):
+    monkeypatch.delitem(SMALL["Outputs"], "Pipeline")
+    stack.sam("dev", "deploy", 'ScheduleState="ENABLED"')
+    assert lifecycle.main("pipeline", "dev", pipeline_file) == 0
+
+
+def test_credentials_come_from_the_environment_first_and_then_not_echoed_from_the_terminal(config, monkeypatch):
+    asked = []
+
+    def getpass(text):
+        asked.append(text)
+        return "typed " if len(asked) == 1 else " "
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(credentials.getpass, "getpass", getpass)
+    monkeypatch.setenv("OKKI_CLIENT_ID", "set")
+    needed, optional = ["OKKI_CLIENT_ID", "TARGET_TOKEN"], ["NOTIFY_WEBHOOK", "NOTIFY_SECRET"]
+    assert credentials.collect(needed, optional) == ({"okki_client_id": "set", "target_token": "typed"}, [])
+    assert asked == ["TARGET_TOKEN (not shown): "], "nobody is asked for what is optional"
+    assert credentials.collect(needed, optional)[1] == ["TARGET_TOKEN"]
+    for name, value in {"TARGET_TOKEN": "set", "NOTIFY_WEBHOOK": "https://robot", "NOTIFY_SECRET": " "}.items():
+        monkeypatch.setenv(name, value)
+    assert credentials.collect(["TARGET_TOKEN"], optional) == ({"target_token": "set", "notify_webhook": "https://robot"}, [])
+
+
+def test_the_credentials_that_are_asked_for_are_those_that_the_target_needs(stack, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "http.toml"
+    file.write_text('[target]\nkind = "http"\nurl = "https://host/x"\nauth = "bearer"\n')
+    assert lifecycle.main("secret", "dev", str(file)) == 1
+    assert "OKKI_CLIENT_ID, OKKI_CLIENT_SECRET, TARGET_TOKEN: no value" in capsys.readouterr().err
+
+
+def test_filling_the_secret_keeps_its_other_fields_and_makes_a_connection_s_own(stack, pipeline_file, monkeypatch, capsys):
+    credentials.fill(stack.session, "credentials", {"okki_client_id": "a", "target_token": "old"})
+    credentials.fill(stack.session, "credentials", {"target_token": "new"})
+    assert stack.secret() == {"okki_client_id": "a", "target_token": "new"}
+    stack.put_secret("hunter2")
+    with pytest.raises(settings.Mistake, match="not JSON") as refused:
+        credentials.fill(stack.session, "credentials", {"target_token": "x"})
+    assert "hunter2" not in str(refused.value)
+    with_credentials(monkeypatch)
+    stack.put_secret("{}")
+    assert lifecycle.main("secret", "dev", pipeline_file) == 0
+    assert stack.secret()["okki_client_secret"] == "hunter2-okki"
+    monkeypatch.setitem(SMALL["Outputs"], "Secret", {"Value": "okki-sync/dev/{connection}"})
+    stack.sam("dev", "deploy", 'ScheduleState="ENABLED"')
+    assert lifecycle.main("secret", "dev", pipeline_file) == 0
+    assert stack.secret("okki-sync/dev/demo")["qeasy_app_secret"] == "hunter2-qeasy"
+    assert "hunter2" not in "".join(capsys.readouterr())
+
+
+# ---------------------------------------------------------------- invoke, logs, destroy
+
+
 @pytest.mark.parametrize(("answer", "code"), [
     ({"Payload": b'{"status": "succeeded"}'}, 0), ({"Payload": b'{"status": "partial"}'}, 3), ({"Payload": b'{"status": "paused"}'}, 3),
     ({"Payload": b'{"errorType": "BadPipeline", "errorMessage": "why"}', "FunctionError": "Unhandled"}, 1),
 ])
-def test_an_invocation_ends_with_the_exit_codes_of_the_command_line(answer, code, capsys):
-    assert lifecycle.show_answer({**answer, "Payload": io.BytesIO(answer["Payload"])}) == code
+def test_an_invocation_ends_with_the_exit_codes_of_the_command_line(stack, answer, code, monkeypatch, capsys):
+    invoked, real = [], boto3.Session.client
+
+    def client(self, name, **more):
+        made = real(self, name, **more)
+        if name == "lambda":
+            assert more["config"].read_timeout > 900 and more["config"].retries["total_max_attempts"] == 1
+            made.invoke = lambda **given: invoked.append(given) or {**answer, "Payload": io.BytesIO(answer["Payload"])}
+        return made
+
+    monkeypatch.setattr(boto3.Session, "client", client)
+    assert lifecycle.main("invoke", "dev", str(ROOT / "events/plan.json")) == code
+    assert invoked == [{"FunctionName": "the-function", "Payload": (ROOT / "events/plan.json").read_bytes()}]
     out, err = capsys.readouterr()
-    assert ("BadPipeline: why" in err) if code == 1 else (json.loads(out)["status"] in str(answer))
+    assert ("BadPipeline: why" in err and not out) if code == 1 else (json.loads(out)["status"] in str(answer))
 
 
 def test_an_event_that_is_no_json_is_refused_before_anything_is_called(config, tmp_path, capsys):
     file = tmp_path / "event.json"
     file.write_text("{mode: sync}")
-    assert lifecycle.main(["invoke", "--env", "dev", "--event", str(file)]) == 1
+    assert lifecycle.main("invoke", "dev", str(file)) == 1
     assert "EVENT=" in capsys.readouterr().err
 
 
-def test_logs_are_shown_once_and_in_order(stack, capsys, monkeypatch):
-    client, now = stack.client("logs"), int(time.time() * 1000)
+def test_logs_are_shown_once_and_in_order_until_ctrl_c(stack, capsys, monkeypatch):
+    client, now = stack.session.client("logs"), int(time.time() * 1000)
     client.create_log_stream(logGroupName="run-logs", logStreamName="one")
-    events = [{"timestamp": now - 2000, "message": "first"}, {"timestamp": now - 1000, "message": "second"}]
-    client.put_log_events(logGroupName="run-logs", logStreamName="one", logEvents=events)
-    assert lifecycle.main(["logs", "--env", "dev"]) == 0
-    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["first", "second"]
-    rounds = iter([None, KeyboardInterrupt()])
+
+    def put(*events):
+        client.put_log_events(logGroupName="run-logs", logStreamName="one", logEvents=[
+            {"timestamp": now - before, "message": message} for before, message in events])
+
+    put((2_000_000, "first"), (1000, "second"))
+    rounds = []
 
     def sleep(seconds):
-        if ended := next(rounds):
-            raise ended
+        rounds.append(seconds)
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+        # It comes late, with a time before the last one that was shown.
+        put((1500, "late")) if len(rounds) == 1 else None
 
     monkeypatch.setattr(lifecycle.time, "sleep", sleep)
-    assert lifecycle.main(["logs", "--env", "dev", "--follow"]) == 130
-    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["first", "second"], "shown twice"
+    monkeypatch.setattr(lifecycle.time, "time", lambda: now / 1000)
+    assert lifecycle.main("logs", "dev") == 130
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["first", "second", "late"]
 
 
-def test_emptying_takes_objects_former_versions_and_markers(stack):
-    s3, bucket = stack.client("s3"), lifecycle.outputs(stack, STACK)["Store"]
-    for text in ["one", "two"]:
-        s3.put_object(Bucket=bucket, Key="state/demo.state", Body=text)
-    s3.put_object(Bucket=bucket, Key="reports/demo/1.json", Body="{}")
-    s3.delete_object(Bucket=bucket, Key="reports/demo/1.json")
-    assert lifecycle.empty_bucket(stack, bucket) == 4
-    left = s3.list_object_versions(Bucket=bucket)
-    assert "Versions" not in left and "DeleteMarkers" not in left
-    assert lifecycle.empty_bucket(stack, bucket) == 0
-
-
-def test_destroying_asks_for_the_stack_s_name_stops_runs_empties_the_store_and_deletes_the_stack(stack, monkeypatch, capsys):
-    stopped = []
+def stop_runs_of(monkeypatch, stopped):
+    """moto's CloudFormation makes no function: what is asked of Lambda is noted."""
     real = boto3.Session.client
 
     def client(self, name, **more):
@@ -356,40 +506,64 @@ def test_destroying_asks_for_the_stack_s_name_stops_runs_empties_the_store_and_d
         return made
 
     monkeypatch.setattr(boto3.Session, "client", client)
-    bucket = lifecycle.outputs(stack, STACK)["Store"]
-    stack.client("s3").put_object(Bucket=bucket, Key="state/demo.state", Body="x")
+
+
+def test_destroying_asks_for_the_stack_s_name_stops_runs_empties_the_store_and_deletes_the_stack(stack, monkeypatch, capsys):
+    stopped = []
+    stop_runs_of(monkeypatch, stopped)
+    s3, bucket = stack.session.client("s3"), stack.bucket
+    for text in ["one", "x"]:
+        s3.put_object(Bucket=bucket, Key="state/demo.state", Body=text)
+    s3.put_object(Bucket=bucket, Key="reports/demo/1.json", Body="{}")
+    s3.delete_object(Bucket=bucket, Key="reports/demo/1.json")
     for answer in [None, "yes", "okki-sync-prod"]:
         monkeypatch.setenv("CONFIRM", answer or "")
-        assert lifecycle.main(["destroy", "--env", "dev"]) == 1
+        assert lifecycle.main("destroy", "dev") == 1
         assert "nothing was deleted" in capsys.readouterr().err
-    assert stored(stack, "state/demo.state") == b"x" and stopped == []
-    monkeypatch.setenv("CONFIRM", STACK)
-    assert lifecycle.main(["destroy", "--env", "dev"]) == 0
+    assert stack.stored("state/demo.state") == b"x" and stopped == [] and stack.called == []
+    monkeypatch.delenv("CONFIRM")
+    at_a_terminal(monkeypatch, STACK)
+    assert lifecycle.main("destroy", "dev") == 0
     assert stopped == [{"FunctionName": "the-function", "ReservedConcurrentExecutions": 0}]
-    assert lifecycle.outputs(stack, STACK) is None
-    assert stack.client("s3").list_buckets()["Buckets"] == []
+    assert "4 objects and versions deleted" in capsys.readouterr().err, "former versions and markers too"
+    assert stack.called == [("delete", ["--no-prompts", "--stack-name", STACK, "--region", REGION])]
+    assert lifecycle.look(stack.session, STACK) == (None, {}, {})
+    assert s3.list_buckets()["Buckets"] == [], "it was empty"
+
+
+def test_what_cannot_be_deleted_keeps_the_stack(stack, monkeypatch, capsys):
+    stop_runs_of(monkeypatch, [])
+    monkeypatch.setenv("CONFIRM", STACK)
+    stack.session.client("s3").put_object(Bucket=stack.bucket, Key="state/demo.state", Body="x")
+    refused, real = {"Errors": [{"Key": "state/demo.state", "Message": "AccessDenied"}]}, BaseClient._make_api_call
+    monkeypatch.setattr(
+        BaseClient, "_make_api_call", lambda self, name, given: refused if name == "DeleteObjects" else real(self, name, given))
+    assert lifecycle.main("destroy", "dev") == 1
+    assert "state/demo.state cannot be deleted: AccessDenied" in capsys.readouterr().err
+    assert stack.called == []
+
+
+# ---------------------------------------------------------------- what every command says
 
 
 @pytest.mark.parametrize("what", ["pipeline", "secret", "invoke", "logs", "destroy"])
-def test_before_the_first_deployment_everything_else_says_to_deploy(config, what, unchecked, monkeypatch, capsys):
-    for name, value in QEASY.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(ROOT)
-    assert lifecycle.main([what, "--env", "dev"]) == 1
+def test_before_the_first_deployment_everything_else_says_to_deploy(config, what, pipeline_file, capsys):
+    argument = {"pipeline": [pipeline_file], "secret": [pipeline_file], "invoke": [str(ROOT / "events/plan.json")]}.get(what, [])
+    assert lifecycle.main(what, "dev", *argument) == 1
     assert "run make deploy ENV=dev" in capsys.readouterr().err
-    lifecycle.remember("dev", "region", REGION, config)
+    settings_write(region=REGION)
     with mock_aws():
-        assert lifecycle.main([what, "--env", "dev"]) == 1
+        assert lifecycle.main(what, "dev", *argument) == 1
     assert f"no stack {STACK} in {REGION}; run make deploy ENV=dev" in capsys.readouterr().err
 
 
 def test_what_aws_refuses_is_one_line(config, pipeline_file, capsys, monkeypatch):
-    lifecycle.remember("dev", "region", REGION, config)
+    settings_write(region=REGION)
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
-    assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 1
+    assert lifecycle.main("deploy", "dev", pipeline_file) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and "credentials" in line

@@ -5,6 +5,7 @@ import subprocess
 import zipfile
 
 import pytest
+from programs import PATIENCE
 from template import ROOT
 
 MAX_BYTES = 4_000_000
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.skipif("PACKAGE" not in os.environ, reason="the release
 def test_the_zip_holds_one_program_without_the_command_line_and_is_below_4_mb():
     done = subprocess.run(
         ["cargo", "lambda", "build", "--release", "--output-format", "zip", "--bin", "okki-sync-lambda", "--no-default-features"],
-        cwd=ROOT, capture_output=True, text=True, timeout=1800, env=os.environ)
+        cwd=ROOT, capture_output=True, text=True, timeout=4 * PATIENCE, env=os.environ)
     assert done.returncode == 0, done.stderr
     file = ROOT / "target/lambda/okki-sync-lambda/bootstrap.zip"
     with zipfile.ZipFile(file) as zipped:

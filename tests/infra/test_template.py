@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from programs import PATIENCE
 from template import (
     ROOT, TEMPLATE, alarms, dashboard, every, metric_constants, metrics_read, properties, resources, source, statements,
     transformed, walk,
@@ -27,7 +28,7 @@ WITHOUT_RESOURCES = {
 
 
 def ran(*command):
-    return subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

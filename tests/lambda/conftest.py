@@ -11,11 +11,13 @@ import boto3
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from programs import BUILD_SECONDS, ROOT, VENV, Processes, call, free_port, listens, wait_for  # noqa: E402
+from programs import ROOT, VENV, Gate, Processes, call, free_port, listens  # noqa: E402
 
 BUCKET = "okki-sync-test"
 PREFIX = "store"
 SECRET = "okki-sync/test"
+# The first call of a run's read.
+GROUPS = "/v1/product/groups"
 
 
 class World:
@@ -30,15 +32,16 @@ class World:
         env_file = self.directory / "sandbox.env"
         self.processes.start(
             "sandbox", [ROOT / "target/debug/okki-sync", "sandbox", "--products", "600", "--env-file", env_file])
-        wait_for("the sandbox", env_file.exists)
+        self.processes.wait_for("the sandbox", env_file.exists)
         self.sandbox = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
         self.okki, self.target = self.sandbox["OKKI_BASE_URL"], self.sandbox["TARGET_BASE_URL"]
+        self.gate = Gate(self.okki)
 
     def _start_aws(self):
         port = free_port()
         self.processes.start("moto", [VENV / "moto_server", "-H", "127.0.0.1", "-p", port])
         self.aws = f"http://127.0.0.1:{port}"
-        wait_for("moto", lambda: listens(port))
+        self.processes.wait_for("moto", lambda: listens(port))
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test-secret-key", "region_name": "ap-east-1"}
         self.s3 = boto3.client("s3", endpoint_url=self.aws, **keys)
         self.secrets = boto3.client("secretsmanager", endpoint_url=self.aws, **keys)
@@ -57,7 +60,7 @@ class World:
         env = {
             "AWS_ENDPOINT_URL": self.aws, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret-key",
             "AWS_REGION": "ap-east-1", "OKKI_SYNC_SECRET": SECRET, "OKKI_SYNC_STORE": f"s3://{BUCKET}/{PREFIX}",
-            "OKKI_SYNC_PIPELINE": "pipelines/main.toml", "OKKI_BASE_URL": self.okki, "TARGET_BASE_URL": self.target,
+            "OKKI_SYNC_PIPELINE": "pipelines/main.toml", "OKKI_BASE_URL": self.gate.url, "TARGET_BASE_URL": self.target,
         }
         env_file = self.directory / "lambda.env"
         env_file.write_text("".join(f"{name}={value}\n" for name, value in env.items()))
@@ -65,7 +68,7 @@ class World:
         self.log = self.processes.start("watch", [
             "cargo", "lambda", "watch", "--ignore-changes", "--wait", "--env-file", env_file, "-A", "127.0.0.1", "-P", port,
         ], {"PATH": f"{VENV}:{os.environ['PATH']}"})
-        wait_for("cargo lambda watch", lambda: listens(port), BUILD_SECONDS)
+        self.processes.wait_for("cargo lambda watch", lambda: listens(port))
 
     def invoke(self, event):
         """One event over the Invoke API; answers (status, answer)."""
@@ -112,6 +115,8 @@ class World:
 def world(tmp_path_factory):
     processes = Processes(tmp_path_factory.mktemp("lambda"))
     try:
-        yield World(processes)
+        made = World(processes)
+        yield made
+        made.gate.close()
     finally:
         processes.end()

@@ -8,7 +8,8 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, SECRET, VENV, wait_for
+from conftest import GROUPS, ROOT, SECRET, VENV
+from programs import PATIENCE
 
 
 def event(name):
@@ -19,7 +20,7 @@ def test_cargo_lambda_invoke_with_the_scheduled_event_delivers_the_whole_catalog
     done = subprocess.run(
         ["cargo", "lambda", "invoke", "-A", "127.0.0.1", "-P", str(world.port), "okki-sync-lambda",
          "--data-file", "events/scheduled.json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, env={**os.environ, "PATH": f"{VENV}:{os.environ['PATH']}"})
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, "PATH": f"{VENV}:{os.environ['PATH']}"})
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["status"], report["connection"], report["mode"]) == ("succeeded", "main", "sync")
@@ -118,12 +119,11 @@ def test_a_state_that_is_damaged_is_refused_and_left_as_it_is(world):
 def test_a_state_that_somebody_else_saved_meanwhile_is_not_overwritten(world):
     good = world.get("state/main.state")
     world.control("change")
-    world.control("faults", {"at": "okki_groups", "kind": {"slow": 2}})
-    before = world.stats()["calls"]["okki_groups"]
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(world.invoke, event("sync.json"))
-        wait_for("the run", lambda: world.stats()["calls"]["okki_groups"] > before)
-        world.put("state/main.state", "somebody else's")
+        with world.gate.hold(GROUPS) as wait_for_its_call:
+            running = pool.submit(world.invoke, event("sync.json"))
+            wait_for_its_call()
+            world.put("state/main.state", "somebody else's")
         _, answer = running.result()
     assert answer["errorType"] == "StateConflict"
     assert world.get("state/main.state") == "somebody else's"
