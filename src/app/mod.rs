@@ -21,10 +21,10 @@ use crate::net::{Network, Wire};
 use crate::notify;
 use crate::okki::Okki;
 use crate::plan::OnDelete;
-use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
+use crate::report::{Mode, Status};
 use crate::state::State;
 use crate::store::{Address, Store};
-use crate::sync::{self, Outcome, Rebuilt, Request, RunContext, Watch};
+use crate::sync::{self, Extras, Outcome, Rebuilt, RunContext, RunRequest, RunSettings, Watch};
 use crate::targets::{self, Target};
 
 /// A secret is read again after this long, so that a rotation takes effect also where nobody refuses the old one.
@@ -181,7 +181,7 @@ impl App {
     }
 
     /// Runs, and tells the group what it should know. What goes wrong stands in the outcome.
-    pub async fn run(&self, from: PipelineSource, request: &Request, watch: &Watch) -> Outcome {
+    pub async fn run(&self, from: PipelineSource, request: &RunRequest, watch: &Watch) -> Outcome {
         let started = Instant::now();
         let ready = self.ready(&from).await;
         let (outcome, ready) = match ready {
@@ -198,7 +198,7 @@ impl App {
         &self,
         from: &PipelineSource,
         ready: &Connection,
-        request: &Request,
+        request: &RunRequest,
         watch: &Watch,
     ) -> Outcome {
         let outcome = self.run_ready(ready, request, watch).await;
@@ -220,7 +220,7 @@ impl App {
         }
     }
 
-    async fn run_ready(&self, ready: &Connection, request: &Request, watch: &Watch) -> Outcome {
+    async fn run_ready(&self, ready: &Connection, request: &RunRequest, watch: &Watch) -> Outcome {
         let store = match self.store().await {
             Ok(store) => store,
             Err(error) => {
@@ -239,7 +239,7 @@ impl App {
         &self,
         from: &PipelineSource,
         ready: Option<&Connection>,
-        request: &Request,
+        request: &RunRequest,
         outcome: &Outcome,
     ) {
         let budget = Budget::new(request.deadline, self.stop.subscribe());
@@ -306,17 +306,19 @@ impl App {
             target: &ready.target,
             store,
             rows: &ready.config.rows,
-            on_delete: match pipeline.target.on_delete {
-                config::OnDelete::Ignore => OnDelete::Ignore,
-                config::OnDelete::Tombstone => OnDelete::Tombstone,
-            },
-            max_delete_ratio: pipeline.guard.max_delete_ratio,
-            full_read_every: (ready.config.products() == config::Products::Incremental)
-                .then_some(pipeline.guard.full_read_every),
-            max_rows_per_batch: pipeline.target.max_rows_per_batch,
-            max_bytes_per_batch: pipeline.target.max_bytes_per_batch,
-            max_concurrency: pipeline.target.max_concurrency.unwrap_or(pipeline.source.max_concurrency),
             clock: self.clock,
+            settings: RunSettings {
+                on_delete: match pipeline.target.on_delete {
+                    config::OnDelete::Ignore => OnDelete::Ignore,
+                    config::OnDelete::Tombstone => OnDelete::Tombstone,
+                },
+                max_delete_ratio: pipeline.guard.max_delete_ratio,
+                full_read_every: (ready.config.products() == config::Products::Incremental)
+                    .then_some(pipeline.guard.full_read_every),
+                max_rows_per_batch: pipeline.target.max_rows_per_batch,
+                max_bytes_per_batch: pipeline.target.max_bytes_per_batch,
+                max_concurrency: pipeline.target.max_concurrency.unwrap_or(pipeline.source.max_concurrency),
+            },
         }
     }
 
@@ -324,13 +326,13 @@ impl App {
     pub async fn rebuild_state(
         &self,
         from: PipelineSource,
-        own_extra: bool,
+        extras: Extras,
         watch: &Watch,
     ) -> Result<Rebuilt> {
         let ready = self.ready(&from).await?;
         let context = self.context(&ready, self.store().await?);
         let budget = Budget::new(None, self.stop.subscribe());
-        sync::rebuild(&context, &budget, watch, own_extra).await
+        sync::rebuild(&context, &budget, watch, extras).await
     }
 
     /// A connection's state and lease as they are stored. Needs no credentials.
@@ -569,23 +571,9 @@ impl App {
     }
 
     /// The outcome of a run that never began.
-    fn failed(&self, from: &PipelineSource, request: &Request, error: Error, started: Instant) -> Outcome {
-        let report = Report {
-            run_id: sync::run_id(self.clock),
-            connection: from_connection(from).unwrap_or("default").to_owned(),
-            mode: request.mode,
-            status: Status::Failed,
-            started_at: format!("{:.3}", self.clock.now()),
-            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            source: SourceCounts::default(),
-            plan: PlanCounts::default(),
-            target: TargetCounts::default(),
-            quarantined: 0,
-            remaining: 0,
-            resume_after_seconds: None,
-            error: Some(error.line()),
-        };
-        Outcome { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
+    fn failed(&self, from: &PipelineSource, request: &RunRequest, error: Error, started: Instant) -> Outcome {
+        let connection = from_connection(from).unwrap_or("default");
+        Outcome::not_begun(connection, request.mode, self.clock, started.elapsed(), error)
     }
 }
 

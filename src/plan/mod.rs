@@ -1,15 +1,16 @@
 //! The plan: what would have to change at the target, decided before anything is written. Pure.
 
+mod rows;
+
 use std::collections::HashSet;
 
-use crate::catalogue::{
-    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind,
-    is_group,
-};
+use crate::catalogue::{Catalogue, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, Refusal, State};
-use crate::transform::{Misfit, Renderer, RowMap};
+use crate::transform::RowMap;
+pub(crate) use rows::{RowRef, RowUnit, RowWriter, kept_fields, rows, rows_in_tree};
+use rows::{Unfit, in_tree};
 
 /// Deleting this many rows or fewer is never refused: small catalogues change by large ratios.
 pub(crate) const GUARD_MIN_DELETES: u64 = 10;
@@ -44,17 +45,6 @@ pub(crate) enum Action {
     Skip,
 }
 
-/// Which row of the catalogue a change is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RowRef {
-    /// A group, by index.
-    Group(usize),
-    /// A product, by its group's index and its row.
-    Product(usize, u32),
-    /// The source no longer has it.
-    Gone,
-}
-
 /// One row of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change<'a> {
@@ -63,7 +53,7 @@ pub(crate) struct Change<'a> {
     /// What to do.
     pub action: Action,
     /// Where its content comes from.
-    pub origin: RowRef,
+    pub row: RowRef,
 }
 
 /// What to do with rows that the source no longer has.
@@ -87,8 +77,8 @@ pub(crate) struct DeleteGuard {
 /// The plan of one run over a catalogue: a byte for each of its rows, since most runs keep nearly all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    per_product: bool,
-    /// What is to be done with each row, in the order of [`origins`].
+    unit: RowUnit,
+    /// What is to be done with each row, in the order of [`rows`].
     actions: Vec<Action>,
     /// Rows that the source no longer has, to be deleted.
     gone: Vec<RecordId>,
@@ -130,19 +120,19 @@ impl Plan {
     /// A row that the target may hold is written here to compare its fingerprint, and once more into its batch if it
     /// changed. A product that the target does not hold needs no comparison: it is written once, into its batch.
     pub(crate) fn new(map: &RowMap, catalogue: &Catalogue, state: &State, on_delete: OnDelete) -> Self {
-        let mut plan = Self { per_product: map.per_product(), ..Self::default() };
+        let mut plan = Self { unit: RowUnit::of(map), ..Self::default() };
         let mut comparison = Comparison {
             catalogue,
             state,
-            renderer: Renderer::new(map, catalogue),
+            rows: RowWriter::new(map, catalogue),
             row: Vec::new(),
             still_there: vec![false; state.rows.places()],
             expected: 0,
         };
-        if plan.per_product {
-            plan.compare_products(&mut comparison);
-        } else {
-            (0..catalogue.groups.len()).for_each(|group| plan.compare_group(&mut comparison, group));
+        for row in rows(catalogue, plan.unit) {
+            let action = plan.compare(&mut comparison, row);
+            plan.count(action);
+            plan.actions.push(action);
         }
         if on_delete == OnDelete::Tombstone {
             plan.delete_absent(comparison);
@@ -150,74 +140,37 @@ impl Plan {
         plan
     }
 
-    fn compare_group(&mut self, with: &mut Comparison<'_>, group: usize) {
-        let id = id_of(RowRef::Group(group), with.catalogue);
+    fn compare(&mut self, with: &mut Comparison<'_>, row: RowRef) -> Action {
+        let id = row.id(with.catalogue);
         let known = with.known(id);
+        let is_new = known.is_none() && !with.state.refused.contains_key(id);
         with.row.clear();
-        let action = match with.renderer.group(group, &mut with.row) {
-            Ok(misfits) => {
-                self.reject(with.catalogue, group, misfits);
-                self.compare(with, id, known)
-            }
-            Err(misfit) => {
-                self.reject(with.catalogue, group, vec![misfit]);
-                Action::Skip
-            }
+        let written = match row {
+            RowRef::Product(group, product) if is_new => with.rows.check_group_of(group, product),
+            _ => with.rows.write(row, id, &mut with.row),
         };
-        self.actions.push(action);
-    }
-
-    fn compare_products(&mut self, with: &mut Comparison<'_>) {
-        let catalogue = with.catalogue;
-        // What a product's own fields hold was checked when it was read.
-        for origin in origins(catalogue, true) {
-            let RowRef::Product(group, product) = origin else { continue };
-            let id = id_of(origin, catalogue);
-            let known = with.known(id);
-            let action = if let Some(reason) = with.renderer.misfit_of_group(group) {
-                let reason = reason.to_owned();
-                self.reject(catalogue, group, vec![Misfit { product: Some(product), reason }]);
-                Action::Skip
-            } else if known.is_none() && !with.state.refused.contains_key(id) {
-                self.count(Action::Create)
-            } else {
-                self.compare_product(with, group, product, known)
-            };
-            self.actions.push(action);
+        self.rejected.append(&mut with.rows.rejected);
+        match (written, row) {
+            (Err(Unfit), _) => Action::Skip,
+            (Ok(()), RowRef::Product(..)) if is_new => Action::Create,
+            (Ok(()), _) => self.compare_content(with, id, known),
         }
     }
 
-    fn compare_product(
-        &mut self,
-        with: &mut Comparison<'_>,
-        group: usize,
-        product: u32,
-        known: Option<Fingerprint>,
-    ) -> Action {
-        with.row.clear();
-        match with.renderer.product(group, product, &mut with.row) {
-            Ok(()) => self.compare(with, id_of(RowRef::Product(group, product), with.catalogue), known),
-            Err(misfit) => {
-                self.reject(with.catalogue, group, vec![misfit]);
-                Action::Skip
-            }
-        }
-    }
-
-    fn compare(&mut self, with: &Comparison<'_>, id: &str, known: Option<Fingerprint>) -> Action {
+    fn compare_content(&mut self, with: &Comparison<'_>, id: &str, known: Option<Fingerprint>) -> Action {
         let fingerprint = Fingerprint::of(&with.row);
         if let Some(refusal) = with.state.deferral(id, fingerprint) {
             self.defer(id.into(), refusal, with.state.runs, &with.row);
             return Action::Skip;
         }
-        self.count(match known {
+        match known {
             None => Action::Create,
             Some(known) if known == fingerprint => Action::Unchanged,
             Some(_) => Action::Update,
-        })
+        }
     }
 
-    fn count(&mut self, action: Action) -> Action {
+    fn count(&mut self, action: Action) {
         match action {
             Action::Create => self.counts.create += 1,
             Action::Update => self.counts.update += 1,
@@ -225,7 +178,6 @@ impl Plan {
             Action::Unchanged => self.counts.unchanged += 1,
             Action::Skip => {}
         }
-        action
     }
 
     fn delete_absent(&mut self, mut with: Comparison<'_>) {
@@ -258,24 +210,14 @@ impl Plan {
         self.deferred.insert(id);
     }
 
-    fn reject(&mut self, catalogue: &Catalogue, group: usize, misfits: Vec<Misfit>) {
-        for misfit in misfits {
-            let (kind, id, raw) = match misfit.product {
-                Some(product) => product_raw(catalogue, group, product),
-                None => group_raw(catalogue, group),
-            };
-            self.rejected.push(Rejected::new(kind, Some(id), misfit.reason, &raw));
-        }
-    }
-
     /// All rows, in the order in which they are written; deletions last.
     pub(crate) fn changes<'a>(&'a self, catalogue: &'a Catalogue) -> impl Iterator<Item = Change<'a>> {
-        let there = origins(catalogue, self.per_product).zip(&self.actions).map(|(origin, &action)| Change {
-            id: id_of(origin, catalogue),
+        let there = rows(catalogue, self.unit).zip(&self.actions).map(|(row, &action)| Change {
+            id: row.id(catalogue),
             action,
-            origin,
+            row,
         });
-        let gone = self.gone.iter().map(|id| Change { id, action: Action::Delete, origin: RowRef::Gone });
+        let gone = self.gone.iter().map(|id| Change { id, action: Action::Delete, row: RowRef::Gone });
         there.filter(|change| change.action != Action::Skip).chain(gone)
     }
 
@@ -329,26 +271,14 @@ impl Plan {
         Ok(())
     }
 
-    /// All rows as people look for them: products under their group, by their ids.
-    pub(crate) fn changes_in_tree<'a>(&'a self, catalogue: &'a Catalogue) -> Vec<Change<'a>> {
-        let mut changes: Vec<_> = self.changes(catalogue).collect();
-        // Groups and deletions stand in their order already.
-        changes.sort_by(|a, b| {
-            let within_group = || match a.origin {
-                RowRef::Product(..) => crate::catalogue::id_order(a.id, b.id),
-                RowRef::Group(_) | RowRef::Gone => std::cmp::Ordering::Equal,
-            };
-            group_of(a.origin).cmp(&group_of(b.origin)).then_with(within_group)
-        });
-        changes
-    }
-
     /// The plan as a tree, for people: rows under their group, deletions at the end.
     pub(crate) fn lines(&self, catalogue: &Catalogue) -> Vec<DiffLine> {
         let mut lines = Vec::with_capacity(self.actions.len() + self.gone.len());
         let mut last_group = None;
-        for change in self.changes_in_tree(catalogue) {
-            if let RowRef::Product(group, _) = change.origin
+        let mut changes: Vec<_> = self.changes(catalogue).collect();
+        changes.sort_by(|a, b| in_tree((a.row, a.id), (b.row, b.id)));
+        for change in changes {
+            if let RowRef::Product(group, _) = change.row
                 && last_group != Some(group)
             {
                 last_group = Some(group);
@@ -368,7 +298,8 @@ fn is_too_much(gone: u64, of: u64, allowed: f64) -> bool {
 struct Comparison<'a> {
     catalogue: &'a Catalogue,
     state: &'a State,
-    renderer: Renderer<'a>,
+    rows: RowWriter<'a>,
+    /// The row that is compared, as it would be sent.
     row: Vec<u8>,
     /// By the row's place in the state.
     still_there: Vec<bool>,
@@ -388,35 +319,6 @@ impl Comparison<'_> {
     }
 }
 
-/// The rows that a catalogue makes, in the order in which they are written: groups as in the tree, or products as they
-/// stand in the table, since to jump to and fro in it costs more than all that is done with them.
-fn origins(catalogue: &Catalogue, per_product: bool) -> impl Iterator<Item = RowRef> {
-    let (groups, product_group) = match per_product {
-        true => (0, catalogue.product_group.as_slice()),
-        false => (catalogue.groups.len(), &[][..]),
-    };
-    let products = product_group.iter().zip(0_u32..).filter(|(group, _)| is_group(**group));
-    let products = products.map(|(&group, product)| RowRef::Product(group as usize, product));
-    (0..groups).map(RowRef::Group).chain(products)
-}
-
-/// The group that a row stands under; deletions stand under none, at the end.
-fn group_of(origin: RowRef) -> usize {
-    match origin {
-        RowRef::Group(group) | RowRef::Product(group, _) => group,
-        RowRef::Gone => usize::MAX,
-    }
-}
-
-fn id_of(origin: RowRef, catalogue: &Catalogue) -> &str {
-    match origin {
-        RowRef::Group(group) => catalogue.groups.get(group).map_or("", |of| of.id.as_str()),
-        RowRef::Product(_, product) => catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN),
-        // It has no place in the catalogue; the plan knows its id.
-        RowRef::Gone => "",
-    }
-}
-
 #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52, where f64 is exact")]
 fn ratio(part: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { part as f64 / of as f64 }
@@ -433,10 +335,10 @@ fn heading(group: &crate::catalogue::Group) -> DiffLine {
 }
 
 /// Name and depth of a change, for people.
-pub(crate) fn describe(origin: RowRef, catalogue: &Catalogue) -> (String, usize) {
+pub(crate) fn describe(row: RowRef, catalogue: &Catalogue) -> (String, usize) {
     let depth =
         |group: usize| catalogue.groups.get(group).map_or(0, |of| of.layer.saturating_sub(1) as usize);
-    match origin {
+    match row {
         RowRef::Group(group) => {
             (catalogue.groups.get(group).map(|of| of.name.clone()).unwrap_or_default(), depth(group))
         }
@@ -455,30 +357,6 @@ fn line(change: Change<'_>, catalogue: &Catalogue) -> DiffLine {
         Action::Delete => ('-', "no longer in the source"),
         Action::Unchanged | Action::Skip => ('=', ""),
     };
-    let (name, depth) = describe(change.origin, catalogue);
+    let (name, depth) = describe(change.row, catalogue);
     DiffLine { depth, mark, name, id: change.id.to_string(), why }
-}
-
-fn product_raw(catalogue: &Catalogue, group: usize, product: u32) -> (RowKind, String, String) {
-    let id = catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN).to_owned();
-    let of = catalogue.groups.get(group).map(|g| g.id.to_string()).unwrap_or_default();
-    let named = catalogue.product_cells.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
-    let cells: Vec<&str> = (1..named).map(|c| catalogue.product_cells.cell(product as usize, c)).collect();
-    (RowKind::Product, id.clone(), kept_fields(&[("product_id", &id), ("group_id", &of)], &cells))
-}
-
-fn group_raw(catalogue: &Catalogue, group: usize) -> (RowKind, String, String) {
-    let (id, name) =
-        catalogue.groups.get(group).map(|of| (of.id.to_string(), of.name.clone())).unwrap_or_default();
-    let cells: Vec<&str> =
-        (0..catalogue.group_cells.width()).map(|c| catalogue.group_cells.cell(group, c)).collect();
-    (RowKind::Group, id.clone(), kept_fields(&[("id", &id), ("name", &name)], &cells))
-}
-
-/// A row for the quarantine whose raw JSON is no longer in memory: what the pipeline keeps of it is.
-pub(crate) fn kept_fields(named: &[(&str, &str)], cells: &[&str]) -> String {
-    let named = named.iter().map(|(key, value)| format!("\"{key}\":{}", serde_json::Value::from(*value)));
-    let kept: Vec<&str> = cells.iter().copied().filter(|cell| !cell.is_empty()).collect();
-    let kept = format!("\"kept_values\":[{}]", kept.join(","));
-    format!("{{{}}}", named.chain(std::iter::once(kept)).collect::<Vec<_>>().join(","))
 }

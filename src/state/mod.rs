@@ -245,6 +245,11 @@ impl State {
         ))
     }
 
+    /// Refuses a stored state that [`State::from_bytes`] would refuse.
+    pub fn ensure_is_for(bytes: &[u8], connection: &str, target: &str) -> Result<()> {
+        Self::from_bytes(bytes, connection, target).map(drop)
+    }
+
     /// Reads a state and the target that it speaks of.
     pub fn with_target(bytes: &[u8], connection: &str) -> Result<(Self, String)> {
         let bad = |what: String| {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use okki_sync::testing::error::ErrorKind;
 use okki_sync::testing::report::{Mode, Status};
-use okki_sync::testing::sync::Request;
+use okki_sync::testing::sync::RunRequest;
 use okki_sync_sandbox::faults::Endpoint;
 
 use crate::support::{World, http, qeasy, request, small};
@@ -104,7 +104,7 @@ async fn the_delete_guard_refuses_with_numbers_and_is_lifted_for_one_run() {
     let planned = world.plan().await;
     assert_eq!(planned.lines.iter().filter(|line| line.mark == '-').count(), 100);
 
-    let lifted = Request { allow_mass_delete: true, ..request(Mode::Sync) };
+    let lifted = RunRequest { allow_mass_delete: true, ..request(Mode::Sync) };
     let outcome = world.run(&lifted, |_| {}).await;
     assert_eq!((outcome.report.status, outcome.report.target.deleted), (Status::Succeeded, 100));
     world.assert_complete();
