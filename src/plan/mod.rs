@@ -1,34 +1,23 @@
 //! The plan: what would have to change at the target, decided before anything is written. Pure.
+//!
+//! A value that can be printed, refused by the guard, and thrown away: nothing has happened yet. It holds a byte for each
+//! row of the catalogue and not the rows, since most runs change few of them. Deliberately absent: what happened at the
+//! target behind our back. `verify` finds that; a plan compares with what the target has acknowledged.
 
+mod display;
+mod guard;
 mod rows;
 
 use std::collections::HashSet;
 
-use crate::catalogue::{Catalogue, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::catalogue::{Catalogue, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, Refusal, State};
 use crate::transform::RowMap;
+pub(crate) use display::{DiffKind, DiffLine};
+pub(crate) use guard::{DeleteGuard, SourceSummary};
+use rows::Unfit;
 pub(crate) use rows::{RowRef, RowUnit, RowWriter, kept_fields, rows, rows_in_tree};
-use rows::{Unfit, in_tree};
-
-/// Deleting this many rows or fewer is never refused: small catalogues change by large ratios.
-pub(crate) const GUARD_MIN_DELETES: u64 = 10;
-
-/// One line of the plan or of a verification, for people; groups are in tree order, products under their group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiffLine {
-    /// Depth in the tree, 0 = top.
-    pub depth: usize,
-    /// Plan: `+` create, `*` update, `-` delete, `=` unchanged. Verify: `=` same, `+` missing at the target, `-` extra, `*` differs, `!` could not be read.
-    pub mark: char,
-    /// Name for people; empty if it is not known (a row that only the target has).
-    pub name: String,
-    /// The row's id.
-    pub id: String,
-    /// Why, in a few words.
-    pub why: &'static str,
-}
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,18 +28,16 @@ pub(crate) enum Action {
     Update,
     /// The source no longer has it.
     Delete,
-    /// Nothing.
+    /// The target has it with this content.
     Unchanged,
-    /// Nothing, since it does not fit the field map or is held back.
+    /// Nothing: it does not fit the field map, or the target refused it and its turn has not come.
     Skip,
 }
 
 /// One row of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change<'a> {
-    /// The row's id.
     pub id: &'a str,
-    /// What to do.
     pub action: Action,
     /// Where its content comes from.
     pub row: RowRef,
@@ -65,16 +52,7 @@ pub(crate) enum OnDelete {
     Tombstone,
 }
 
-/// The guard against a source that lost its rows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct DeleteGuard {
-    /// A plan that deletes a larger share of the known rows is refused.
-    pub max_delete_ratio: f64,
-    /// Lifted for this run.
-    pub lifted: bool,
-}
-
-/// The plan of one run over a catalogue: a byte for each of its rows, since most runs keep nearly all of them.
+/// The plan of one run over a catalogue.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     unit: RowUnit,
@@ -82,36 +60,12 @@ pub(crate) struct Plan {
     actions: Vec<Action>,
     /// Rows that the source no longer has, to be deleted.
     gone: Vec<RecordId>,
-    /// Counts.
+    /// Rows by their action.
     pub counts: PlanCounts,
-    /// Rows (or items of rows) that do not fit the field map, and those that are held back.
+    /// Rows (or items of rows) that do not fit the field map, and deferred rows.
     pub rejected: Vec<Rejected>,
     /// Rows that the target refused in an earlier run and whose turn has not come.
     pub deferred: HashSet<RecordId>,
-}
-
-/// What a read found, for the guard.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SourceSummary {
-    /// Whether it found no row at all of the kind that the target holds.
-    pub nothing: bool,
-    /// Whether it found rows that cannot go through.
-    pub offenders: bool,
-    /// Number of products, where they are items inside the target's rows.
-    pub items: Option<u64>,
-}
-
-impl SourceSummary {
-    /// Of this catalogue.
-    pub(crate) fn of(catalogue: &Catalogue, map: &RowMap) -> Self {
-        let products = catalogue.product_count() as u64;
-        let rows = if map.per_product() { products } else { catalogue.groups.len() as u64 };
-        Self {
-            nothing: rows == 0,
-            offenders: !catalogue.rejected.is_empty(),
-            items: (map.uses_products() && !map.per_product()).then_some(products),
-        }
-    }
 }
 
 impl Plan {
@@ -182,8 +136,8 @@ impl Plan {
 
     fn delete_absent(&mut self, mut with: Comparison<'_>) {
         let state = with.state;
-        for held in &with.catalogue.held {
-            with.known(held);
+        for id in &with.catalogue.held {
+            with.known(id);
         }
         let is_absent = |place: usize| with.still_there.get(place) == Some(&false);
         let absent = state.rows.iter().filter(|(place, ..)| is_absent(*place));
@@ -230,68 +184,6 @@ impl Plan {
     pub(crate) fn pending_count(&self) -> u64 {
         self.counts.create + self.counts.update + self.counts.delete
     }
-
-    /// Refuses a plan that takes away too much: a source that answers with little is more often broken than emptied.
-    pub(crate) fn check(&self, state: &State, found: &SourceSummary, guard: DeleteGuard) -> Result<()> {
-        if guard.lifted {
-            return Ok(());
-        }
-        let known = state.rows.len() as u64;
-        let refuse = |what: String| {
-            let message = format!(
-                "{what}; nothing was written; if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)"
-            );
-            Err(Error::new(ErrorKind::GuardRefused, message))
-        };
-        // Rows that only lost their ids or names are offenders, and would be deleted as if they were gone.
-        if found.nothing && known > 0 && (!found.offenders || self.counts.delete > 0) {
-            return refuse(format!(
-                "the source answered no row that can go through, the target holds {known}"
-            ));
-        }
-        let allowed = guard.max_delete_ratio;
-        if let (Some(before), Some(now)) = (state.source_products, found.items) {
-            let lost = before.saturating_sub(now);
-            if (now == 0 && before > 0) || is_too_much(lost, before, allowed) {
-                return refuse(format!(
-                    "the source answered {now} products, the last complete run saw {before} ({:.0} % fewer), guard.max_delete_ratio allows {:.0} %",
-                    ratio(lost, before) * 100.0,
-                    allowed * 100.0
-                ));
-            }
-        }
-        let deletes = self.counts.delete;
-        if is_too_much(deletes, known, allowed) {
-            return refuse(format!(
-                "the plan deletes {deletes} of {known} rows ({:.0} %), guard.max_delete_ratio allows {:.0} %",
-                ratio(deletes, known) * 100.0,
-                allowed * 100.0
-            ));
-        }
-        Ok(())
-    }
-
-    /// The plan as a tree, for people: rows under their group, deletions at the end.
-    pub(crate) fn lines(&self, catalogue: &Catalogue) -> Vec<DiffLine> {
-        let mut lines = Vec::with_capacity(self.actions.len() + self.gone.len());
-        let mut last_group = None;
-        let mut changes: Vec<_> = self.changes(catalogue).collect();
-        changes.sort_by(|a, b| in_tree((a.row, a.id), (b.row, b.id)));
-        for change in changes {
-            if let RowRef::Product(group, _) = change.row
-                && last_group != Some(group)
-            {
-                last_group = Some(group);
-                lines.extend(catalogue.groups.get(group).map(heading));
-            }
-            lines.push(line(change, catalogue));
-        }
-        lines
-    }
-}
-
-fn is_too_much(gone: u64, of: u64, allowed: f64) -> bool {
-    gone > GUARD_MIN_DELETES && ratio(gone, of) > allowed
 }
 
 /// A catalogue, what the target has acknowledged of it, and which of those rows the source still has.
@@ -303,12 +195,12 @@ struct Comparison<'a> {
     row: Vec<u8>,
     /// By the row's place in the state.
     still_there: Vec<bool>,
-    /// Where the row that is looked for next probably stands in the state.
+    /// Place in the state of the row that is probably looked for next.
     expected: usize,
 }
 
 impl Comparison<'_> {
-    /// What the target may hold of a row that the source has; none if it holds nothing that we know of.
+    /// What the target may hold of a row that the source has; `None` if it never acknowledged the row.
     fn known(&mut self, id: &str) -> Option<Fingerprint> {
         let place = self.state.rows.place_near(self.expected, id)?;
         self.expected = place + 1;
@@ -317,46 +209,4 @@ impl Comparison<'_> {
         }
         self.state.rows.at(place).filter(|fingerprint| *fingerprint != Fingerprint::UNKNOWN)
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52, where f64 is exact")]
-fn ratio(part: u64, of: u64) -> f64 {
-    if of == 0 { 0.0 } else { part as f64 / of as f64 }
-}
-
-fn heading(group: &crate::catalogue::Group) -> DiffLine {
-    DiffLine {
-        depth: group.layer.saturating_sub(1) as usize,
-        mark: ' ',
-        name: group.name.clone(),
-        id: group.id.to_string(),
-        why: "",
-    }
-}
-
-/// Name and depth of a change, for people.
-pub(crate) fn describe(row: RowRef, catalogue: &Catalogue) -> (String, usize) {
-    let depth =
-        |group: usize| catalogue.groups.get(group).map_or(0, |of| of.layer.saturating_sub(1) as usize);
-    match row {
-        RowRef::Group(group) => {
-            (catalogue.groups.get(group).map(|of| of.name.clone()).unwrap_or_default(), depth(group))
-        }
-        RowRef::Product(group, product) => {
-            let raw = catalogue.product_cells.cell(product as usize, PRODUCT_NAME_COLUMN);
-            (serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned()), depth(group) + 1)
-        }
-        RowRef::Gone => (String::new(), 0),
-    }
-}
-
-fn line(change: Change<'_>, catalogue: &Catalogue) -> DiffLine {
-    let (mark, why) = match change.action {
-        Action::Create => ('+', "not at the target yet"),
-        Action::Update => ('*', "differs from what the target acknowledged"),
-        Action::Delete => ('-', "no longer in the source"),
-        Action::Unchanged | Action::Skip => ('=', ""),
-    };
-    let (name, depth) = describe(change.row, catalogue);
-    DiffLine { depth, mark, name, id: change.id.to_string(), why }
 }

@@ -8,7 +8,7 @@ use super::{Run, RunContext, Tally};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, id_order};
 use crate::error::Result;
-use crate::plan::{self, DiffLine, OnDelete, RowUnit, RowWriter};
+use crate::plan::{self, DiffKind, DiffLine, OnDelete, RowUnit, RowWriter};
 use crate::report::Progress;
 use crate::state::State;
 use crate::store::lease::Lease;
@@ -53,26 +53,22 @@ fn compare(
         if rows.write(row, id, &mut ours).is_err() {
             continue;
         }
-        let (mark, why, count) = match theirs.remove(id) {
-            None => ('+', "missing at the target", &mut tally.plan.create),
-            Some(their) if crate::targets::holds(&their, &ours) => ('=', "", &mut tally.plan.unchanged),
-            Some(_) => ('*', "differs", &mut tally.plan.update),
+        let (kind, why, count) = match theirs.remove(id) {
+            None => (DiffKind::OnlySource, "missing at the target", &mut tally.plan.create),
+            Some(their) if crate::targets::holds(&their, &ours) => {
+                (DiffKind::Same, "", &mut tally.plan.unchanged)
+            }
+            Some(_) => (DiffKind::Differs, "differs", &mut tally.plan.update),
         };
         *count += 1;
-        let (name, depth) = plan::describe(row, &catalogue);
-        tally.lines.push(DiffLine { depth, mark, name, id: id.to_owned(), why });
+        tally.lines.push(DiffLine::of(row, id, &catalogue, kind, why));
     }
     let misfits = rows.rejected;
     // Quarantined rows exist at the source: the target's row of that id is neither extra nor comparable.
     for id in &catalogue.held {
         if theirs.remove(id.as_str()).is_some() {
-            tally.lines.push(DiffLine {
-                depth: 0,
-                mark: '!',
-                name: String::new(),
-                id: id.to_string(),
-                why: "in the quarantine, cannot be compared",
-            });
+            let why = "in the quarantine, cannot be compared";
+            tally.lines.push(DiffLine::of_target(id.as_str(), DiffKind::NotComparable, why));
         }
     }
     // With on_delete = "ignore" rows that the source no longer has stay at the target on purpose.
@@ -80,13 +76,8 @@ fn compare(
         let mut extra: Vec<String> = theirs.into_keys().collect();
         extra.sort_unstable_by(|a, b| id_order(a, b));
         tally.plan.delete = extra.len() as u64;
-        tally.lines.extend(extra.into_iter().map(|id| DiffLine {
-            depth: 0,
-            mark: '-',
-            name: String::new(),
-            id,
-            why: "extra at the target",
-        }));
+        let line = |id| DiffLine::of_target(id, DiffKind::OnlyTarget, "extra at the target");
+        tally.lines.extend(extra.into_iter().map(line));
     }
     tally.differences = tally.plan.create + tally.plan.update + tally.plan.delete;
     tally.rejected.extend(catalogue.rejected);
