@@ -23,7 +23,8 @@ use crate::okki::Okki;
 use crate::plan::OnDelete;
 use crate::report::{Mode, Status};
 use crate::state::State;
-use crate::store::{Address, Store};
+use crate::store::lease::LeaseFile;
+use crate::store::{Address, Store, paths};
 use crate::sync::{self, Extras, Outcome, Rebuilt, RunContext, RunRequest, RunSettings, Watch};
 use crate::targets::{self, Target};
 
@@ -85,7 +86,7 @@ pub struct StoredState {
     /// The state and the target that it speaks of; none before the first run.
     pub state: Option<(State, String)>,
     /// Who runs, and the target's limits.
-    pub lease: crate::store::lease::Record,
+    pub lease: LeaseFile,
 }
 
 /// What a check found.
@@ -343,12 +344,12 @@ impl App {
         name_connection(&mut config, &from, &name)?;
         let connection = config.pipeline.connection;
         let store = self.store().await?;
-        let path = crate::state::path(&connection);
+        let path = paths::state(&connection);
         let state = match store.load(&path).await? {
             Some((bytes, _)) => Some(State::with_target(&bytes, &connection)?),
             None => None,
         };
-        let lease = crate::store::lease::record(store, &connection).await?;
+        let lease = LeaseFile::load(store, &connection).await?;
         Ok(StoredState { connection, at: format!("{}/{path}", store.name()), state, lease })
     }
 
@@ -386,7 +387,7 @@ impl App {
                     checked.add(Part::Credentials, credentials.require(&config.pipeline.target));
                 }
                 if let Some(store) = store
-                    && let Err(error) = store.load(&crate::state::path(&config.pipeline.connection)).await
+                    && let Err(error) = store.load(&paths::state(&config.pipeline.connection)).await
                 {
                     checked.add(Part::Store, [as_mistake("store", &error)]);
                 }
@@ -438,8 +439,7 @@ impl App {
                 })
             }
             PipelineSource::Connection(connection) => {
-                for ending in ["toml", "json"] {
-                    let name = format!("pipelines/{connection}.{ending}");
+                for name in paths::pipelines(connection) {
                     if let Some(text) = self.stored_text(&name).await? {
                         return Ok((name, text));
                     }

@@ -315,9 +315,8 @@ fn quarantine(report: &Report) -> String {
     let rows = counted(report.quarantined, "row", "rows");
     match report.mode {
         Mode::Sync => format!(
-            "{rows} in quarantine, with reasons in quarantine/{}/{}.jsonl of the store",
-            clean(&report.connection, TEXT_CHARS),
-            report.run_id
+            "{rows} in quarantine, with reasons in {} of the store",
+            crate::store::paths::quarantine(&clean(&report.connection, TEXT_CHARS), &report.run_id)
         ),
         // Nothing is written in these modes, so that there is no file to point at.
         Mode::Plan | Mode::Verify => format!("{rows} cannot go through; a sync puts them into quarantine"),

@@ -9,6 +9,7 @@ use super::{Outcome, RunContext, Tally, millis};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
+use crate::store::paths;
 
 /// The name of a run, and when it began.
 pub(super) struct RunStart {
@@ -142,11 +143,8 @@ async fn put(context: &RunContext<'_>, outcome: &Outcome) -> Result<()> {
     if !outcome.rejected.is_empty() {
         let lines: Vec<String> =
             outcome.rejected.iter().filter_map(|r| serde_json::to_string(r).ok()).collect();
-        context
-            .store
-            .put(&format!("quarantine/{connection}/{run_id}.jsonl"), lines.join("\n") + "\n")
-            .await?;
+        context.store.put(&paths::quarantine(connection, run_id), lines.join("\n") + "\n").await?;
     }
     let report = serde_json::to_vec_pretty(&outcome.report).unwrap_or_default();
-    context.store.put(&format!("reports/{connection}/{run_id}.json"), report).await
+    context.store.put(&paths::report(connection, run_id), report).await
 }

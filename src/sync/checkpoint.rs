@@ -22,7 +22,7 @@ use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::plan::{Action, Plan};
 use crate::state::{Fingerprint, State};
-use crate::store::Version;
+use crate::store::{Version, paths};
 use crate::targets::Written;
 
 /// The state is saved this often while batches go out: a kill then costs a repetition of at most this much work.
@@ -42,7 +42,7 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     /// The stored state, or an empty one before the first run.
     pub(super) async fn load(context: &RunContext<'_>) -> Result<Self> {
-        let loaded = context.store.load(&crate::state::path(context.connection)).await?;
+        let loaded = context.store.load(&paths::state(context.connection)).await?;
         let (state, version) = match loaded {
             Some((bytes, version)) => {
                 (State::from_bytes(&bytes, context.connection, &context.target.identity())?, Some(version))
@@ -138,9 +138,9 @@ impl Checkpoint {
         if !self.dirty {
             return Ok(());
         }
-        let path = crate::state::path(context.connection);
+        let path = paths::state(context.connection);
         if self.version.is_some() && !self.previous_is_kept {
-            context.store.copy(&path, &crate::state::previous_path(context.connection)).await?;
+            context.store.copy(&path, &paths::previous_state(context.connection)).await?;
             self.previous_is_kept = true;
         }
         let bytes = Bytes::from(self.state.to_text(context.connection, &context.target.identity()));

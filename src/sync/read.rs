@@ -28,6 +28,7 @@ use crate::okki::{self, Cache};
 use crate::plan::{DeleteGuard, Plan, SourceSummary};
 use crate::report::{Mode, Progress};
 use crate::state::State;
+use crate::store::paths;
 
 /// The source's clock counts seconds. A product that was created in the second in which a read begins would look new
 /// to that read, however often it is repeated; so the next one begins in another second.
@@ -124,7 +125,7 @@ impl Run<'_> {
     async fn load_cache(&self) -> Option<Cache> {
         let context = self.context;
         let every = context.settings.full_read_every.filter(|_| context.rows.uses_products())?;
-        let (bytes, _) = match context.store.load(&okki::cache::path(context.connection)).await {
+        let (bytes, _) = match context.store.load(&paths::products(context.connection)).await {
             Ok(found) => found?,
             Err(error) => {
                 tracing::warn!(error = %error.line(), "the cache of products cannot be read; reading all of them");
@@ -153,7 +154,7 @@ impl Run<'_> {
         let key = context.okki.cache_key(context.rows);
         let pieces = okki::cache::to_pieces(&key, cursor, full_read_at_ms, catalogue);
         let pieces = PutPayload::from_iter(pieces);
-        if let Err(error) = context.store.put(&okki::cache::path(context.connection), pieces).await {
+        if let Err(error) = context.store.put(&paths::products(context.connection), pieces).await {
             tracing::warn!(error = %error.line(), "the cache of products cannot be kept; the next run reads all of them");
         }
     }

@@ -7,8 +7,9 @@ use super::{Run, RunContext, Watch};
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::plan::{self, RowUnit, RowWriter};
-use crate::state::{self, Fingerprint, State};
+use crate::state::{Fingerprint, State};
 use crate::store::lease::Lease;
+use crate::store::paths;
 
 /// What happens to rows that only the target has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Run<'_> {
     ) -> Result<Rebuilt> {
         let context = self.context;
         self.restore_limits(lease).await?;
-        let path = state::path(context.connection);
+        let path = paths::state(context.connection);
         // The stored state is kept as `.previous`, readable or not.
         let version = context.store.load(&path).await?.map(|(_, version)| version);
         let catalogue = self.read(budget, None).await?;
@@ -90,7 +91,7 @@ impl Run<'_> {
         }
 
         if version.is_some() {
-            context.store.copy(&path, &state::previous_path(context.connection)).await?;
+            context.store.copy(&path, &paths::previous_state(context.connection)).await?;
         }
         let text = state.to_text(context.connection, &context.target.identity());
         context.store.save_if_unchanged(&path, Bytes::from(text), version.as_ref()).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Run, RunContext, millis};
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::store::lease::Lease;
+use crate::store::lease::{Lease, RateWindow};
 use crate::testing::Mutant;
 
 impl Run<'_> {
@@ -33,9 +33,9 @@ impl Run<'_> {
 
     /// Tells the target's limit what earlier runs used. While the target wants no calls, not even a login is sent.
     pub(super) async fn restore_limits(&self, lease: &Lease) -> Result<()> {
-        let (calls_ms, blocked_until_ms) = lease.limits().await;
-        self.context.target.restore_calls(&calls_ms);
-        let wait = blocked_until_ms.map(|until_ms| self.context.clock.until_ms(until_ms));
+        let window = lease.window().await;
+        self.context.target.restore_calls(&window.calls_ms);
+        let wait = window.blocked_until_ms.map(|until_ms| self.context.clock.until_ms(until_ms));
         match wait.filter(|wait| !wait.is_zero()) {
             // A time that is more than an hour away comes from a clock that was set back.
             Some(wait)
@@ -61,6 +61,6 @@ impl Run<'_> {
         let wait = wait.unwrap_or_default().max(self.context.target.blocked_for());
         let blocked_until_ms =
             (!wait.is_zero()).then(|| self.context.clock.now_ms().saturating_add(millis(wait)));
-        lease.release(calls_ms, blocked_until_ms).await;
+        lease.release(RateWindow { calls_ms, blocked_until_ms }).await;
     }
 }

@@ -12,6 +12,7 @@ use crate::plan::{self, DiffKind, DiffLine, OnDelete, RowUnit, RowWriter};
 use crate::report::Progress;
 use crate::state::State;
 use crate::store::lease::Lease;
+use crate::store::paths;
 
 impl Run<'_> {
     /// Reading back calls the target, so it takes its turn under the lease like a sync; it keeps nothing else.
@@ -23,7 +24,7 @@ impl Run<'_> {
         let context = self.context;
         self.restore_limits(lease).await?;
         // If the state belongs to another target there is nothing to compare.
-        if let Some((bytes, _)) = context.store.load(&crate::state::path(context.connection)).await? {
+        if let Some((bytes, _)) = context.store.load(&paths::state(context.connection)).await? {
             State::ensure_is_for(&bytes, context.connection, &context.target.identity())?;
         }
         let catalogue = self.read(budget, None).await?;
