@@ -9,26 +9,22 @@ use tracing::Instrument as _;
 use crate::app::{App, PipelineSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Mode, Report, Status};
-use crate::sync::{Outcome, Request};
+use crate::sync::{Outcome, RunRequest};
 
 /// The sources of a scheduled event: an EventBridge rule, and EventBridge Scheduler.
 const SCHEDULE_SOURCES: [&str; 2] = ["aws.events", "aws.scheduler"];
 
 /// An event that was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
-    /// What to do.
-    pub mode: Mode,
-    /// Which pipeline of the store; none: the configured one.
+pub struct Invocation {
+    /// Which pipeline of the store; `None`: the configured one.
     pub connection: Option<String>,
-    /// Ignore the incremental cursor.
-    pub full: bool,
-    /// Lift the guards for this run.
-    pub allow_mass_delete: bool,
+    /// The run; its deadline is not in the event.
+    pub request: RunRequest,
 }
 
 /// Reads an event. Anything that is not one of the contract's is an error that names the field.
-pub fn parse(event: &Value) -> Result<Command> {
+pub fn parse(event: &Value) -> Result<Invocation> {
     let bad = |message: String| Error::new(ErrorKind::BadEvent, message);
     let Some(fields) = event.as_object() else {
         return Err(bad("the event is not a JSON object; send {\"mode\": \"sync\"}".to_owned()));
@@ -36,14 +32,14 @@ pub fn parse(event: &Value) -> Result<Command> {
     if fields.contains_key("detail-type") || fields.contains_key("source") {
         return scheduled(event);
     }
-    let mut command = Command { mode: Mode::Sync, connection: None, full: false, allow_mass_delete: false };
-    let mut mode = None;
+    let (mut mode, mut connection) = (None, None);
+    let mut request = RunRequest::new(Mode::Sync);
     for (field, value) in fields {
         match field.as_str() {
             "mode" => mode = Some(parse_mode(value)?),
-            "connection" => command.connection = Some(parse_connection(value)?),
-            "full" => command.full = parse_flag(field, value)?,
-            "allow_mass_delete" => command.allow_mass_delete = parse_flag(field, value)?,
+            "connection" => connection = Some(parse_connection(value)?),
+            "full" => request.full = parse_flag(field, value)?,
+            "allow_mass_delete" => request.allow_mass_delete = parse_flag(field, value)?,
             other => {
                 let known = ["mode", "connection", "full", "allow_mass_delete"];
                 let near = crate::transform::nearest(other, known).unwrap_or("mode");
@@ -54,12 +50,12 @@ pub fn parse(event: &Value) -> Result<Command> {
             }
         }
     }
-    command.mode =
+    request.mode =
         mode.ok_or_else(|| bad("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"".to_owned()))?;
-    Ok(command)
+    Ok(Invocation { connection, request })
 }
 
-fn scheduled(event: &Value) -> Result<Command> {
+fn scheduled(event: &Value) -> Result<Invocation> {
     let bad = |message: String| Error::new(ErrorKind::BadEvent, message);
     let parsed: EventBridgeEvent<Value> = serde_json::from_value(event.clone())
         .map_err(|error| bad(format!("field \"detail-type\": not a whole EventBridge event ({error})")))?;
@@ -75,7 +71,7 @@ fn scheduled(event: &Value) -> Result<Command> {
             "field \"detail-type\": {kind} is no schedule; expected \"Scheduled Event\""
         )));
     }
-    Ok(Command { mode: Mode::Sync, connection: None, full: false, allow_mass_delete: false })
+    Ok(Invocation { connection: None, request: RunRequest::new(Mode::Sync) })
 }
 
 fn parse_mode(value: &Value) -> Result<Mode> {
@@ -117,22 +113,18 @@ fn parse_flag(field: &str, value: &Value) -> Result<bool> {
 
 /// Answers one event: the report, or an error so that retries, dead-letter queue and Errors metric see it.
 pub async fn handle(app: &App, event: LambdaEvent<Value>) -> Result<Report, Diagnostic> {
-    let command = parse(&event.payload).map_err(|error| {
+    let mut invocation = parse(&event.payload).map_err(|error| {
         tracing::error!(error = %error.line(), "bad event");
         diagnostic(&error)
     })?;
-    let span = tracing::info_span!("run", request_id = %event.context.request_id, mode = %command.mode);
-    answer(app, command, event.context.deadline).instrument(span).await
+    invocation.request.deadline = deadline(event.context.deadline);
+    let mode = invocation.request.mode;
+    let span = tracing::info_span!("run", request_id = %event.context.request_id, %mode);
+    answer(app, invocation).instrument(span).await
 }
 
-async fn answer(app: &App, command: Command, deadline_ms: u64) -> Result<Report, Diagnostic> {
-    let request = Request {
-        mode: command.mode,
-        full: command.full,
-        allow_mass_delete: command.allow_mass_delete,
-        deadline: deadline(deadline_ms),
-    };
-    let from = command.connection.map_or_else(|| app.default_pipeline(), PipelineSource::Connection);
+async fn answer(app: &App, Invocation { connection, request }: Invocation) -> Result<Report, Diagnostic> {
+    let from = connection.map_or_else(|| app.default_pipeline(), PipelineSource::Connection);
     let outcome = app.run(from, &request, &|_| {}).await;
     crate::metrics::emit(&outcome);
     log(&outcome);
@@ -170,14 +162,14 @@ mod tests {
     #[test]
     fn every_sample_event_is_understood() {
         let of = |text: &str| parse(&serde_json::from_str(text).unwrap()).unwrap();
-        let sync = Command { mode: Mode::Sync, connection: None, full: false, allow_mass_delete: false };
+        let sync = Invocation { connection: None, request: RunRequest::new(Mode::Sync) };
         assert_eq!(of(include_str!("../events/scheduled.json")), sync);
         assert_eq!(of(include_str!("../events/scheduled-rule.json")), sync);
         assert_eq!(of(include_str!("../events/sync.json")), sync);
-        assert_eq!(of(include_str!("../events/plan.json")).mode, Mode::Plan);
-        assert_eq!(of(include_str!("../events/verify.json")).mode, Mode::Verify);
-        assert!(of(include_str!("../events/full.json")).full);
-        assert!(of(include_str!("../events/allow-mass-delete.json")).allow_mass_delete);
+        assert_eq!(of(include_str!("../events/plan.json")).request.mode, Mode::Plan);
+        assert_eq!(of(include_str!("../events/verify.json")).request.mode, Mode::Verify);
+        assert!(of(include_str!("../events/full.json")).request.full);
+        assert!(of(include_str!("../events/allow-mass-delete.json")).request.allow_mass_delete);
         assert_eq!(of(include_str!("../events/connection.json")).connection.as_deref(), Some("acme"));
     }
 

@@ -7,7 +7,9 @@ use crate::config::credentials::Notify;
 use crate::config::{self, Config};
 use crate::error::{Diagnostic, Error, Result};
 use crate::state::State;
-use crate::sync::{self, Rebuilt, Watch};
+use crate::store::lease::LeaseFile;
+use crate::store::paths;
+use crate::sync::{self, Extras, Rebuilt, Watch};
 
 /// What the store holds of a connection.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub struct StoredState {
     /// The state and the target that it speaks of; `None` before the first run.
     pub state: Option<(State, String)>,
     /// Who runs, and the target's limits.
-    pub lease: crate::store::lease::Record,
+    pub lease: LeaseFile,
 }
 
 /// What a check found.
@@ -54,13 +56,13 @@ impl App {
     pub async fn rebuild_state(
         &self,
         from: PipelineSource,
-        own_extra: bool,
+        extras: Extras,
         watch: &Watch,
     ) -> Result<Rebuilt> {
         let connection = self.connection(&from).await?;
         let context = wiring::context(&connection, self.store().await?, self.clock);
         let budget = Budget::new(None, self.stop.subscribe());
-        sync::rebuild(&context, &budget, watch, own_extra).await
+        sync::rebuild(&context, &budget, watch, extras).await
     }
 
     /// A connection's state and lease as they are stored. Needs no credentials.
@@ -71,12 +73,12 @@ impl App {
         name_connection(&mut config, &from, &name)?;
         let connection = config.connection;
         let store = self.store().await?;
-        let path = crate::state::path(&connection);
+        let path = paths::state(&connection);
         let state = match store.load(&path).await? {
             Some((bytes, _)) => Some(State::with_target(&bytes, &connection)?),
             None => None,
         };
-        let lease = crate::store::lease::record(store, &connection).await?;
+        let lease = LeaseFile::load(store, &connection).await?;
         Ok(StoredState { connection, at: format!("{}/{path}", store.name()), state, lease })
     }
 
@@ -113,7 +115,7 @@ impl App {
                     checked.add(Part::Credentials, credentials.require(&config.target.endpoint));
                 }
                 if let Some(store) = store
-                    && let Err(error) = store.load(&crate::state::path(&config.connection)).await
+                    && let Err(error) = store.load(&paths::state(&config.connection)).await
                 {
                     checked.add(Part::Store, [as_mistake("store", &error)]);
                 }

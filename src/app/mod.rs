@@ -22,9 +22,8 @@ use crate::clock::Clock;
 use crate::config::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{Network, Wire};
-use crate::report::{PlanCounts, Report, SourceCounts, Status, TargetCounts};
 use crate::store::{Address, Store};
-use crate::sync::{self, Outcome, Request, Watch};
+use crate::sync::{self, Outcome, RunRequest, Watch};
 
 /// Where state and reports go unless `OKKI_SYNC_STORE` says otherwise.
 const DEFAULT_STORE: &str = "file://./.okki-sync";
@@ -90,7 +89,7 @@ impl App {
     }
 
     /// Runs, and tells the group what it should know. The outcome holds what went wrong.
-    pub async fn run(&self, from: PipelineSource, request: &Request, watch: &Watch) -> Outcome {
+    pub async fn run(&self, from: PipelineSource, request: &RunRequest, watch: &Watch) -> Outcome {
         let started = Instant::now();
         let (outcome, connection) = match self.connection(&from).await {
             // In a box: the run's future is as deep as the compiler can lay out.
@@ -111,7 +110,7 @@ impl App {
         &self,
         from: &PipelineSource,
         connection: &Connection,
-        request: &Request,
+        request: &RunRequest,
         watch: &Watch,
     ) -> Outcome {
         let outcome = self.run_on(connection, request, watch).await;
@@ -133,7 +132,7 @@ impl App {
         }
     }
 
-    async fn run_on(&self, connection: &Connection, request: &Request, watch: &Watch) -> Outcome {
+    async fn run_on(&self, connection: &Connection, request: &RunRequest, watch: &Watch) -> Outcome {
         let store = match self.store().await {
             Ok(store) => store,
             Err(error) => {
@@ -166,22 +165,7 @@ impl App {
             .await
     }
 
-    fn never_began(&self, connection: &str, request: &Request, error: Error, started: Instant) -> Outcome {
-        let report = Report {
-            run_id: sync::run_id(self.clock),
-            connection: connection.to_owned(),
-            mode: request.mode,
-            status: Status::Failed,
-            started_at: format!("{:.3}", self.clock.now()),
-            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            source: SourceCounts::default(),
-            plan: PlanCounts::default(),
-            target: TargetCounts::default(),
-            quarantined: 0,
-            remaining: 0,
-            resume_after_seconds: None,
-            error: Some(error.line()),
-        };
-        Outcome { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
+    fn never_began(&self, connection: &str, request: &RunRequest, error: Error, started: Instant) -> Outcome {
+        Outcome::not_begun(connection, request.mode, self.clock, started.elapsed(), error)
     }
 }

@@ -11,7 +11,7 @@ use crate::budget::Budget;
 use crate::config::credentials::Notify;
 use crate::notify;
 use crate::report::{Mode, Status};
-use crate::sync::{Outcome, Request};
+use crate::sync::{Outcome, RunRequest};
 
 /// Kept free before the deadline when a notice is sent, so that the report still goes out.
 const NOTICE_RESERVE: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ impl App {
         &self,
         from: &PipelineSource,
         connection: Option<&Connection>,
-        request: &Request,
+        request: &RunRequest,
         outcome: &Outcome,
     ) {
         let budget = Budget::new(request.deadline, self.stop.subscribe());

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::App;
 use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::paths;
 
 /// The pipeline file unless the caller or `OKKI_SYNC_PIPELINE` names one.
 const DEFAULT_PIPELINE: &str = "pipeline.toml";
@@ -46,8 +47,7 @@ impl App {
                 })
             }
             PipelineSource::Connection(connection) => {
-                for ending in ["toml", "json"] {
-                    let name = format!("pipelines/{connection}.{ending}");
+                for name in paths::pipelines(connection) {
                     if let Some(text) = self.stored_text(&name).await? {
                         return Ok((name, text));
                     }

@@ -9,7 +9,7 @@ use crate::config::credentials::Credentials;
 use crate::config::{Auth, Config, Endpoint, TargetMethod};
 use crate::okki::SourceSettings;
 use crate::store::Store;
-use crate::sync::RunContext;
+use crate::sync::{RunContext, RunSettings};
 use crate::targets::TargetSettings;
 
 /// What the source needs of a pipeline.
@@ -70,12 +70,14 @@ pub(super) fn context<'a>(connection: &'a Connection, store: &'a Store, clock: C
         target: &connection.target,
         store,
         rows: &config.rows,
-        on_delete: config.target.on_delete,
-        max_delete_ratio: config.guard.max_delete_ratio,
-        full_read_every: config.full_read_every(),
-        max_rows_per_batch: batching.max_rows,
-        max_bytes_per_batch: batching.max_bytes,
-        max_concurrency: batching.max_concurrency,
         clock,
+        settings: RunSettings {
+            on_delete: config.target.on_delete,
+            max_delete_ratio: config.guard.max_delete_ratio,
+            full_read_every: config.full_read_every(),
+            max_rows_per_batch: batching.max_rows,
+            max_bytes_per_batch: batching.max_bytes,
+            max_concurrency: batching.max_concurrency,
+        },
     }
 }

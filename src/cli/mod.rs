@@ -16,7 +16,7 @@ use crate::app::{App, Checked, PipelineSource};
 use crate::clock::Clock;
 use crate::config::{self, Env, credentials};
 use crate::report::{Mode, Status};
-use crate::sync::{Outcome, Request};
+use crate::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::{Options, Sandbox, Serving};
 
 pub use args::{Args, Catalogue, CheckArgs, Command, PlanArgs, RunArgs, SandboxArgs, SyncArgs, VerifyArgs};
@@ -128,7 +128,12 @@ async fn run(
         Ok(signals) => signals,
         Err(error) => return cannot_start("signals cannot be received", &error),
     };
-    let request = Request { mode, full: args.full, allow_mass_delete, deadline: deadline(args.deadline) };
+    let request = RunRequest {
+        full: args.full,
+        allow_mass_delete,
+        deadline: deadline(args.deadline),
+        ..RunRequest::new(mode)
+    };
     let asked_for = args.pipeline.clone().or_else(|| env.get("OKKI_SYNC_PIPELINE"));
     // Serves until the run is over: dropped, it would end.
     let mut serving = None;
@@ -189,7 +194,7 @@ fn sandboxed(env: &Env, serving: &Serving) -> Env {
 async fn run_watched(
     app: &App,
     pipeline: PipelineSource,
-    request: &Request,
+    request: &RunRequest,
     how: How,
     signals: &mut Signals,
 ) -> Option<Outcome> {
@@ -372,7 +377,7 @@ async fn demo(env: &Env, screen: Screen) -> u8 {
             sandbox.change_as_people_do();
         }
         print(&format!("\n{}\n", screen.paint().bold(heading)));
-        let request = Request { mode, full: false, allow_mass_delete: false, deadline: None };
+        let request = RunRequest::new(mode);
         let how = screen.progress(false);
         let Some(outcome) = run_watched(&app, sandbox_pipeline(), &request, how, &mut signals).await else {
             return LEFT_AT_ONCE;

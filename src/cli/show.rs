@@ -7,7 +7,7 @@ use owo_colors::{OwoColorize as _, Style};
 
 use crate::catalogue::Rejected;
 use crate::report::{Mode, Report, Status};
-use crate::sync::{DiffLine, Outcome};
+use crate::sync::{DiffKind, DiffLine, Outcome};
 
 /// Lines of a tree that are shown unless all were asked for.
 pub(crate) const TREE_LINES: usize = 200;
@@ -39,17 +39,17 @@ impl Paint {
         self.with(Style::new().bold(), text)
     }
 
-    fn mark(self, mode: Mode, mark: char) -> String {
-        let style = match (mode, mark) {
-            (_, '=') => Style::new().dimmed(),
-            // In a plan `-` is what goes; in a verification it is what is too much. Either wants a look.
-            (_, '-') => Style::new().red(),
-            (_, '*') => Style::new().yellow(),
-            (Mode::Verify, '!') => Style::new().red().bold(),
-            (_, '+') => Style::new().green(),
-            _ => Style::new(),
+    fn mark(self, kind: DiffKind) -> String {
+        let style = match kind {
+            DiffKind::Same => Style::new().dimmed(),
+            // In a plan it is what goes; in a verification it is what is too much. Either wants a look.
+            DiffKind::OnlyTarget => Style::new().red(),
+            DiffKind::Differs => Style::new().yellow(),
+            DiffKind::NotComparable => Style::new().red().bold(),
+            DiffKind::OnlySource => Style::new().green(),
+            DiffKind::Heading => Style::new(),
         };
-        self.with(style, &mark.to_string())
+        self.with(style, &kind.mark().to_string())
     }
 
     fn status(self, status: Status) -> String {
@@ -137,9 +137,9 @@ pub(crate) fn tree(mode: Mode, lines: &[DiffLine], all: bool, paint: Paint) -> S
     let cap = if all { usize::MAX } else { TREE_LINES };
     let mut text = format!("{}\n", paint.dim(legend(mode)));
     for (line, guide) in shown.iter().zip(guides(&shown)).take(cap) {
-        row(mode, line, &guide, paint, &mut text);
+        row(line, &guide, paint, &mut text);
     }
-    let more = shown.iter().skip(cap).filter(|line| line.mark != '=').count();
+    let more = shown.iter().skip(cap).filter(|line| line.kind != DiffKind::Same).count();
     if more > 0 {
         let more = format!("… and {} more; --all shows them", count(more as u64));
         let _ = writeln!(text, "{}", paint.dim(&more));
@@ -156,17 +156,17 @@ fn legend(mode: Mode) -> &'static str {
     }
 }
 
-fn row(mode: Mode, line: &DiffLine, guide: &str, paint: Paint, text: &mut String) {
+fn row(line: &DiffLine, guide: &str, paint: Paint, text: &mut String) {
     let name = clean(&line.name, TEXT_CHARS);
     let id = clean(&line.id, TEXT_CHARS);
-    let _ = write!(text, "{} {}", paint.mark(mode, line.mark), paint.dim(guide));
-    let _ = match (name.is_empty(), line.mark) {
+    let _ = write!(text, "{} {}", paint.mark(line.kind), paint.dim(guide));
+    let _ = match (name.is_empty(), line.kind) {
         (true, _) => write!(text, "{id}"),
-        (false, '=') => write!(text, "{} {}", paint.dim(&name), paint.dim(&id)),
+        (false, DiffKind::Same) => write!(text, "{} {}", paint.dim(&name), paint.dim(&id)),
         (false, _) => write!(text, "{name} {}", paint.dim(&id)),
     };
     // An unchanged row only shows where the others are: it needs no reason.
-    if line.mark != '=' && !line.why.is_empty() {
+    if line.kind != DiffKind::Same && !line.why.is_empty() {
         let _ = write!(text, "  {}", paint.dim(&format!("({})", line.why)));
     }
     text.push('\n');
@@ -178,7 +178,7 @@ fn changed_and_above(lines: &[DiffLine]) -> Vec<&DiffLine> {
     // From the end: a line that is not as deep as the next shown one, and the first such, is its parent.
     let mut below = 0;
     for line in lines.iter().rev() {
-        if line.mark != '=' || line.depth < below {
+        if line.kind != DiffKind::Same || line.depth < below {
             below = line.depth;
             shown.push(line);
         }
@@ -315,9 +315,8 @@ fn quarantine(report: &Report) -> String {
     let rows = counted(report.quarantined, "row", "rows");
     match report.mode {
         Mode::Sync => format!(
-            "{rows} in quarantine, with reasons in quarantine/{}/{}.jsonl of the store",
-            clean(&report.connection, TEXT_CHARS),
-            report.run_id
+            "{rows} in quarantine, with reasons in {} of the store",
+            crate::store::paths::quarantine(&clean(&report.connection, TEXT_CHARS), &report.run_id)
         ),
         // Nothing is written in these modes, so that there is no file to point at.
         Mode::Plan | Mode::Verify => format!("{rows} cannot go through; a sync puts them into quarantine"),
@@ -373,7 +372,14 @@ mod tests {
     const PLAIN: Paint = Paint { colour: false };
 
     fn line(depth: usize, mark: char, name: &str, id: &str, why: &'static str) -> DiffLine {
-        DiffLine { depth, mark, name: name.to_owned(), id: id.to_owned(), why }
+        let kind = match mark {
+            '+' => DiffKind::OnlySource,
+            '*' => DiffKind::Differs,
+            '-' => DiffKind::OnlyTarget,
+            '!' => DiffKind::NotComparable,
+            _ => DiffKind::Same,
+        };
+        DiffLine { depth, kind, name: name.to_owned(), id: id.to_owned(), why }
     }
 
     fn outcome(mode: Mode, status: Status) -> Outcome {

@@ -11,6 +11,7 @@ use crate::app::{App, StoredState};
 use crate::config::Env;
 use crate::error::Error;
 use crate::state::State;
+use crate::sync::Extras;
 
 /// Refused rows shown; the rest is counted.
 const REFUSED_SHOWN: usize = 20;
@@ -96,7 +97,8 @@ fn as_text(stored: &StoredState) -> String {
 async fn rebuild(env: &Env, screen: Screen, args: &StateRebuildArgs) -> Result<(), Error> {
     let pipeline = pipeline_file(args.pipeline.clone().or_else(|| env.get("OKKI_SYNC_PIPELINE")));
     let shown = Shown::new(if screen.err { screen.progress(false) } else { How::Lines });
-    let rebuilt = App::new(env.clone()).rebuild_state(pipeline, args.own_extra, &*shown.watch()).await;
+    let extras = if args.own_extra { Extras::Own } else { Extras::Leave };
+    let rebuilt = App::new(env.clone()).rebuild_state(pipeline, extras, &*shown.watch()).await;
     shown.end();
     let found = rebuilt?;
     let extra = match (found.extra, found.extra_owned) {

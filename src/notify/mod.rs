@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{self, Answer, Request, TransportError, Wire};
 use crate::report::{Mode, Report, Status};
-use crate::store::Store;
+use crate::store::{Store, paths};
 
 /// All that a notice may take: two calls to the store and one to the robot.
 pub(crate) const LIMIT: Duration = Duration::from_secs(6);
@@ -290,10 +290,6 @@ fn cut(text: String) -> String {
     format!("{}…", text.get(..end).unwrap_or_default())
 }
 
-fn path(name: &str) -> String {
-    format!("notices/{name}.json")
-}
-
 /// Tells the group what it does not know yet of the connection `name`. What goes wrong is a warning in the log.
 pub(crate) async fn tell(
     webhook: &Webhook,
@@ -323,7 +319,7 @@ async fn tell_news(
     report: &Report,
     ended: Ended,
 ) -> Result<()> {
-    let path = path(name);
+    let path = paths::notice(name);
     let (previous, read) = match store.load(&path).await? {
         // A record that cannot be read says nothing; it is replaced.
         Some((bytes, version)) => (serde_json::from_slice(&bytes).unwrap_or_default(), Some(version)),

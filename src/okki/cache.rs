@@ -27,11 +27,6 @@ pub(crate) const DELETED: &str = "-";
 /// Start of the status of a row that was rejected; its raw JSON follows.
 pub(crate) const REJECTED: &str = "!";
 
-/// Where the cache of a connection stands in the store.
-pub(crate) fn path(connection: &str) -> String {
-    format!("state/{connection}.products")
-}
-
 /// The products of an earlier read.
 #[derive(Debug)]
 pub(crate) struct Cache {

@@ -23,16 +23,6 @@ const ROW_BYTES: usize = FINGERPRINT_BYTES + " \"\"\n".len();
 /// A fingerprint in base64.
 const FINGERPRINT_BYTES: usize = 22;
 
-/// Where a connection's state stands in the store.
-pub(crate) fn path(connection: &str) -> String {
-    format!("state/{connection}.state")
-}
-
-/// Where the version before it stands.
-pub(crate) fn previous_path(connection: &str) -> String {
-    format!("state/{connection}.state.previous")
-}
-
 /// Identifies the content of a row: XXH3, 128 bits, of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u128);
@@ -245,6 +235,11 @@ impl State {
         ))
     }
 
+    /// Refuses a stored state that [`State::from_bytes`] would refuse.
+    pub fn ensure_is_for(bytes: &[u8], connection: &str, target: &str) -> Result<()> {
+        Self::from_bytes(bytes, connection, target).map(drop)
+    }
+
     /// Reads a state and the target that it speaks of.
     pub fn with_target(bytes: &[u8], connection: &str) -> Result<(Self, String)> {
         let bad = |what: String| {
@@ -252,8 +247,7 @@ impl State {
         };
         let damaged = |what: &str| {
             bad(format!(
-                "is damaged ({what}); nothing was written; put {} in its place, or make it anew with okki-sync state rebuild",
-                previous_path(connection)
+                "is damaged ({what}); nothing was written; put state/{connection}.state.previous in its place, or make it anew with okki-sync state rebuild"
             ))
         };
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;

@@ -1,11 +1,31 @@
-//! The lease on a connection: of two runs the second ends at once; and the record that outlives a crash.
+//! The lease on a connection, and what its calls have used of the target's limit: one small object that outlives a crash.
 //!
-//! One small object, `state/<connection>.run`, says who runs since when, which calls of the last minute count
-//! against the target's limit, and until when the target wants silence. It is written before a call is made and
-//! only on top of what was read (compare-and-swap). In a directory the operating system's lock decides who runs,
-//! so that a dead process holds nothing; elsewhere the record is a lease of 30 s that is renewed while the run
-//! lives. Should a wrong clock give the lease to two runs, the first write of the other one ends this one, and
-//! the state's own compare-and-swap stands behind both.
+//! `state/<connection>.run` has two subjects, [`Holder`] and [`RateWindow`], because both must be saved by the same
+//! compare-and-swap: whoever may call the target is also the only one who counts.
+//!
+//! Goals: one run of a connection at a time, the second ends at once and says whom it met; no call to the target that
+//! the next run does not know of; and nobody has to clean up after a crash.
+//!
+//! Races, and what each comes to:
+//!
+//! - **Two runs start together.** Both read the object and both write their name on top of what they read. One write
+//!   fails, and that run ends as `Busy`.
+//! - **A run is killed.** It renews its lease every 10 s for 30 s, so others wait at most that long. In a directory the
+//!   operating system's lock decides instead, which ends with the process.
+//! - **A run is killed between a call and its answer.** The call is reserved in the object *before* it is made. The next
+//!   run may count calls that were never made; it never misses one that was.
+//! - **A run is frozen, or its clock is wrong, and a second run takes over.** The first write of either one makes the
+//!   other's fail: that run ends before its next call to the target. Both may have one call in flight; it was reserved.
+//! - **A renewal is cancelled after it took effect** (the run ended while it was in flight). The stored version is newer
+//!   than the one this run knows. If the stored lease is ours, [`Lease::adopt_own_write`] adopts its version.
+//! - **A renewal that failed, or hangs.** It is repeated until the lease expires; until it is stored, nobody else sees a
+//!   longer lease, and neither does this run.
+//! - **A clock that was set back** leaves a lease, or a pause, far in the future. No lease lasts longer than
+//!   [`LONGEST`]: one that claims to counts as expired.
+//!
+//! Deliberately absent: fencing at the target (neither Qeasy nor plain HTTP has a token for it; the state's own
+//! compare-and-swap stands behind this one), a queue of waiting runs (the schedule comes back), and a lease on `plan`,
+//! which calls the source only.
 
 use std::time::Duration;
 
@@ -15,28 +35,27 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{RunLock, Store, Version};
+use crate::store::{RunLock, Store, Version, paths};
 
-/// A lease that is not renewed ends after this.
+/// A lease that is not renewed expires after this.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
-/// How often it is renewed.
+/// Often enough that a lease outlives a renewal that fails.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// A lease that claims to last longer comes from a wrong clock.
 const LONGEST: Duration = Duration::from_secs(90);
 const FORMAT_NAME: &str = "okki-sync run";
 const FORMAT_VERSION: u32 = 1;
 
-/// What the object holds.
+/// The stored object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct LeaseFile {
     format: String,
     version: u32,
-    /// The run that holds the lease; none when nobody does.
+    /// The run that holds the lease; `None` when nobody does.
     pub holder: Option<Holder>,
-    /// Calls to the target in the last minute, and reserved ones, wall-clock milliseconds.
-    pub target_calls_ms: Vec<u64>,
-    /// The target wants no call before this, wall-clock milliseconds.
-    pub target_blocked_until_ms: Option<u64>,
+    /// What the target's limit has to count.
+    #[serde(flatten)]
+    pub window: RateWindow,
 }
 
 /// Who holds the lease.
@@ -46,32 +65,43 @@ pub struct Holder {
     pub run_id: String,
     /// Since when, RFC 3339 in UTC.
     pub since: String,
-    /// Until when unless it is renewed, wall-clock milliseconds. Means nothing in a directory.
+    /// When the lease ends unless it is renewed, wall-clock milliseconds. Means nothing in a directory.
     pub expires_at_ms: u64,
 }
 
-/// Where the record of a connection stands in the store.
-pub(crate) fn path(connection: &str) -> String {
-    format!("state/{connection}.run")
+/// What the target's limit has to count, as of the last save.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateWindow {
+    /// Calls of the last minute, made or reserved, wall-clock milliseconds.
+    #[serde(rename = "target_calls_ms")]
+    pub calls_ms: Vec<u64>,
+    /// The target wants no call before this, wall-clock milliseconds.
+    #[serde(rename = "target_blocked_until_ms")]
+    pub blocked_until_ms: Option<u64>,
 }
 
-/// Reads the record of a connection; a fresh one where there is none.
-pub(crate) async fn record(store: &Store, connection: &str) -> Result<Record> {
-    Ok(load(store, connection).await?.0)
+impl LeaseFile {
+    /// The object of a connection; a fresh one before its first run.
+    pub(crate) async fn load(store: &Store, connection: &str) -> Result<Self> {
+        Ok(load(store, connection).await?.0)
+    }
+
+    fn fresh() -> Self {
+        Self { format: FORMAT_NAME.to_owned(), version: FORMAT_VERSION, ..Self::default() }
+    }
 }
 
-async fn load(store: &Store, connection: &str) -> Result<(Record, Option<Version>)> {
-    let path = path(connection);
-    let fresh = || Record { format: FORMAT_NAME.to_owned(), version: FORMAT_VERSION, ..Record::default() };
-    let Some((bytes, version)) = store.load(&path).await? else { return Ok((fresh(), None)) };
+async fn load(store: &Store, connection: &str) -> Result<(LeaseFile, Option<Version>)> {
+    let path = paths::run(connection);
+    let Some((bytes, version)) = store.load(&path).await? else { return Ok((LeaseFile::fresh(), None)) };
     let bad = |what: &str| Error::new(ErrorKind::BadState, format!("store {}: {path} {what}", store.name()));
-    let record: Record = serde_json::from_slice(&bytes).map_err(|_| {
+    let file: LeaseFile = serde_json::from_slice(&bytes).map_err(|_| {
         bad("is damaged; nothing was written; remove it when no run has been going on for five minutes")
     })?;
-    if record.version > FORMAT_VERSION {
+    if file.version > FORMAT_VERSION {
         return Err(bad("was written by a newer program; use that one"));
     }
-    Ok((record, Some(version)))
+    Ok((file, Some(version)))
 }
 
 /// The lease of one run.
@@ -80,33 +110,36 @@ pub(crate) struct Lease {
     connection: String,
     run_id: String,
     clock: Clock,
-    held: Mutex<Held>,
-    /// In a directory; released with the process.
+    current: Mutex<Current>,
+    /// Dropped with the lease.
     lock: RunLock,
 }
 
+/// The object as this run last saw or saved it.
 #[derive(Debug)]
-struct Held {
-    record: Record,
+struct Current {
+    file: LeaseFile,
     version: Option<Version>,
 }
 
 impl Lease {
     /// Takes the lease for a run, or says who holds it since when.
     pub(crate) async fn take(store: &Store, connection: &str, run_id: &str, clock: Clock) -> Result<Self> {
-        let Some(lock) = store.lock_run(connection)? else {
+        let lock = store.lock_run(connection)?;
+        if let RunLock::Theirs = lock {
             let holder = holder_of(store, connection).await;
             return Err(busy(connection, holder.as_ref(), "it ends with its process"));
-        };
-        let (mut record, version) = load(store, connection).await?;
-        if let Some(holder) = record.holder.as_ref().filter(|_| !lock.is_held()) {
+        }
+        let (mut file, version) = load(store, connection).await?;
+        // Whoever has the operating system's lock needs no look at the time: the last holder's process has ended.
+        if let (RunLock::Absent, Some(holder)) = (&lock, &file.holder) {
             let left = clock.until_ms(holder.expires_at_ms);
             if !left.is_zero() && left <= LONGEST {
                 let ends = format!("unless it is renewed, its lease ends in {} s", left.as_secs() + 1);
                 return Err(busy(connection, Some(holder), &ends));
             }
         }
-        record.holder = Some(Holder {
+        file.holder = Some(Holder {
             run_id: run_id.to_owned(),
             since: format!("{:.0}", clock.now()),
             expires_at_ms: expiry(clock),
@@ -116,10 +149,10 @@ impl Lease {
             connection: connection.to_owned(),
             run_id: run_id.to_owned(),
             clock,
-            held: Mutex::new(Held { record, version }),
+            current: Mutex::new(Current { file, version }),
             lock,
         };
-        let taken = lease.write(&mut *lease.held.lock().await).await;
+        let taken = lease.write(&mut *lease.current.lock().await).await;
         match taken {
             Err(error) if error.kind == ErrorKind::StateConflict => {
                 let holder = holder_of(store, connection).await;
@@ -129,76 +162,75 @@ impl Lease {
         }
     }
 
-    /// What the record says of the target: calls of the last minute, and until when it wants silence.
-    pub(crate) async fn limits(&self) -> (Vec<u64>, Option<u64>) {
-        let held = self.held.lock().await;
-        (held.record.target_calls_ms.clone(), held.record.target_blocked_until_ms)
+    /// What earlier runs used of the target's limit.
+    pub(crate) async fn window(&self) -> RateWindow {
+        self.current.lock().await.file.window.clone()
     }
 
-    /// Keeps the calls to the target, made and reserved, before the next one is made.
+    /// Saves the calls to the target, made and reserved. To be awaited before the reserved one is made.
     pub(crate) async fn note_calls(&self, calls_ms: Vec<u64>) -> Result<()> {
-        let mut held = self.held.lock().await;
-        held.record.target_calls_ms = calls_ms;
-        self.write(&mut held).await
+        let mut current = self.current.lock().await;
+        current.file.window.calls_ms = calls_ms;
+        self.write(&mut current).await
     }
 
     /// Renews the lease until it is lost, which is what it returns. In a directory there is nothing to renew.
     pub(crate) async fn renew_until_lost(&self) -> Error {
-        if self.lock.is_held() {
+        if let RunLock::Ours(_) = self.lock {
             return std::future::pending().await;
         }
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
-            let mut held = self.held.lock().await;
+            let mut current = self.current.lock().await;
             let hung =
                 || Err(Error::new(ErrorKind::Store, "the store did not answer while the lease was renewed"));
-            let renewed = tokio::time::timeout(RENEW_EVERY, self.write(&mut held)).await;
+            let renewed = tokio::time::timeout(RENEW_EVERY, self.write(&mut current)).await;
             let Err(error) = renewed.unwrap_or_else(|_| hung()) else { continue };
-            let expired = held
-                .record
+            let expired = current
+                .file
                 .holder
                 .as_ref()
                 .is_none_or(|holder| self.clock.until_ms(holder.expires_at_ms).is_zero());
-            // A store that fails for a moment is asked again, as long as the lease still stands.
+            // A store that fails for a moment is asked again, as long as the lease has not expired.
             if error.kind == ErrorKind::StateConflict || expired {
                 return error;
             }
         }
     }
 
-    /// Gives the lease back, with the calls as they were really made and until when the target wants silence.
-    pub(crate) async fn release(&self, calls_ms: Vec<u64>, blocked_until_ms: Option<u64>) {
-        let mut held = self.held.lock().await;
-        held.record.holder = None;
-        held.record.target_calls_ms = calls_ms;
-        // What stood there was over when this run began, or came from a clock that was set back.
-        held.record.target_blocked_until_ms = blocked_until_ms;
-        if let Err(error) = self.save(&mut held).await {
+    /// Ends the lease. The window holds the calls that were really made. Its pause replaces the stored one, which had
+    /// passed when this run began or came from a clock that was set back.
+    pub(crate) async fn release(&self, window: RateWindow) {
+        let mut current = self.current.lock().await;
+        current.file.holder = None;
+        current.file.window = window;
+        if let Err(error) = self.save(&mut current).await {
             tracing::warn!(error = %error.line(), "the lease could not be given back; it ends by itself");
         }
     }
 
-    async fn write(&self, held: &mut Held) -> Result<()> {
-        let before = held.record.clone();
-        if let Some(holder) = &mut held.record.holder {
+    /// Saves, and renews the lease by it.
+    async fn write(&self, current: &mut Current) -> Result<()> {
+        let before = current.file.holder.clone();
+        if let Some(holder) = &mut current.file.holder {
             holder.expires_at_ms = expiry(self.clock);
         }
-        let saved = self.save(held).await;
+        let saved = self.save(current).await;
         if saved.is_err() {
             // Until it is stored, nobody else sees the longer lease.
-            held.record.holder = before.holder;
+            current.file.holder = before;
         }
         saved
     }
 
-    async fn save(&self, held: &mut Held) -> Result<()> {
-        let saved = match self.put(held).await {
-            Err(error) if error.kind == ErrorKind::StateConflict && self.adopt_own_write(held).await => {
-                self.put(held).await
+    async fn save(&self, current: &mut Current) -> Result<()> {
+        let saved = match self.put(current).await {
+            Err(error) if error.kind == ErrorKind::StateConflict && self.adopt_own_write(current).await => {
+                self.put(current).await
             }
             saved => saved,
         };
-        held.version = Some(saved.map_err(|error| match error.kind {
+        current.version = Some(saved.map_err(|error| match error.kind {
             ErrorKind::StateConflict => Error::new(
                 ErrorKind::StateConflict,
                 format!(
@@ -211,18 +243,19 @@ impl Lease {
         Ok(())
     }
 
-    async fn put(&self, held: &Held) -> Result<Version> {
-        let bytes = Bytes::from(serde_json::to_vec(&held.record).unwrap_or_default());
-        self.store.save_if_unchanged(&path(&self.connection), bytes, held.version.as_ref()).await
+    async fn put(&self, current: &Current) -> Result<Version> {
+        let bytes = Bytes::from(serde_json::to_vec(&current.file).unwrap_or_default());
+        self.store.save_if_unchanged(&paths::run(&self.connection), bytes, current.version.as_ref()).await
     }
 
-    /// A renewal that was cut off when the run ended may have had its effect: what stands there is still this run's.
-    async fn adopt_own_write(&self, held: &mut Held) -> bool {
+    /// A cancelled renewal may already have been written. If the stored lease is ours, adopts its version; returns
+    /// whether it did.
+    async fn adopt_own_write(&self, current: &mut Current) -> bool {
         match load(&self.store, &self.connection).await {
             Ok((there, version))
                 if there.holder.as_ref().is_some_and(|holder| holder.run_id == self.run_id) =>
             {
-                held.version = version;
+                current.version = version;
                 true
             }
             _ => false,
@@ -230,9 +263,9 @@ impl Lease {
     }
 }
 
-/// Who holds the lease, for a message: a record that cannot be read names nobody.
+/// Who holds the lease, for a message; `None` also if the object cannot be read.
 async fn holder_of(store: &Store, connection: &str) -> Option<Holder> {
-    record(store, connection).await.ok().and_then(|record| record.holder)
+    LeaseFile::load(store, connection).await.ok().and_then(|file| file.holder)
 }
 
 fn expiry(clock: Clock) -> u64 {
@@ -259,6 +292,18 @@ mod tests {
         Lease::take(store, "acme", run, clock).await
     }
 
+    fn used(call_ms: u64) -> RateWindow {
+        RateWindow { calls_ms: vec![call_ms], blocked_until_ms: None }
+    }
+
+    #[test]
+    fn both_subjects_are_one_flat_object() {
+        let file = LeaseFile { window: used(7), ..LeaseFile::fresh() };
+        let text = r#"{"format":"okki-sync run","version":1,"holder":null,"target_calls_ms":[7],"target_blocked_until_ms":null}"#;
+        assert_eq!(serde_json::to_string(&file).unwrap(), text);
+        assert_eq!(serde_json::from_str::<LeaseFile>(text).unwrap(), file);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_second_run_is_told_who_holds_the_lease_since_when() {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
@@ -266,9 +311,9 @@ mod tests {
         let error = take(&store, "run-2", clock).await.err().unwrap();
         assert_eq!(error.kind, ErrorKind::Busy);
         assert!(error.message.contains("run-1 (since 2027-01-15T08:00:00Z)"), "{error}");
-        first.release(vec![7], None).await;
+        first.release(used(7)).await;
         let second = take(&store, "run-2", clock).await.unwrap();
-        assert_eq!(second.limits().await.0, [7]);
+        assert_eq!(second.window().await.calls_ms, [7]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -296,14 +341,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_that_was_cut_off_after_its_effect_does_not_keep_the_lease_from_being_given_back() {
+    async fn a_renewal_that_was_cancelled_after_its_effect_does_not_hinder_the_release() {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
         let lease = take(&store, "run-1", clock).await.unwrap();
-        let stale = lease.held.lock().await.version.clone();
+        let stale = lease.current.lock().await.version.clone();
         lease.note_calls(vec![1]).await.unwrap();
-        lease.held.lock().await.version = stale;
-        lease.release(vec![2], None).await;
-        assert_eq!(take(&store, "run-2", clock).await.unwrap().limits().await.0, [2]);
+        lease.current.lock().await.version = stale;
+        lease.release(used(2)).await;
+        assert_eq!(take(&store, "run-2", clock).await.unwrap().window().await.calls_ms, [2]);
     }
 
     #[tokio::test]
@@ -313,13 +358,13 @@ mod tests {
         let first = take(&store, "run-1", Clock::system()).await.unwrap();
         let error = take(&store, "run-2", Clock::system()).await.err().unwrap();
         assert!(error.message.contains("run-1 (since 2"), "{error}");
-        // Dropped and not given back: its process is gone.
+        // Dropped and not released: its process has ended.
         drop(first);
         assert!(take(&store, "run-2", Clock::system()).await.is_ok());
     }
 
     #[tokio::test]
-    async fn a_damaged_or_newer_record_is_refused_by_name() {
+    async fn a_damaged_or_newer_object_is_refused_by_name() {
         for (text, word) in [
             ("{", "damaged"),
             (
@@ -328,7 +373,7 @@ mod tests {
             ),
         ] {
             let store = Store::memory();
-            store.put(&path("acme"), text).await.unwrap();
+            store.put(&paths::run("acme"), text).await.unwrap();
             let error = take(&store, "run-1", Clock::system()).await.err().unwrap();
             assert_eq!(error.kind, ErrorKind::BadState);
             assert!(error.message.contains(word) && error.message.contains("state/acme.run"), "{error}");

@@ -1,6 +1,11 @@
 //! The store: pipelines, state, reports and quarantine on S3, in a directory, or in memory, with save-if-unchanged.
+//!
+//! What has to survive two runs at once is saved on top of the version that was read (compare-and-swap); S3 and memory
+//! do it in one call, a directory under a lock file. Deliberately absent: listing and deleting. Every key is known
+//! ([`paths`]), and what is old goes by the bucket's lifecycle rules.
 
 pub(crate) mod lease;
+pub(crate) mod paths;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +18,11 @@ use url::Url;
 use crate::error::{Error, ErrorKind, Result};
 use crate::testing::Mutant;
 
-/// Where things are.
+/// A place for objects, by their keys.
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// Only for a directory: it has no conditional put of its own, so a lock file stands in.
+    /// Only for a directory: it has no conditional put, so a lock file takes its place.
     directory: Option<PathBuf>,
     name: String,
 }
@@ -26,15 +31,15 @@ pub struct Store {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(Option<String>);
 
-/// A lock that the operating system releases when the process ends, however it ends; only in a directory.
+/// The operating system's lock on a connection, which it releases when the process ends, however it ends.
 #[derive(Debug)]
-pub struct RunLock(Option<std::fs::File>);
-
-impl RunLock {
-    /// Whether there is an operating system's lock at all.
-    pub fn is_held(&self) -> bool {
-        self.0.is_some()
-    }
+pub enum RunLock {
+    /// This process has it, as long as the file is open.
+    Ours(std::fs::File),
+    /// Another process has it.
+    Theirs,
+    /// There is none: the store is not a directory.
+    Absent,
 }
 
 impl Store {
@@ -82,7 +87,7 @@ impl Store {
         )
     }
 
-    /// Reads an object; none if there is none.
+    /// Reads an object; `None` if there is none.
     pub async fn load(&self, path: &str) -> Result<Option<(Bytes, Version)>> {
         let found = match self.objects.get(&Path::from(path)).await {
             Ok(found) => found,
@@ -94,7 +99,7 @@ impl Store {
         Ok(Some((bytes, version)))
     }
 
-    /// Writes an object, whatever was there.
+    /// Writes an object over whatever is there.
     pub async fn put(&self, path: &str, bytes: impl Into<PutPayload>) -> Result<()> {
         self.objects
             .put(&Path::from(path), bytes.into())
@@ -103,8 +108,8 @@ impl Store {
             .map_err(|error| self.error(path, &error))
     }
 
-    /// Saves on top of the version that was read (none: where nothing was), and gives back the new version.
-    /// An error of [`ErrorKind::StateConflict`] says that somebody else saved meanwhile; nothing is overwritten then.
+    /// Saves on top of the version that was read (`None`: there was no object) and returns the new version.
+    /// [`ErrorKind::StateConflict`] means that somebody else saved meanwhile; nothing is overwritten then.
     pub async fn save_if_unchanged(
         &self,
         path: &str,
@@ -115,7 +120,7 @@ impl Store {
             _ if Mutant::SaveWithoutCompare.is_active() => self.blind_put(path, bytes.clone()).await,
             None => self.conditional_put(path, bytes.clone(), read).await,
             Some(directory) => {
-                let _lock = lock_for_save(&directory.join(format!("{path}.save"))).map_err(|error| {
+                let _lock = lock_for_save(&directory.join(paths::save_lock(path))).map_err(|error| {
                     Error::new(ErrorKind::Store, format!("store {}: {path}: {error}", self.name))
                 })?;
                 self.compare_and_put(path, bytes.clone(), read).await
@@ -125,7 +130,7 @@ impl Store {
             Ok(version) => return Ok(version),
             Err(error) => error,
         };
-        // A put whose answer was lost (and which was then repeated) may have had its effect: what stands there is ours.
+        // A put whose answer was lost may have taken effect. If the stored bytes are ours, it did.
         if let Ok(Some((there, version))) = self.load(path).await
             && there == bytes
         {
@@ -186,23 +191,22 @@ impl Store {
         self.objects.head(&location).await.map(|meta| Version(meta.e_tag))
     }
 
-    /// Takes the connection's run lock of a directory; none if another process holds it. Elsewhere there is nothing
-    /// to take: see `lease.rs`.
-    pub fn lock_run(&self, connection: &str) -> Result<Option<RunLock>> {
-        let Some(directory) = &self.directory else { return Ok(Some(RunLock(None))) };
-        let path = directory.join("state").join(format!("{connection}.lock"));
+    /// Takes the connection's run lock in a directory. Elsewhere there is none to take: see `lease.rs`.
+    pub fn lock_run(&self, connection: &str) -> Result<RunLock> {
+        let Some(directory) = &self.directory else { return Ok(RunLock::Absent) };
+        let path = directory.join(paths::run_lock(connection));
         let fail = |error: std::io::Error| {
             Error::new(ErrorKind::Store, format!("store {}: {}: {error}", self.name, path.display()))
         };
         let file = open_lock(&path).map_err(fail)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(RunLock(Some(file)))),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Ok(()) => Ok(RunLock::Ours(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(RunLock::Theirs),
             Err(std::fs::TryLockError::Error(error)) => Err(fail(error)),
         }
     }
 
-    /// Copies an object; nothing happens where there is none.
+    /// Copies an object, if there is one.
     pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
         match self.objects.copy(&Path::from(from), &Path::from(to)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

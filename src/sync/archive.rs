@@ -1,11 +1,85 @@
 //! What a run leaves behind: its report and its quarantine.
 
-use super::{Outcome, RunContext, Tally};
-use crate::error::{Error, ErrorKind, Result};
-use crate::report::{Mode, Report, Status, TargetCounts};
+use std::time::Duration;
 
-/// The report of a run, made from what it came to.
-pub(super) fn report(context: &RunContext<'_>, mode: Mode, tally: &Tally, error: Option<&Error>) -> Report {
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{Outcome, RunContext, Tally, millis};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
+use crate::store::paths;
+
+/// The name of a run, and when it began.
+pub(super) struct RunStart {
+    pub run_id: String,
+    at: Timestamp,
+    started: Instant,
+}
+
+impl RunStart {
+    pub(super) fn now(clock: Clock) -> Self {
+        Self { run_id: run_id(clock), at: clock.now(), started: Instant::now() }
+    }
+}
+
+/// Sorts by time and is unique: two runs may start in the same millisecond.
+fn run_id(clock: Clock) -> String {
+    format!("{}-{:08x}", clock.now().strftime("%Y%m%dT%H%M%S%3fZ"), fastrand::u32(..))
+}
+
+impl Outcome {
+    /// The outcome of a run that failed before it could begin.
+    pub(crate) fn not_begun(
+        connection: &str,
+        mode: Mode,
+        clock: Clock,
+        waited: Duration,
+        error: Error,
+    ) -> Self {
+        let report = Report {
+            run_id: run_id(clock),
+            connection: connection.to_owned(),
+            mode,
+            status: Status::Failed,
+            started_at: format!("{:.3}", clock.now()),
+            duration_ms: millis(waited),
+            source: SourceCounts::default(),
+            plan: PlanCounts::default(),
+            target: TargetCounts::default(),
+            quarantined: 0,
+            remaining: 0,
+            resume_after_seconds: None,
+            error: Some(error.line()),
+        };
+        Self { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
+    }
+}
+
+/// Ends a run: makes its report and, after a sync, keeps report and quarantine in the store.
+pub(super) async fn end(
+    context: &RunContext<'_>,
+    mode: Mode,
+    start: RunStart,
+    tally: Tally,
+    error: Option<Error>,
+) -> Outcome {
+    let report = report(context, mode, start, &tally, error.as_ref());
+    let mut outcome = Outcome { report, error, lines: tally.lines, rejected: tally.rejected };
+    if mode == Mode::Sync {
+        save(context, &mut outcome).await;
+    }
+    outcome
+}
+
+fn report(
+    context: &RunContext<'_>,
+    mode: Mode,
+    start: RunStart,
+    tally: &Tally,
+    error: Option<&Error>,
+) -> Report {
     let (requests, retries, throttled) = context.target.take_counters();
     let (more_requests, more_retries, more_throttled) = context.okki.take_counters();
     let mut source = tally.source.clone();
@@ -26,12 +100,12 @@ pub(super) fn report(context: &RunContext<'_>, mode: Mode, tally: &Tally, error:
         None => Status::Succeeded,
     };
     Report {
-        run_id: String::new(),
+        run_id: start.run_id,
         connection: context.connection.to_owned(),
         mode,
         status,
-        started_at: String::new(),
-        duration_ms: 0,
+        started_at: format!("{:.3}", start.at),
+        duration_ms: millis(start.started.elapsed()),
         source,
         plan: tally.plan.clone(),
         target: TargetCounts {
@@ -52,10 +126,10 @@ pub(super) fn report(context: &RunContext<'_>, mode: Mode, tally: &Tally, error:
     }
 }
 
-/// Report and quarantine go into the store. The run is over by then: a store that fails now spoils no data, but is said.
-pub(super) async fn save(context: &RunContext<'_>, outcome: &mut Outcome) {
-    let kept = store_records(context, outcome).await;
-    let Err(error) = kept else { return };
+/// The data is safe by now, so a store that fails here loses only the report. The run still ends as failed: somebody
+/// should know.
+async fn save(context: &RunContext<'_>, outcome: &mut Outcome) {
+    let Err(error) = put(context, outcome).await else { return };
     tracing::error!(error = %error.line(), "report and quarantine could not be kept");
     if outcome.error.is_none() {
         outcome.report.status = Status::Failed;
@@ -64,16 +138,13 @@ pub(super) async fn save(context: &RunContext<'_>, outcome: &mut Outcome) {
     }
 }
 
-async fn store_records(context: &RunContext<'_>, outcome: &Outcome) -> Result<()> {
+async fn put(context: &RunContext<'_>, outcome: &Outcome) -> Result<()> {
     let (connection, run_id) = (context.connection, &outcome.report.run_id);
     if !outcome.rejected.is_empty() {
         let lines: Vec<String> =
             outcome.rejected.iter().filter_map(|r| serde_json::to_string(r).ok()).collect();
-        context
-            .store
-            .put(&format!("quarantine/{connection}/{run_id}.jsonl"), lines.join("\n") + "\n")
-            .await?;
+        context.store.put(&paths::quarantine(connection, run_id), lines.join("\n") + "\n").await?;
     }
     let report = serde_json::to_vec_pretty(&outcome.report).unwrap_or_default();
-    context.store.put(&format!("reports/{connection}/{run_id}.json"), report).await
+    context.store.put(&paths::report(connection, run_id), report).await
 }

@@ -1,8 +1,18 @@
-//! The batches under way at the target: how many at a time, and how they end.
+//! The batches in flight to the target: how many at a time, and how they end.
 //!
-//! The first one goes alone and each good one lets one more go beside it, since an answer that asks for silence
-//! should find as little else under way as can be had cheaply. After the first error no call is begun; those that
-//! were sent are awaited, because the target may have taken their rows.
+//! Goals: use the target's limit, and have as few batches as possible in flight when it asks for a pause.
+//!
+//! - **Slow start.** One batch at first, one more after each success, one again after a failure. If the target asks for
+//!   a pause, few other batches are in flight, and those count against it too.
+//! - **An answer comes while something else is awaited** (a save, the next batch). [`InFlight::while_draining`] keeps
+//!   taking answers, so that an error stops the next call at once and not after the save.
+//! - **A batch waits for its turn when another one ends the writing.** Closing the budget wakes it: its call is not made.
+//! - **Several batches fail.** The first error ends the run, but the longest pause that the target asked for decides when
+//!   the next run may come: see [`more_severe`].
+//! - **The run ends with batches in flight.** They are awaited, never dropped: the target may have taken their rows.
+//!
+//! Deliberately absent: an order among batches of products (each row stands alone), and a retry of a whole batch, which
+//! is `targets`' to decide because only it knows which rows are in doubt.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -19,11 +29,10 @@ use crate::error::{Error, ErrorKind, Result, Side};
 use crate::targets::batch::Batch;
 use crate::targets::{Target, Written};
 
-/// A batch that has come to its end.
+/// A batch that has ended.
 pub(super) struct Done {
-    /// What became of its rows.
     pub written: Written,
-    /// How long it was under way.
+    /// From the call to the answer.
     pub took: Duration,
     sent: Result<()>,
 }
@@ -34,7 +43,7 @@ pub(super) struct InFlight<'a> {
     budget: Budget,
     closing: watch::Sender<bool>,
     batches: FuturesUnordered<BoxFuture<'a, Done>>,
-    /// Those that came back while something else was waited for.
+    /// Those that ended while something else was awaited.
     completed: VecDeque<Done>,
     slow_start: SlowStart,
     failures: u64,
@@ -57,9 +66,9 @@ impl<'a> InFlight<'a> {
         }
     }
 
-    /// Whether the next batch has to wait until one comes back.
+    /// Whether the next batch has to wait until one ends.
     pub(super) fn is_full(&mut self) -> bool {
-        self.look_for_setbacks();
+        self.note_failures();
         self.batches.len() + self.completed.len() >= self.slow_start.at_once()
     }
 
@@ -83,37 +92,37 @@ impl<'a> InFlight<'a> {
         self.batches.push(sending.boxed());
         // Its call goes out now, not when the next batch has been rendered.
         if let Some(Some(done)) = self.batches.next().now_or_never() {
-            self.keep(done);
+            self.queue(done);
         }
         Ok(())
     }
 
-    /// The next batch that comes back; none when no more are under way.
+    /// The next batch that ends; `None` when no more are in flight.
     pub(super) async fn next(&mut self) -> Option<Done> {
         if let Some(done) = self.completed.pop_front() {
             return Some(done);
         }
         let done = self.batches.next().await?;
-        self.look_at(&done);
+        self.note_end(&done);
         Some(done)
     }
 
-    /// Does something else while the batches go on. Answers that come meanwhile are kept, and an error closes the
-    /// door at once.
+    /// Does something else while the batches go on. Answers that arrive meanwhile are queued, and an error stops further
+    /// calls at once.
     pub(super) async fn while_draining<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                Some(done) = self.batches.next() => self.keep(done),
+                Some(done) = self.batches.next() => self.queue(done),
             }
         }
     }
 
-    /// Ends the writing: nothing more is begun by whoever waits for its turn.
+    /// Ends the writing: batches that wait for their turn are not sent.
     pub(super) fn end_with(&mut self, error: Error) {
-        // That the time is over keeps nobody who is under way from ending well.
+        // When time runs out, batches already sent may still finish; only new ones are not started.
         if error.kind != ErrorKind::Interrupted {
             self.closing.send_replace(true);
         }
@@ -123,26 +132,26 @@ impl<'a> InFlight<'a> {
         });
     }
 
-    /// How the writing ended.
-    pub(super) fn into_end(self) -> Result<()> {
+    /// The error that ended the writing, if one did.
+    pub(super) fn into_result(self) -> Result<()> {
         self.error.map_or(Ok(()), Err)
     }
 
-    fn keep(&mut self, done: Done) {
-        self.look_at(&done);
+    fn queue(&mut self, done: Done) {
+        self.note_end(&done);
         self.completed.push_back(done);
     }
 
-    fn look_at(&mut self, done: &Done) {
+    fn note_end(&mut self, done: &Done) {
         if let Err(error) = &done.sent {
             self.end_with(error.clone());
         }
-        if !self.look_for_setbacks() {
+        if !self.note_failures() {
             self.slow_start.on_success();
         }
     }
 
-    fn look_for_setbacks(&mut self) -> bool {
+    fn note_failures(&mut self) -> bool {
         let failures = self.target.failures();
         let more = failures > std::mem::replace(&mut self.failures, failures);
         if more {
@@ -152,19 +161,19 @@ impl<'a> InFlight<'a> {
     }
 }
 
-/// The first error ends the run; but how long the target wants silence outweighs that the run was interrupted, and
-/// of two such times the longer one counts.
+/// The first error ends the run. But a pause that the target asked for outweighs an interruption, and of two such pauses
+/// the longer one counts.
 fn more_severe(first: Error, other: Error) -> Error {
-    let silence =
+    let pause =
         |error: &Error| error.resume_after.filter(|_| error.kind == ErrorKind::Throttled(Side::Target));
-    match (silence(&first), silence(&other)) {
+    match (pause(&first), pause(&other)) {
         (Some(one), Some(two)) if two > one => other,
         (None, Some(_)) if first.kind == ErrorKind::Interrupted => other,
         _ => first,
     }
 }
 
-/// How many may be under way at a time.
+/// How many may be in flight at a time.
 #[derive(Debug)]
 struct SlowStart {
     most: usize,
@@ -194,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_good_batch_lets_one_more_go_beside_it_and_a_setback_begins_anew() {
+    fn each_success_lets_one_more_batch_fly_and_a_failure_starts_again_at_one() {
         let mut start = SlowStart::new(3);
         assert_eq!(start.at_once(), 1);
         start.on_success();
@@ -208,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_counts_unless_another_one_says_how_long_the_target_wants_silence() {
+    fn the_first_error_counts_unless_another_one_tells_the_target_s_pause() {
         let error = |kind, seconds: Option<u64>| {
             let error = Error::new(kind, "");
             seconds.map_or(error.clone(), |seconds| error.resume_after(Duration::from_secs(seconds)))

@@ -1,14 +1,24 @@
-//! Makes the state anew from what the target holds, where it was lost, damaged, or belongs to another target.
+//! Rebuilds the state from what the target holds, where it was lost, damaged, or belongs to another target.
 
 use bytes::Bytes;
+use serde_json::Value;
 
-use super::{Run, RunContext, render};
+use super::{Run, RunContext, Watch};
 use crate::budget::Budget;
 use crate::error::Result;
-use crate::plan::{OnDelete, Plan};
-use crate::state::{self, Fingerprint, State};
+use crate::plan::{self, RowUnit, RowWriter};
+use crate::state::{Fingerprint, State};
 use crate::store::lease::Lease;
-use crate::transform::Renderer;
+use crate::store::paths;
+
+/// What happens to rows that only the target has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extras {
+    /// They stay out of the state: no sync ever touches them.
+    Leave,
+    /// They become part of the state: the next sync deletes them.
+    Own,
+}
 
 /// What a rebuild found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -21,64 +31,67 @@ pub struct Rebuilt {
     pub missing: u64,
     /// Rows that only the target has.
     pub extra: u64,
-    /// Whether the extra rows count as ours: then the next sync deletes them.
+    /// Whether the extra rows are part of the state: then the next sync deletes them.
     pub extra_owned: bool,
 }
 
-impl Run<'_> {
-    /// Rebuilds under the lease.
-    pub(super) async fn rebuild(&mut self, budget: &Budget, own_extra: bool) -> Result<Rebuilt> {
-        self.under_lease(budget, async |run, budget, lease| {
-            run.rebuild_under_lease(budget, lease, own_extra).await
-        })
+/// Rebuilds the state of a connection from its target.
+pub(crate) async fn rebuild(
+    context: &RunContext<'_>,
+    budget: &Budget,
+    watch: &Watch,
+    extras: Extras,
+) -> Result<Rebuilt> {
+    let mut run = Run::begin(context, watch);
+    run.under_lease(budget, async |run, budget, lease| run.rebuild_under_lease(budget, lease, extras).await)
         .await
-    }
+}
 
+impl Run<'_> {
     async fn rebuild_under_lease(
         &mut self,
         budget: &Budget,
         lease: &Lease,
-        own_extra: bool,
+        extras: Extras,
     ) -> Result<Rebuilt> {
         let context = self.context;
-        self.remember_limits(lease).await?;
-        let path = state::path(context.connection);
-        // Whatever is there, readable or not, is kept beside.
+        self.restore_limits(lease).await?;
+        let path = paths::state(context.connection);
+        // The stored state is kept as `.previous`, readable or not.
         let version = context.store.load(&path).await?.map(|(_, version)| version);
         let catalogue = self.read(budget, None).await?;
-        let plan = Plan::new(context.rows, &catalogue, &State::default(), OnDelete::Ignore);
-        let watch = self.watch;
-        let mut theirs =
-            context.target.read_back(budget, |read| watch(super::Progress::ReadingBack(read))).await?;
+        let mut theirs = self.read_back(budget).await?;
 
-        let renderer = Renderer::new(context.rows, &catalogue);
-        let (mut state, mut found, mut row) = (State::default(), Rebuilt::default(), Vec::new());
-        found.extra_owned = own_extra;
-        for change in plan.changes(&catalogue) {
-            row.clear();
-            render(context.rows, &renderer, change, &mut row);
-            let Some(their) = theirs.remove(change.id) else {
+        let mut rows = RowWriter::new(context.rows, &catalogue);
+        let (mut state, mut ours) = (State::default(), Vec::new());
+        let mut found = Rebuilt { extra_owned: extras == Extras::Own, ..Rebuilt::default() };
+        for row in plan::rows(&catalogue, RowUnit::of(context.rows)) {
+            let id = row.id(&catalogue);
+            ours.clear();
+            if rows.write(row, id, &mut ours).is_err() {
+                continue;
+            }
+            let Some(their) = theirs.remove(id) else {
                 found.missing += 1;
                 continue;
             };
-            let same = crate::targets::holds(&their, &row);
-            *(if same { &mut found.same } else { &mut found.differing }) += 1;
-            let fingerprint = if same { Fingerprint::of(&row) } else { of_theirs(&their) };
-            state.rows.insert(change.id, fingerprint);
+            let is_same = crate::targets::holds(&their, &ours);
+            *(if is_same { &mut found.same } else { &mut found.differing }) += 1;
+            state.rows.insert(id, if is_same { Fingerprint::of(&ours) } else { of_other_content(&their) });
         }
         // Rows in the quarantine are the source's too.
-        for held in &catalogue.held {
-            if let Some(their) = theirs.remove(held.as_str()) {
-                state.rows.insert(held, of_theirs(&their));
+        for id in &catalogue.held {
+            if let Some(their) = theirs.remove(id.as_str()) {
+                state.rows.insert(id, of_other_content(&their));
             }
         }
         found.extra = theirs.len() as u64;
-        if own_extra {
-            state.rows.extend(theirs.iter().map(|(id, their)| (id.as_str(), of_theirs(their))));
+        if extras == Extras::Own {
+            state.rows.extend(theirs.iter().map(|(id, their)| (id.as_str(), of_other_content(their))));
         }
 
         if version.is_some() {
-            context.store.copy(&path, &state::previous_path(context.connection)).await?;
+            context.store.copy(&path, &paths::previous_state(context.connection)).await?;
         }
         let text = state.to_text(context.connection, &context.target.identity());
         context.store.save_if_unchanged(&path, Bytes::from(text), version.as_ref()).await?;
@@ -86,21 +99,8 @@ impl Run<'_> {
     }
 }
 
-/// Of a row that is there with other content: it equals no row of ours, whose bytes are never a JSON value of this form.
-fn of_theirs(their: &serde_json::Value) -> Fingerprint {
+/// Fingerprint for a row the target has with different content. It can never equal one of ours, because ours are hashes
+/// of JSON objects.
+fn of_other_content(their: &Value) -> Fingerprint {
     Fingerprint::of(format!("theirs {their}").as_bytes())
-}
-
-/// Rebuilds the state of a connection from its target.
-pub(crate) async fn rebuild(
-    context: &RunContext<'_>,
-    budget: &Budget,
-    watch: &super::Watch,
-    own_extra: bool,
-) -> Result<Rebuilt> {
-    let request =
-        super::Request { mode: super::Mode::Verify, full: false, allow_mass_delete: false, deadline: None };
-    context.okki.start_run();
-    context.target.start_run();
-    Run::new(context, &request, watch).rebuild(budget, own_extra).await
 }

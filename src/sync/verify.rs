@@ -1,60 +1,86 @@
-//! The comparison of a verification: what the source says against what the target holds.
+//! A verification: what the source holds against what the target reads back. It changes nothing at either.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{RunContext, Tally, render};
-use crate::catalogue::Catalogue;
-use crate::plan::{self, DiffLine, OnDelete, Plan};
-use crate::transform::Renderer;
+use super::{Run, RunContext, Tally};
+use crate::budget::Budget;
+use crate::catalogue::{Catalogue, id_order};
+use crate::error::Result;
+use crate::plan::{self, DiffKind, DiffLine, OnDelete, RowUnit, RowWriter};
+use crate::report::Progress;
+use crate::state::State;
+use crate::store::lease::Lease;
+use crate::store::paths;
 
-/// Compares what the source says with what the target holds.
-pub(super) fn compare(
+impl Run<'_> {
+    /// Reading back calls the target, so it takes its turn under the lease like a sync; it keeps nothing else.
+    pub(super) async fn verify(&mut self, budget: &Budget) -> Result<()> {
+        self.under_lease(budget, async |run, budget, lease| run.verify_under_lease(budget, lease).await).await
+    }
+
+    async fn verify_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {
+        let context = self.context;
+        self.restore_limits(lease).await?;
+        // If the state belongs to another target there is nothing to compare.
+        if let Some((bytes, _)) = context.store.load(&paths::state(context.connection)).await? {
+            State::ensure_is_for(&bytes, context.connection, &context.target.identity())?;
+        }
+        let catalogue = self.read(budget, None).await?;
+        let theirs = self.read_back(budget).await?;
+        compare(context, catalogue, theirs, &mut self.tally);
+        Ok(())
+    }
+
+    /// The target's rows by their ids.
+    pub(super) async fn read_back(&self, budget: &Budget) -> Result<HashMap<String, Value>> {
+        let watch = self.watch;
+        self.context.target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await
+    }
+}
+
+fn compare(
     context: &RunContext<'_>,
-    catalogue: &Catalogue,
-    plan: &Plan,
+    catalogue: Catalogue,
     mut theirs: HashMap<String, Value>,
     tally: &mut Tally,
 ) {
-    let renderer = Renderer::new(context.rows, catalogue);
-    let mut row = Vec::new();
-    for change in plan.changes_in_tree(catalogue) {
-        row.clear();
-        render(context.rows, &renderer, change, &mut row);
-        let (mark, why, count) = match theirs.remove(change.id) {
-            None => ('+', "missing at the target", &mut tally.plan.create),
-            Some(their) if crate::targets::holds(&their, &row) => ('=', "", &mut tally.plan.unchanged),
-            Some(_) => ('*', "differs", &mut tally.plan.update),
+    let mut rows = RowWriter::new(context.rows, &catalogue);
+    let mut ours = Vec::new();
+    for row in plan::rows_in_tree(&catalogue, RowUnit::of(context.rows)) {
+        let id = row.id(&catalogue);
+        ours.clear();
+        if rows.write(row, id, &mut ours).is_err() {
+            continue;
+        }
+        let (kind, why, count) = match theirs.remove(id) {
+            None => (DiffKind::OnlySource, "missing at the target", &mut tally.plan.create),
+            Some(their) if crate::targets::holds(&their, &ours) => {
+                (DiffKind::Same, "", &mut tally.plan.unchanged)
+            }
+            Some(_) => (DiffKind::Differs, "differs", &mut tally.plan.update),
         };
         *count += 1;
-        let (name, depth) = plan::describe(change.origin, catalogue);
-        tally.lines.push(DiffLine { depth, mark, name, id: change.id.to_string(), why });
+        tally.lines.push(DiffLine::of(row, id, &catalogue, kind, why));
     }
+    let misfits = rows.rejected;
     // Quarantined rows exist at the source: the target's row of that id is neither extra nor comparable.
-    for held in &catalogue.held {
-        if theirs.remove(held.as_str()).is_some() {
-            tally.lines.push(DiffLine {
-                depth: 0,
-                mark: '!',
-                name: String::new(),
-                id: held.to_string(),
-                why: "in the quarantine, cannot be compared",
-            });
+    for id in &catalogue.held {
+        if theirs.remove(id.as_str()).is_some() {
+            let why = "in the quarantine, cannot be compared";
+            tally.lines.push(DiffLine::of_target(id.as_str(), DiffKind::NotComparable, why));
         }
     }
     // With on_delete = "ignore" rows that the source no longer has stay at the target on purpose.
-    if context.on_delete == OnDelete::Tombstone {
+    if context.settings.on_delete == OnDelete::Tombstone {
         let mut extra: Vec<String> = theirs.into_keys().collect();
-        extra.sort_unstable_by(|a, b| crate::catalogue::id_order(a, b));
+        extra.sort_unstable_by(|a, b| id_order(a, b));
         tally.plan.delete = extra.len() as u64;
-        tally.lines.extend(extra.into_iter().map(|id| DiffLine {
-            depth: 0,
-            mark: '-',
-            name: String::new(),
-            id,
-            why: "extra at the target",
-        }));
+        let line = |id| DiffLine::of_target(id, DiffKind::OnlyTarget, "extra at the target");
+        tally.lines.extend(extra.into_iter().map(line));
     }
     tally.differences = tally.plan.create + tally.plan.update + tally.plan.delete;
+    tally.rejected.extend(catalogue.rejected);
+    tally.rejected.extend(misfits);
 }

@@ -110,7 +110,7 @@ async fn a_row_that_becomes_dirty_after_it_was_written_is_not_deleted_at_the_tar
         assert_eq!((outcome.report.target.written, outcome.report.target.deleted), (0, 0));
         assert_eq!(world.rows()[&held].get(), before.get());
         let verified = world.verify().await;
-        assert!(verified.lines.iter().any(|line| line.mark == '!' && line.id == held));
+        assert!(verified.lines.iter().any(|line| line.kind.mark() == '!' && line.id == held));
     }
 }
 

@@ -10,7 +10,7 @@ use okki_sync::app::PipelineSource;
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::{Mode, Status};
-use okki_sync::testing::sync::Request;
+use okki_sync::testing::sync::{Extras, RunRequest};
 use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
 use okki_sync_sandbox::{Options, Sandbox};
 use tokio::time::Instant;
@@ -103,7 +103,7 @@ async fn a_wait_that_does_not_fit_the_deadline_pauses_the_run_at_once() {
     for fault in [Fault::Throttle { retry_after_seconds: Some(70) }, Fault::Lockout] {
         let world = World::new(small(), qeasy("groups", ""));
         let limited =
-            Request { deadline: Some(Instant::now() + Duration::from_secs(60)), ..request(Mode::Sync) };
+            RunRequest { deadline: Some(Instant::now() + Duration::from_secs(60)), ..request(Mode::Sync) };
         world.fault(Endpoint::QeasyStore, fault, 1, 0);
         let started = Instant::now();
         let outcome = world.run(&limited, |_| {}).await;
@@ -121,7 +121,7 @@ async fn a_server_error_near_the_deadline_pauses_the_run_instead_of_failing_it()
     let world = World::new(small(), qeasy("groups", ""));
     world.fault(Endpoint::QeasyStore, Fault::Status(500), ALWAYS, 0);
     let limited =
-        Request { deadline: Some(Instant::now() + Duration::from_millis(6_500)), ..request(Mode::Sync) };
+        RunRequest { deadline: Some(Instant::now() + Duration::from_millis(6_500)), ..request(Mode::Sync) };
     let outcome = world.run(&limited, |_| {}).await;
     assert_eq!(
         (outcome.report.status, outcome.error.unwrap().kind),
@@ -146,7 +146,7 @@ async fn a_product_list_that_shrank_or_is_empty_is_refused_before_groups_lose_th
         }
         assert_eq!(format!("{:?}", world.rows()), rows);
     }
-    let allowed = Request { allow_mass_delete: true, ..request(Mode::Sync) };
+    let allowed = RunRequest { allow_mass_delete: true, ..request(Mode::Sync) };
     assert_eq!(world.run(&allowed, |_| {}).await.report.status, Status::Succeeded);
     world.assert_complete();
     world.sync_well().await;
@@ -257,7 +257,7 @@ async fn the_version_before_the_last_save_is_kept_and_a_lost_state_is_made_anew_
     store.put("state/it.state", "damaged").await.unwrap();
     assert_eq!(world.sync().await.error.unwrap().kind, ErrorKind::BadState);
     let from = || PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
-    let found = world.app.rebuild_state(from(), false, &|_| {}).await.unwrap();
+    let found = world.app.rebuild_state(from(), Extras::Leave, &|_| {}).await.unwrap();
     assert_eq!((found.same, found.differing, found.missing, found.extra), (39, 1, 0, 0));
     assert_eq!(world.stored("state/it.state.previous").await.unwrap(), "damaged");
     let outcome = world.sync_well().await;
@@ -272,9 +272,9 @@ async fn a_rebuilt_state_leaves_rows_alone_that_only_the_target_has_unless_it_is
     world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
     world.sandbox.edit(|catalogue| drop(catalogue.groups.pop()));
     let from = || PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
-    assert_eq!(world.app.rebuild_state(from(), false, &|_| {}).await.unwrap().extra, 1);
+    assert_eq!(world.app.rebuild_state(from(), Extras::Leave, &|_| {}).await.unwrap().extra, 1);
     assert_eq!(world.sync_well().await.report.plan.delete, 0);
-    assert_eq!(world.app.rebuild_state(from(), true, &|_| {}).await.unwrap().extra, 1);
+    assert_eq!(world.app.rebuild_state(from(), Extras::Own, &|_| {}).await.unwrap().extra, 1);
     assert_eq!(world.sync_well().await.report.target.deleted, 1);
     world.assert_complete();
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::report::Mode;
-use okki_sync::testing::sync::{Outcome, Request};
+use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
 use okki_sync_sandbox::{Options, Sandbox};
 
@@ -97,7 +97,7 @@ async fn more_than_a_page_of_products_updated_in_one_second_is_read_whole_and_no
 async fn a_full_read_comes_at_least_as_often_as_the_guard_says_and_when_it_is_asked_for() {
     let world = synced("products").await;
     assert!(!sync(&world).await.2);
-    let full = Request { full: true, ..request(Mode::Sync) };
+    let full = RunRequest { full: true, ..request(Mode::Sync) };
     assert!(world.run(&full, |_| {}).await.report.source.full_read);
     world.wind(23 * 3600).await;
     assert!(!sync(&world).await.2);

@@ -12,7 +12,7 @@ use okki_sync::app::{App, Part, PipelineSource, Wires};
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::config::Env;
 use okki_sync::testing::report::{Mode, Status};
-use okki_sync::testing::sync::{Outcome, Request};
+use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::{Options, Sandbox};
 use serde_json::Value;
 
@@ -217,7 +217,7 @@ async fn no_notice_without_time_or_after_a_stop_or_of_another_mode() {
     let world = world(robot.env());
     damage(&world).await;
     let deadline = tokio::time::Instant::now().checked_add(Duration::from_millis(5_900));
-    world.run(&Request { deadline, ..request(Mode::Sync) }, |_| {}).await;
+    world.run(&RunRequest { deadline, ..request(Mode::Sync) }, |_| {}).await;
     world.plan().await;
     world.verify().await;
     world.app.stop();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use okki_sync::testing::error::ErrorKind;
 use okki_sync::testing::report::{Mode, Status};
-use okki_sync::testing::sync::Request;
+use okki_sync::testing::sync::RunRequest;
 use okki_sync_sandbox::faults::Endpoint;
 
 use crate::support::{World, http, qeasy, request, small};
@@ -45,7 +45,8 @@ async fn a_plan_says_what_the_sync_then_does_and_writes_nothing_itself() {
             assert_eq!(done.report.target.deleted, counts.delete);
             let delivered = world.sandbox.stats().rows_written - written;
             assert_eq!(delivered, counts.create + counts.update + counts.delete);
-            let marks = |mark: char| planned.lines.iter().filter(|line| line.mark == mark).count() as u64;
+            let marks =
+                |mark: char| planned.lines.iter().filter(|line| line.kind.mark() == mark).count() as u64;
             assert_eq!((marks('+'), marks('*'), marks('-')), (counts.create, counts.update, counts.delete));
             world.assert_complete();
         }
@@ -102,9 +103,9 @@ async fn the_delete_guard_refuses_with_numbers_and_is_lifted_for_one_run() {
     assert_eq!(outcome.report.status, Status::Failed);
     assert_eq!((world.state().await, world.target_calls()), (state, calls));
     let planned = world.plan().await;
-    assert_eq!(planned.lines.iter().filter(|line| line.mark == '-').count(), 100);
+    assert_eq!(planned.lines.iter().filter(|line| line.kind.mark() == '-').count(), 100);
 
-    let lifted = Request { allow_mass_delete: true, ..request(Mode::Sync) };
+    let lifted = RunRequest { allow_mass_delete: true, ..request(Mode::Sync) };
     let outcome = world.run(&lifted, |_| {}).await;
     assert_eq!((outcome.report.status, outcome.report.target.deleted), (Status::Succeeded, 100));
     world.assert_complete();
@@ -148,7 +149,7 @@ async fn verify_finds_what_was_tampered_with_and_writes_nothing() {
         world.sync_well().await;
         let same = world.verify().await;
         assert_eq!(same.report.status, Status::Succeeded, "{:?}", same.report);
-        assert_eq!(same.lines.iter().filter(|line| line.mark == '=').count(), 40);
+        assert_eq!(same.lines.iter().filter(|line| line.kind.mark() == '=').count(), 40);
         assert_eq!((same.report.plan.unchanged, same.report.remaining), (40, 0));
 
         // The source moves on while the target stays: a name, a new group, and a group without products that goes.
@@ -171,8 +172,12 @@ async fn verify_finds_what_was_tampered_with_and_writes_nothing() {
         assert_eq!((world.state().await, world.sandbox.stats().rows_written), (state, written));
         assert_eq!(outcome.report.status, Status::Partial, "{:?}", outcome.report);
         for (mark, id) in [('*', renamed), ('+', added), ('-', removed)] {
-            let found: Vec<&str> =
-                outcome.lines.iter().filter(|line| line.mark == mark).map(|line| line.id.as_str()).collect();
+            let found: Vec<&str> = outcome
+                .lines
+                .iter()
+                .filter(|line| line.kind.mark() == mark)
+                .map(|line| line.id.as_str())
+                .collect();
             assert_eq!(found, [id.as_str()], "{mark}");
         }
         let counts = &outcome.report.plan;

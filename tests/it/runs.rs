@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use okki_sync::testing::error::ErrorKind;
 use okki_sync::testing::report::{Mode, Status};
-use okki_sync::testing::sync::{Progress, Request};
+use okki_sync::testing::sync::{Progress, RunRequest};
 use okki_sync_sandbox::Options;
 use tokio::time::Instant;
 
@@ -129,7 +129,7 @@ async fn a_deadline_pauses_the_run_and_the_next_one_finishes() {
         let mut pauses = 0;
         loop {
             let reading = Duration::from_secs(20 + 10 * latency);
-            let request = Request {
+            let request = RunRequest {
                 deadline: Some(Instant::now() + reading + Duration::from_secs(25)),
                 ..request(Mode::Sync)
             };
@@ -158,7 +158,8 @@ async fn a_deadline_pauses_the_run_and_the_next_one_finishes() {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_while_reading_pauses_the_run_with_nothing_written() {
     let world = World::new(Options { latency: Duration::from_secs(3), ..small() }, qeasy("products", ""));
-    let request = Request { deadline: Some(Instant::now() + Duration::from_secs(10)), ..request(Mode::Sync) };
+    let request =
+        RunRequest { deadline: Some(Instant::now() + Duration::from_secs(10)), ..request(Mode::Sync) };
     let outcome = world.run(&request, |_| {}).await;
     assert_eq!(outcome.report.status, Status::Paused, "{:?}", outcome.report);
     assert!(outcome.report.remaining > 0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::state::LONGEST_DISTANCE_RUNS;
-use okki_sync::testing::sync::{Outcome, Request};
+use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::Side;
 use okki_sync_sandbox::catalogue::Catalogue;
 use okki_sync_sandbox::faults::{Endpoint, Fault, Kind};
@@ -146,7 +146,7 @@ impl Scenario {
         &mut self.world.rng
     }
 
-    fn some_request(&mut self) -> Request {
+    fn some_request(&mut self) -> RunRequest {
         let mode = match self.rng().u8(0..10) {
             0 => Mode::Plan,
             1 => Mode::Verify,
@@ -154,7 +154,7 @@ impl Scenario {
         };
         let deadline = (self.rng().u8(0..4) == 0)
             .then(|| tokio::time::Instant::now() + Duration::from_secs(self.world.rng.u64(6..120)));
-        Request { allow_mass_delete: self.rng().u8(0..3) == 0, deadline, ..request(mode) }
+        RunRequest { allow_mass_delete: self.rng().u8(0..3) == 0, deadline, ..request(mode) }
     }
 
     async fn some_run(&mut self) -> Step {
@@ -181,13 +181,18 @@ impl Scenario {
     }
 
     async fn duplicate_event(&mut self) -> Step {
-        let request = Request { deadline: None, ..self.some_request() };
+        let request = RunRequest { deadline: None, ..self.some_request() };
         self.run("event", &request, Death::None).await?;
         self.run("the same event again", &request, Death::None).await.map(drop)
     }
 
     /// Drives one run that has the world to itself, and checks every promise.
-    async fn run(&mut self, what: &str, request: &Request, death: Death) -> Result<Option<Outcome>, String> {
+    async fn run(
+        &mut self,
+        what: &str,
+        request: &RunRequest,
+        death: Death,
+    ) -> Result<Option<Outcome>, String> {
         let before = invariants::before(&self.world).await?;
         let process = self.world.process.clone();
         let store_before = self.world.objects.struck();
@@ -211,7 +216,7 @@ impl Scenario {
         &mut self,
         what: &str,
         process: &Process,
-        request: &Request,
+        request: &RunRequest,
         death: Death,
         outcome: Option<&Outcome>,
     ) {
@@ -294,7 +299,7 @@ impl Scenario {
         let (first, second) = (self.world.process.clone(), self.world.start_process());
         let death = Death::Frozen(self.rng().u64(0..8_000), self.world.rng.u64(20_000..200_000));
         let Death::Frozen(after, asleep) = death else { return Ok(()) };
-        let one = Request { deadline: None, ..request(Mode::Sync) };
+        let one = RunRequest { deadline: None, ..request(Mode::Sync) };
         let begins = after + self.rng().u64(0..asleep);
         let world = &self.world;
         let (a, b) = futures::join!(world.drive(&first, &one, death), async {
@@ -517,7 +522,7 @@ impl Scenario {
         self.world.restart();
         self.world.wind(Duration::from_secs(2 * 3600)).await;
         self.world.tell("all faults cease, two hours go by");
-        let request = Request { allow_mass_delete: true, ..request(Mode::Sync) };
+        let request = RunRequest { allow_mass_delete: true, ..request(Mode::Sync) };
         let (mut runs, mut refused) = (0_u64, 0_u64);
         loop {
             let outcome =

@@ -13,7 +13,7 @@ use okki_sync::testing::clock::Clock;
 use okki_sync::testing::net::RETRY_AFTER_CAP;
 use okki_sync::testing::report::Mode;
 use okki_sync::testing::store::Store;
-use okki_sync::testing::sync::{Outcome, Request};
+use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::catalogue::Catalogue;
 use okki_sync_sandbox::{CodeReading, Options, Sandbox};
 use tokio::time::Instant;
@@ -213,7 +213,7 @@ impl World {
     pub async fn drive(
         &self,
         process: &Process,
-        request: &Request,
+        request: &RunRequest,
         death: Death,
     ) -> Result<Option<Outcome>, String> {
         let from = PipelineSource::Text { name: "sim.toml".to_owned(), text: self.pipeline.text.clone() };
@@ -248,7 +248,7 @@ impl World {
     }
 }
 
-pub fn request(mode: Mode) -> Request {
+pub fn request(mode: Mode) -> RunRequest {
     crate::support::request(mode)
 }
 

@@ -15,7 +15,7 @@ use okki_sync::testing::config::Env;
 use okki_sync::testing::net::{TransportError, Wire};
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::store::Store;
-use okki_sync::testing::sync::{Outcome, Progress, Request};
+use okki_sync::testing::sync::{Outcome, Progress, RunRequest};
 use okki_sync_sandbox::catalogue::{Catalogue, Group, Product};
 use okki_sync_sandbox::faults::{ConnectionLost, Endpoint, Fault, Kind};
 use okki_sync_sandbox::{Credentials, Options, Sandbox};
@@ -120,8 +120,8 @@ pub fn env_with(known: Credentials) -> Env {
     ])
 }
 
-pub fn request(mode: Mode) -> Request {
-    Request { mode, full: false, allow_mass_delete: false, deadline: None }
+pub fn request(mode: Mode) -> RunRequest {
+    RunRequest::new(mode)
 }
 
 /// A clock as the sandbox reads it.
@@ -209,7 +209,11 @@ impl World {
         Self::of(self.sandbox.clone(), None, env, self.text.clone(), self.clock)
     }
 
-    pub async fn run(&self, request: &Request, watch: impl Fn(Progress) + Send + Sync + 'static) -> Outcome {
+    pub async fn run(
+        &self,
+        request: &RunRequest,
+        watch: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Outcome {
         let from = PipelineSource::Text { name: "t.toml".to_owned(), text: self.text.clone() };
         self.app.run(from, request, &watch).await
     }

@@ -1,0 +1,162 @@
+//! The rows that a catalogue makes: which there are, in what order, and how each is written or rejected.
+
+use crate::catalogue::{
+    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Rejected, RowKind, id_order, is_group,
+};
+use crate::transform::{Misfit, Renderer, RowMap};
+
+/// What a row of the target is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum RowUnit {
+    /// One row per group, perhaps with its products inside.
+    #[default]
+    Group,
+    /// One row per product.
+    Product,
+}
+
+impl RowUnit {
+    pub(crate) fn of(map: &RowMap) -> Self {
+        if map.per_product() { Self::Product } else { Self::Group }
+    }
+}
+
+/// Which row of the catalogue, if it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowRef {
+    /// A group, by index.
+    Group(usize),
+    /// A product, by its group's index and its row.
+    Product(usize, u32),
+    /// The source no longer has it.
+    Gone,
+}
+
+impl RowRef {
+    /// The row's id; empty for a row that is gone, since the catalogue does not know it.
+    pub(crate) fn id(self, catalogue: &Catalogue) -> &str {
+        match self {
+            Self::Group(group) => catalogue.groups.get(group).map_or("", |of| of.id.as_str()),
+            Self::Product(_, product) => catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN),
+            Self::Gone => "",
+        }
+    }
+
+    /// The group that a row is shown under; rows that are gone come under none, at the end.
+    fn group(self) -> usize {
+        match self {
+            Self::Group(group) | Self::Product(group, _) => group,
+            Self::Gone => usize::MAX,
+        }
+    }
+}
+
+/// All rows in the order in which they are written: groups as in the tree, products in the order of their table. (By
+/// group they would be read from all over the table, which costs more than comparing them.)
+pub(crate) fn rows(catalogue: &Catalogue, unit: RowUnit) -> impl Iterator<Item = RowRef> {
+    let (groups, product_group) = match unit {
+        RowUnit::Group => (catalogue.groups.len(), &[][..]),
+        RowUnit::Product => (0, catalogue.product_group.as_slice()),
+    };
+    let products = product_group.iter().zip(0_u32..).filter(|(group, _)| is_group(**group));
+    let products = products.map(|(&group, product)| RowRef::Product(group as usize, product));
+    (0..groups).map(RowRef::Group).chain(products)
+}
+
+/// All rows as people look for them: products under their group, by their ids.
+pub(crate) fn rows_in_tree(catalogue: &Catalogue, unit: RowUnit) -> Vec<RowRef> {
+    let mut rows: Vec<_> = rows(catalogue, unit).collect();
+    rows.sort_by(|a, b| in_tree((*a, a.id(catalogue)), (*b, b.id(catalogue))));
+    rows
+}
+
+/// The order of two rows in the tree. Groups and rows that are gone are in their order already.
+pub(super) fn in_tree((row, id): (RowRef, &str), (other, other_id): (RowRef, &str)) -> std::cmp::Ordering {
+    row.group().cmp(&other.group()).then_with(|| match row {
+        RowRef::Product(..) => id_order(id, other_id),
+        RowRef::Group(_) | RowRef::Gone => std::cmp::Ordering::Equal,
+    })
+}
+
+/// A row does not fit the field map; it is among [`RowWriter::rejected`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unfit;
+
+/// Writes rows of a catalogue, and collects those that do not fit the field map.
+pub(crate) struct RowWriter<'a> {
+    map: &'a RowMap,
+    catalogue: &'a Catalogue,
+    renderer: Renderer<'a>,
+    /// Rows, and items of rows, that were left out.
+    pub rejected: Vec<Rejected>,
+}
+
+impl<'a> RowWriter<'a> {
+    pub(crate) fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
+        Self { map, catalogue, renderer: Renderer::new(map, catalogue), rejected: Vec::new() }
+    }
+
+    /// Appends a row to `out`; a tombstone, of the given id, if the row is gone. An unfit row leaves its first bytes.
+    pub(crate) fn write(&mut self, row: RowRef, id: &str, out: &mut Vec<u8>) -> Result<(), Unfit> {
+        match row {
+            RowRef::Group(group) => match self.renderer.group(group, out) {
+                Ok(misfits) => {
+                    misfits.into_iter().for_each(|misfit| self.reject(group, misfit));
+                    Ok(())
+                }
+                Err(misfit) => Err(self.unfit(group, misfit)),
+            },
+            RowRef::Product(group, product) => {
+                self.renderer.product(group, product, out).map_err(|misfit| self.unfit(group, misfit))
+            }
+            RowRef::Gone => {
+                self.map.write_tombstone(id, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Rejects a product whose group has a field that does not fit; its own fields were checked when it was read.
+    pub(super) fn check_group_of(&mut self, group: usize, product: u32) -> Result<(), Unfit> {
+        let Some(reason) = self.renderer.misfit_of_group(group) else { return Ok(()) };
+        let misfit = Misfit { product: Some(product), reason: reason.to_owned() };
+        Err(self.unfit(group, misfit))
+    }
+
+    fn unfit(&mut self, group: usize, misfit: Misfit) -> Unfit {
+        self.reject(group, misfit);
+        Unfit
+    }
+
+    fn reject(&mut self, group: usize, misfit: Misfit) {
+        let (kind, id, raw) = match misfit.product {
+            Some(product) => product_raw(self.catalogue, group, product),
+            None => group_raw(self.catalogue, group),
+        };
+        self.rejected.push(Rejected::new(kind, Some(id), misfit.reason, &raw));
+    }
+}
+
+fn product_raw(catalogue: &Catalogue, group: usize, product: u32) -> (RowKind, String, String) {
+    let id = catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN).to_owned();
+    let of = catalogue.groups.get(group).map(|g| g.id.to_string()).unwrap_or_default();
+    let named = catalogue.product_cells.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
+    let cells: Vec<&str> = (1..named).map(|c| catalogue.product_cells.cell(product as usize, c)).collect();
+    (RowKind::Product, id.clone(), kept_fields(&[("product_id", &id), ("group_id", &of)], &cells))
+}
+
+fn group_raw(catalogue: &Catalogue, group: usize) -> (RowKind, String, String) {
+    let (id, name) =
+        catalogue.groups.get(group).map(|of| (of.id.to_string(), of.name.clone())).unwrap_or_default();
+    let cells: Vec<&str> =
+        (0..catalogue.group_cells.width()).map(|c| catalogue.group_cells.cell(group, c)).collect();
+    (RowKind::Group, id.clone(), kept_fields(&[("id", &id), ("name", &name)], &cells))
+}
+
+/// Builds a quarantine entry from the kept cells, since the raw JSON has been dropped.
+pub(crate) fn kept_fields(named: &[(&str, &str)], cells: &[&str]) -> String {
+    let named = named.iter().map(|(key, value)| format!("\"{key}\":{}", serde_json::Value::from(*value)));
+    let kept: Vec<&str> = cells.iter().copied().filter(|cell| !cell.is_empty()).collect();
+    let kept = format!("\"kept_values\":[{}]", kept.join(","));
+    format!("{{{}}}", named.chain(std::iter::once(kept)).collect::<Vec<_>>().join(","))
+}

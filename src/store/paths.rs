@@ -1,0 +1,202 @@
+//! Every key of the store, in one table. README, reference and the function's IAM role are held against it by tests.
+
+/// What a connection syncs; a `.json` file may stand in its place.
+const PIPELINE: &str = "pipelines/<connection>.toml";
+/// What the target has acknowledged: a fingerprint for each row, and refused rows.
+const STATE: &str = "state/<connection>.state";
+/// The state as the last run that saved found it.
+const STATE_PREVIOUS: &str = "state/<connection>.state.previous";
+/// Who runs, the calls of the last minute, and until when the target wants none.
+const RUN: &str = "state/<connection>.run";
+/// The products of the last read, to which the next one adds what changed.
+const PRODUCTS: &str = "state/<connection>.products";
+/// The operating system's lock of the process that runs.
+const RUN_LOCK: &str = "state/<connection>.lock";
+/// The operating system's lock of a save: a directory has no conditional put.
+const SAVE_LOCK: &str = "<key>.save";
+/// The report of a run.
+const REPORT: &str = "reports/<connection>/<run>.json";
+/// The rows that a run left out, one JSON object a line.
+const QUARANTINE: &str = "quarantine/<connection>/<run>.jsonl";
+/// What the chat group was told. A failure before the connection is known goes by the pipeline file's name.
+const NOTICE: &str = "notices/<connection>.json";
+
+fn of_connection(key: &str, connection: &str) -> String {
+    key.replace("<connection>", connection)
+}
+
+fn of_run(key: &str, connection: &str, run_id: &str) -> String {
+    of_connection(key, connection).replace("<run>", run_id)
+}
+
+/// The keys at which a connection's pipeline is looked for, in this order.
+pub(crate) fn pipelines(connection: &str) -> [String; 2] {
+    let toml = of_connection(PIPELINE, connection);
+    let json = toml.replace(".toml", ".json");
+    [toml, json]
+}
+
+pub(crate) fn state(connection: &str) -> String {
+    of_connection(STATE, connection)
+}
+
+pub(crate) fn previous_state(connection: &str) -> String {
+    of_connection(STATE_PREVIOUS, connection)
+}
+
+pub(crate) fn run(connection: &str) -> String {
+    of_connection(RUN, connection)
+}
+
+pub(crate) fn products(connection: &str) -> String {
+    of_connection(PRODUCTS, connection)
+}
+
+pub(super) fn run_lock(connection: &str) -> String {
+    of_connection(RUN_LOCK, connection)
+}
+
+pub(super) fn save_lock(key: &str) -> String {
+    SAVE_LOCK.replace("<key>", key)
+}
+
+pub(crate) fn report(connection: &str, run_id: &str) -> String {
+    of_run(REPORT, connection, run_id)
+}
+
+pub(crate) fn quarantine(connection: &str, run_id: &str) -> String {
+    of_run(QUARANTINE, connection, run_id)
+}
+
+/// `name` is the connection's, or the pipeline file's where the connection is not known.
+pub(crate) fn notice(name: &str) -> String {
+    of_connection(NOTICE, name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::state::State;
+
+    /// Who writes what a key names.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Written {
+        /// People and deployments; the program only reads it.
+        ByPeople,
+        ByTheProgram,
+        /// The program, and only where the store is a directory.
+        InADirectory,
+    }
+
+    const KEYS: [(&str, Written); 10] = [
+        (PIPELINE, Written::ByPeople),
+        (STATE, Written::ByTheProgram),
+        (STATE_PREVIOUS, Written::ByTheProgram),
+        (RUN, Written::ByTheProgram),
+        (PRODUCTS, Written::ByTheProgram),
+        (RUN_LOCK, Written::InADirectory),
+        (SAVE_LOCK, Written::InADirectory),
+        (REPORT, Written::ByTheProgram),
+        (QUARANTINE, Written::ByTheProgram),
+        (NOTICE, Written::ByTheProgram),
+    ];
+
+    fn file(name: &str) -> Option<String> {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).ok()
+    }
+
+    fn keys(written: Written) -> impl Iterator<Item = &'static str> {
+        KEYS.into_iter().filter(move |(_, by)| *by == written).map(|(key, _)| key)
+    }
+
+    /// The folders of the store.
+    fn folders(written: Written) -> BTreeSet<String> {
+        keys(written).filter_map(|key| key.split_once('/')).map(|(folder, _)| folder.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_key_is_made_from_the_table() {
+        assert_eq!(pipelines("acme"), ["pipelines/acme.toml", "pipelines/acme.json"]);
+        let made = [
+            state("acme"),
+            previous_state("acme"),
+            run("acme"),
+            products("acme"),
+            run_lock("acme"),
+            save_lock("state/acme.run"),
+            report("acme", "r1"),
+            quarantine("acme", "r1"),
+            notice("pipeline.toml"),
+        ];
+        assert_eq!(
+            made,
+            [
+                "state/acme.state",
+                "state/acme.state.previous",
+                "state/acme.run",
+                "state/acme.products",
+                "state/acme.lock",
+                "state/acme.run.save",
+                "reports/acme/r1.json",
+                "quarantine/acme/r1.jsonl",
+                "notices/pipeline.toml.json",
+            ]
+        );
+    }
+
+    /// The documents list the keys whole, or shorten what follows on a first one to its ending.
+    #[test]
+    fn the_documents_name_every_key_and_no_other() {
+        let names: &[&str] = if file("docs/reference.md").is_some() {
+            &["docs/reference.md", "docs/reference.zh-CN.md"]
+        } else {
+            &["README.md", "README.zh-CN.md"]
+        };
+        for name in names {
+            let text = file(name).unwrap();
+            let spans: BTreeSet<&str> =
+                text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect();
+            let is_named = |key: &str| {
+                spans.contains(key)
+                    || key.strip_prefix("state/<connection>").is_some_and(|ending| spans.contains(ending))
+            };
+            for key in keys(Written::ByPeople).chain(keys(Written::ByTheProgram)) {
+                assert!(is_named(key), "{name} does not name {key}");
+            }
+            for span in spans.into_iter().filter(|span| span.contains("/<connection>")) {
+                let is_known =
+                    KEYS.iter().any(|(key, _)| *key == span) || span == pipelines("<connection>")[1];
+                assert!(is_known, "{name} names {span}, which is no key");
+            }
+        }
+    }
+
+    /// The folders that a statement of the template allows.
+    fn allowed(template: &str, statement: &str, action: &str) -> BTreeSet<String> {
+        let (_, rest) = template.split_once(&format!("- Sid: {statement}\n")).unwrap();
+        let text = rest.split("- Sid:").next().unwrap();
+        assert!(text.contains(&format!("Action: {action}\n")), "{statement}: {text}");
+        let folders = text.split("${Store.Arn}/").skip(1);
+        folders.filter_map(|rest| rest.split_once("/*")).map(|(folder, _)| folder.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_function_may_read_what_people_write_and_write_the_rest() {
+        let template = file("infra/template.yaml").unwrap();
+        assert_eq!(allowed(&template, "ReadPipelines", "s3:GetObject"), folders(Written::ByPeople));
+        let kept = allowed(&template, "KeepRecords", "[s3:GetObject, s3:PutObject]");
+        assert_eq!(kept, folders(Written::ByTheProgram));
+        assert!(kept.is_superset(&folders(Written::InADirectory)));
+    }
+
+    /// The state is core and does not import the store, so it spells this key itself.
+    #[test]
+    fn a_damaged_state_names_the_previous_one() {
+        let error = State::from_bytes(b"damaged", "acme", "t").unwrap_err();
+        assert!(error.message.contains(&format!("put {} in its place", previous_state("acme"))), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Batches out, acknowledgements in.
+
+use tokio::time::Instant;
+
+use super::checkpoint::Checkpoint;
+use super::in_flight::{Done, InFlight};
+use super::{Run, millis};
+use crate::budget::Budget;
+use crate::catalogue::Catalogue;
+use crate::error::Result;
+use crate::plan::{Action, Plan, RowWriter};
+use crate::report::Progress;
+use crate::targets::batch::{Batch, Builder};
+
+/// Whether the writing goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    GoesOn,
+    HasEnded,
+}
+
+impl Run<'_> {
+    /// Sends what the plan holds. However it ends, every batch that was sent is awaited and its answer is in the
+    /// checkpoint.
+    pub(super) async fn write(
+        &mut self,
+        budget: &Budget,
+        catalogue: &Catalogue,
+        plan: &Plan,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<()> {
+        let context = self.context;
+        // Rows of groups go one batch after the other: a parent must be at the target before its children.
+        let most = if context.rows.per_product() { context.settings.max_concurrency } else { 1 };
+        let mut in_flight = InFlight::new(context.target, budget, most);
+        let sent = self.send_batches(&mut in_flight, catalogue, plan, checkpoint).await;
+        if let Err(error) = sent {
+            in_flight.end_with(error);
+        }
+        while let Some(done) = in_flight.next().await {
+            self.completed(&mut in_flight, done, plan, checkpoint).await;
+        }
+        in_flight.into_result()
+    }
+
+    async fn send_batches(
+        &mut self,
+        in_flight: &mut InFlight<'_>,
+        catalogue: &Catalogue,
+        plan: &Plan,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<()> {
+        let (context, settings) = (self.context, self.context.settings);
+        let mut rows = RowWriter::new(context.rows, catalogue);
+        let mut builder =
+            Builder::new(context.target.wrap(), settings.max_rows_per_batch, settings.max_bytes_per_batch);
+        for change in plan.pending(catalogue) {
+            let is_tombstone = change.action == Action::Delete;
+            let full = builder.push(change.id.into(), is_tombstone, |out| {
+                // The plan left out the rows that do not fit, so writing one again cannot fail.
+                let _ = rows.write(change.row, change.id, out);
+            });
+            if let Some(batch) = full
+                && self.send(in_flight, batch, plan, checkpoint).await? == Writing::HasEnded
+            {
+                return Ok(());
+            }
+        }
+        match builder.finish() {
+            Some(batch) => self.send(in_flight, batch, plan, checkpoint).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a batch as soon as there is room for it.
+    async fn send(
+        &mut self,
+        in_flight: &mut InFlight<'_>,
+        batch: Batch,
+        plan: &Plan,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<Writing> {
+        while in_flight.is_full() {
+            let Some(done) = in_flight.next().await else { break };
+            self.completed(in_flight, done, plan, checkpoint).await;
+        }
+        if in_flight.has_ended() {
+            return Ok(Writing::HasEnded);
+        }
+        in_flight.begin(batch, self.slowest_batch)?;
+        // Lets the call go out before the next batch is rendered.
+        tokio::task::yield_now().await;
+        Ok(Writing::GoesOn)
+    }
+
+    async fn completed(
+        &mut self,
+        in_flight: &mut InFlight<'_>,
+        done: Done,
+        plan: &Plan,
+        checkpoint: &mut Checkpoint,
+    ) {
+        self.slowest_batch = self.slowest_batch.max(done.took);
+        checkpoint.acknowledge(done.written, &mut self.tally);
+        let acknowledged = self.tally.written + self.tally.deleted;
+        (self.watch)(Progress::Writing { acknowledged, planned: plan.pending_count() });
+        if let Err(error) = in_flight.while_draining(checkpoint.save_if_due(self.context)).await {
+            in_flight.end_with(error);
+        }
+    }
+
+    pub(super) fn log_written(&self, started: Instant) {
+        tracing::info!(
+            step = "written",
+            written = self.tally.written,
+            deleted = self.tally.deleted,
+            batches = self.tally.batches,
+            duration_ms = millis(started.elapsed()),
+            "written"
+        );
+    }
+}
