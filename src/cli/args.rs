@@ -1,4 +1,4 @@
-//! The command line's words: commands, options and what `--help` says of them.
+//! Commands and options. The doc comments of fields and variants are the text of `--help`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,21 +17,19 @@ pub struct Args {
     /// Log more, on stderr (progress is then shown as plain lines)
     #[arg(short, long, global = true)]
     pub verbose: bool,
-    /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
-/// The commands.
 #[derive(Debug, Clone, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Fetch, transform, plan, write in batches, remember
     Sync(SyncArgs),
     /// Show what a sync would change and why; writes nothing
     Plan(PlanArgs),
     /// Read the target back and compare it with the source; writes nothing
     Verify(VerifyArgs),
-    /// Look at what the target has acknowledged, or make that record anew
+    /// Show or rebuild the record of what the target has acknowledged
     #[command(subcommand)]
     State(StateCommand),
     /// Serve a local OKKI and a local Qeasy on loopback until Ctrl-C
@@ -44,67 +42,63 @@ pub enum Command {
     Demo,
 }
 
-/// Options of `sync`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct SyncArgs {
+pub(super) struct SyncArgs {
     /// Let this run delete more than the guard allows
     #[arg(long)]
-    pub allow_mass_delete: bool,
-    /// What every run takes. It comes last: its help heading would claim whatever follows.
+    pub(super) allow_mass_delete: bool,
+    // Last: its help heading covers every option after it.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
-/// Options of `plan`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct PlanArgs {
+pub(super) struct PlanArgs {
     /// Let this run plan more deletions than the guard allows
     #[arg(long)]
-    pub allow_mass_delete: bool,
+    pub(super) allow_mass_delete: bool,
     /// Show every changed line, however many there are
     #[arg(long)]
-    pub all: bool,
-    /// What every run takes. It comes last: its help heading would claim whatever follows.
+    pub(super) all: bool,
+    // Last: its help heading covers every option after it.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
-/// Options of `verify`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     /// Show every line that differs, however many there are
     #[arg(long)]
-    pub all: bool,
-    /// What every run takes. It comes last: its help heading would claim whatever follows.
+    pub(super) all: bool,
+    // Last: its help heading covers every option after it.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 /// Options that `sync`, `plan` and `verify` share.
 #[derive(Debug, Clone, clap::Args)]
 #[command(mut_args(needs_sandbox))]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
-    pub pipeline: Option<String>,
+    pub(super) pipeline: Option<String>,
     /// Put the run report on stdout as JSON, and nothing else there
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
     /// Ignore the incremental cursor and read everything
     #[arg(long)]
-    pub full: bool,
+    pub(super) full: bool,
     /// Stop in good order after this time, for example 15m; the next run goes on from there
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub deadline: Option<Duration>,
+    pub(super) deadline: Option<Duration>,
     /// Use a sandbox in this process as source and target; needs no pipeline and no credentials
     #[arg(long)]
-    pub sandbox: bool,
-    /// What the sandbox's OKKI holds.
+    pub(super) sandbox: bool,
     #[command(flatten, next_help_heading = "Sandbox")]
-    pub catalogue: Catalogue,
+    pub(super) catalogue: CatalogueArgs,
 }
 
-/// Makes the catalogue's options an error without `--sandbox`, where they would silently do nothing.
+/// Without `--sandbox` the catalogue's options would silently do nothing: makes them an error there.
 fn needs_sandbox(arg: clap::Arg) -> clap::Arg {
     let of_catalogue = ["groups", "products", "seed", "dirty"].contains(&arg.get_id().as_str());
     if of_catalogue { arg.requires("sandbox") } else { arg }
@@ -112,24 +106,24 @@ fn needs_sandbox(arg: clap::Arg) -> clap::Arg {
 
 /// What the sandbox's OKKI holds.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Catalogue {
+pub(super) struct CatalogueArgs {
     /// Number of product groups
     #[arg(long, value_name = "N")]
-    pub groups: Option<usize>,
+    pub(super) groups: Option<usize>,
     /// Number of products
     #[arg(long, value_name = "N")]
-    pub products: Option<usize>,
+    pub(super) products: Option<usize>,
     /// Seed of the catalogue: the same seed gives the same names and prices
     #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// Mix in rows as a neglected CRM has them: no id, repeated ids, wrong types
     #[arg(long)]
-    pub dirty: bool,
+    pub(super) dirty: bool,
 }
 
-impl Catalogue {
-    /// The sandbox's options: its own defaults, except for what was asked.
-    pub fn options(&self) -> Options {
+impl CatalogueArgs {
+    /// The sandbox's defaults, with what was asked for.
+    pub(super) fn options(&self) -> Options {
         let mut options = Options { dirty: self.dirty, ..Options::default() };
         if let Some(groups) = self.groups {
             options.groups = groups;
@@ -144,32 +138,30 @@ impl Catalogue {
     }
 }
 
-/// Options of `sandbox`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct SandboxArgs {
+pub(super) struct SandboxArgs {
     /// Port of the local OKKI on loopback; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
-    pub okki_port: u16,
+    pub(super) okki_port: u16,
     /// Port of the local target on loopback; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
-    pub target_port: u16,
-    /// What the local OKKI holds.
+    pub(super) target_port: u16,
     #[command(flatten)]
-    pub catalogue: Catalogue,
+    pub(super) catalogue: CatalogueArgs,
     /// The local Qeasy refuses ids that it has already, as a scheme with idCheck on does
     #[arg(long)]
-    pub id_check: bool,
+    pub(super) id_check: bool,
     /// Time that each answer takes, for example 80ms
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub latency: Option<Duration>,
+    pub(super) latency: Option<Duration>,
     /// Write the KEY=VALUE lines to this file too, once the sandbox answers
     #[arg(long, value_name = "PATH")]
-    pub env_file: Option<PathBuf>,
+    pub(super) env_file: Option<PathBuf>,
 }
 
 impl SandboxArgs {
-    /// The sandbox's options: its own defaults, except for what was asked.
-    pub fn options(&self) -> Options {
+    /// The sandbox's defaults, with what was asked for.
+    pub(super) fn options(&self) -> Options {
         let mut options = self.catalogue.options();
         options.id_check = self.id_check;
         if let Some(latency) = self.latency {
@@ -179,46 +171,42 @@ impl SandboxArgs {
     }
 }
 
-/// The commands of `state`.
 #[derive(Debug, Clone, Subcommand)]
-pub enum StateCommand {
+pub(super) enum StateCommand {
     /// Print the state of a connection for people
     Show(StateShowArgs),
-    /// Make the state anew from what the target holds; the old one is kept beside it
+    /// Rebuild the state from what the target holds; the old one is kept as .state.previous
     Rebuild(StateRebuildArgs),
 }
 
-/// Options of `state show`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct StateShowArgs {
+pub(super) struct StateShowArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
-    pub pipeline: Option<String>,
+    pub(super) pipeline: Option<String>,
     /// Put it on stdout as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
-/// Options of `state rebuild`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct StateRebuildArgs {
+pub(super) struct StateRebuildArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
-    pub pipeline: Option<String>,
-    /// Count rows that only the target has as ours: the next sync deletes them
+    pub(super) pipeline: Option<String>,
+    /// Take over the rows that only the target has: the next sync deletes them
     #[arg(long)]
-    pub own_extra: bool,
+    pub(super) own_extra: bool,
 }
 
-/// Options of `check`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
-    pub pipeline: Option<String>,
+    pub(super) pipeline: Option<String>,
     /// Put connection, target, needed credentials and mistakes on stdout as JSON, and nothing else there
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 #[cfg(test)]

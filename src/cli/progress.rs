@@ -1,4 +1,4 @@
-//! What a run tells while it goes on: bars in a terminal, a line now and then elsewhere. All of it on stderr.
+//! Progress on stderr while a run goes on: bars in a terminal, occasional lines elsewhere.
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,25 +6,23 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::show::{clean, count, duration};
+use super::term::{count, duration, sanitize};
 use crate::sync::{Progress, Watch};
 
-/// How often a phase without an end in sight says in plain lines that it is alive.
+/// How often plain lines say how far a phase has come.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
-/// How often a bar is drawn while nothing happens, so that its time goes on.
+/// How often a bar is drawn while nothing happens, so that its times keep moving.
 const TICK: Duration = Duration::from_millis(250);
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// Bars, for a terminal; with colours or without.
+pub(super) enum ProgressMode {
+    /// Bars, for a terminal.
     Bars {
-        /// Whether they have colours.
         colour: bool,
     },
-    /// A line now and then.
+    /// A line every [`PLAIN_EVERY`].
     Lines,
-    /// Not at all.
     Silent,
 }
 
@@ -55,41 +53,40 @@ impl Phase {
 
 /// Shows the progress of one run.
 #[derive(Debug, Clone)]
-pub(crate) struct Shown(Arc<Mutex<State>>);
+pub(super) struct ProgressView(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    how: How,
+    mode: ProgressMode,
     bars: MultiProgress,
     current: Option<(Phase, ProgressBar)>,
     last_line: Instant,
 }
 
-impl Shown {
-    /// For one run.
-    pub(crate) fn new(how: How) -> Self {
-        let bars = MultiProgress::with_draw_target(match how {
-            How::Bars { .. } => ProgressDrawTarget::stderr(),
-            How::Lines | How::Silent => ProgressDrawTarget::hidden(),
+impl ProgressView {
+    pub(super) fn new(mode: ProgressMode) -> Self {
+        let bars = MultiProgress::with_draw_target(match mode {
+            ProgressMode::Bars { .. } => ProgressDrawTarget::stderr(),
+            ProgressMode::Lines | ProgressMode::Silent => ProgressDrawTarget::hidden(),
         });
-        Self(Arc::new(Mutex::new(State { how, bars, current: None, last_line: Instant::now() })))
+        Self(Arc::new(Mutex::new(State { mode, bars, current: None, last_line: Instant::now() })))
     }
 
     /// What the run reports to.
-    pub(crate) fn watch(&self) -> Box<Watch> {
+    pub(super) fn watch(&self) -> Box<Watch> {
         let state = Arc::clone(&self.0);
         Box::new(move |progress| {
             state.lock().unwrap_or_else(PoisonError::into_inner).take(progress);
         })
     }
 
-    /// One line of our own, above the bars.
-    pub(crate) fn note(&self, line: &str) {
+    /// Prints a line above the bars.
+    pub(super) fn note(&self, line: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).note(line);
     }
 
-    /// The run is over: the bars stay as they are.
-    pub(crate) fn end(&self) {
+    /// Ends the view; bars stay where they are.
+    pub(super) fn end(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).end_phase();
     }
 }
@@ -103,7 +100,7 @@ impl State {
             }
             Progress::ReadingBack(rows) => self.step(Phase::ReadBack, rows, None),
             Progress::ReadingAgain { attempt, why } => {
-                self.note(&format!("reading again (attempt {attempt}): {}", clean(&why, 160)));
+                self.note(&format!("reading again (attempt {attempt}): {}", sanitize(&why, 160)));
                 if let Some((_, bar)) = &self.current {
                     bar.reset();
                 }
@@ -111,7 +108,7 @@ impl State {
             Progress::Waiting(time) => self.wait(time),
             Progress::Planned(plan) => {
                 self.end_phase();
-                if self.how == How::Lines {
+                if self.mode == ProgressMode::Lines {
                     let changes = plan.create + plan.update + plan.delete;
                     self.note(&format!(
                         "planned: {} rows change, {} do not",
@@ -124,15 +121,15 @@ impl State {
     }
 
     fn step(&mut self, phase: Phase, done: u64, total: Option<u64>) {
-        match self.how {
-            How::Bars { colour } => self.move_bar(phase, done, total, colour),
-            How::Lines => self.line(phase, done, total),
-            How::Silent => {}
+        match self.mode {
+            ProgressMode::Bars { colour } => self.move_bar(phase, done, total, colour),
+            ProgressMode::Lines => self.line(phase, done, total),
+            ProgressMode::Silent => {}
         }
     }
 
     fn move_bar(&mut self, phase: Phase, done: u64, total: Option<u64>, colour: bool) {
-        // A phase with nothing to do needs no bar.
+        // A phase with nothing to do gets no bar.
         if total == Some(0) {
             return;
         }
@@ -164,27 +161,27 @@ impl State {
 
     fn wait(&mut self, time: Duration) {
         let message = format!("waiting {}", duration(time));
-        match (&self.current, self.how) {
-            (Some((_, bar)), How::Bars { .. }) => bar.set_message(message),
-            // The pauses between two calls are part of an ordinary pace.
+        match (&self.current, self.mode) {
+            (Some((_, bar)), ProgressMode::Bars { .. }) => bar.set_message(message),
+            // Short pauses between two calls are the ordinary pace.
             _ if time < Duration::from_secs(2) => {}
             _ => self.note(&message),
         }
     }
 
     fn note(&self, line: &str) {
-        match self.how {
-            // Writing to a stderr that is gone is no reason to end a run.
-            How::Bars { .. } => self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))),
-            How::Lines => drop(writeln!(std::io::stderr(), "{line}")),
-            How::Silent => {}
+        match self.mode {
+            // A stderr that is gone does not end a run.
+            ProgressMode::Bars { .. } => self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))),
+            ProgressMode::Lines => drop(writeln!(std::io::stderr(), "{line}")),
+            ProgressMode::Silent => {}
         }
     }
 
     fn end_phase(&mut self) {
         if let Some((_, bar)) = self.current.take() {
             bar.set_message("");
-            // "Abandon" leaves the bar where it got to; "finish" would draw it full even after a failure.
+            // `abandon` leaves the bar where it is; `finish` would draw it full even after a failure.
             bar.abandon();
         }
     }
@@ -197,7 +194,7 @@ fn style(with_total: bool, colour: bool) -> ProgressStyle {
     } else {
         "{prefix:9} {spinner} {human_pos} {rate} {wide_msg}".to_owned()
     };
-    // The templates are constants of ours; should one be wrong after all, the default still shows a bar.
+    // The templates are constants and a test checks them; if one fails all the same, the default shows a bar.
     ProgressStyle::with_template(&template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─")
@@ -206,7 +203,7 @@ fn style(with_total: bool, colour: bool) -> ProgressStyle {
 }
 
 fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
-    // Nothing can be done about a display buffer that refuses text.
+    // A display buffer does not fail.
     let _ = write!(out, "{:.0}/s", state.per_sec());
 }
 
@@ -214,7 +211,7 @@ fn left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
     let eta = state.eta().as_secs();
     let _ = match (state.is_finished(), eta) {
         (true, _) => write!(out, "in {}", duration(state.elapsed())),
-        // Not known yet, or about to be over.
+        // Not known yet, or nearly done.
         (false, 0) => Ok(()),
         (false, eta) => write!(out, "{} left", duration(Duration::from_secs(eta))),
     };
@@ -226,9 +223,9 @@ mod tests {
     use crate::report::PlanCounts;
 
     #[test]
-    fn every_kind_of_progress_is_taken_however_it_is_shown() {
-        for how in [How::Bars { colour: true }, How::Lines, How::Silent] {
-            let shown = Shown::new(how);
+    fn every_kind_of_progress_is_accepted_in_every_mode() {
+        for mode in [ProgressMode::Bars { colour: true }, ProgressMode::Lines, ProgressMode::Silent] {
+            let shown = ProgressView::new(mode);
             let watch = shown.watch();
             watch(Progress::Waiting(Duration::from_secs(1)));
             watch(Progress::Reading { read: 0, total: 0 });

@@ -1,12 +1,13 @@
-//! `state show` and `state rebuild`: what the target has acknowledged, for people, and the way back when it is lost.
+//! `state show` prints what the target has acknowledged; `state rebuild` restores that record when it is lost.
 
 use std::fmt::Write as _;
 
 use serde_json::json;
 
 use super::args::{StateCommand, StateRebuildArgs, StateShowArgs};
-use super::progress::{How, Shown};
-use super::{BAD_USAGE, DONE, FAILED, Screen, complain, pipeline_file, print, show};
+use super::progress::ProgressView;
+use super::term::{Screen, print, print_error, sanitize};
+use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
 use crate::app::{App, StoredState};
 use crate::config::Env;
 use crate::error::Error;
@@ -22,17 +23,17 @@ pub(super) async fn dispatch(env: &Env, screen: Screen, command: &StateCommand) 
         StateCommand::Rebuild(args) => rebuild(env, screen, args).await,
     };
     match done {
-        Ok(()) => DONE,
+        Ok(()) => EXIT_OK,
         Err(error) => {
-            complain(&format!("error: {}", show::clean(&error.line(), usize::MAX)));
-            if error.kind.exit_code() == BAD_USAGE { BAD_USAGE } else { FAILED }
+            print_error(&format!("error: {}", sanitize(&error.line(), usize::MAX)));
+            if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
         }
     }
 }
 
 async fn show_state(env: &Env, args: &StateShowArgs) -> Result<(), Error> {
-    let pipeline = pipeline_file(args.pipeline.clone().or_else(|| env.get("OKKI_SYNC_PIPELINE")));
-    let stored = App::new(env.clone()).stored_state(pipeline).await?;
+    let app = App::new(env.clone());
+    let stored = app.stored_state(pipeline(&app, args.pipeline.as_ref())).await?;
     let text = if args.json { as_json(&stored) } else { as_text(&stored) };
     print(&text);
     Ok(())
@@ -62,11 +63,11 @@ fn as_json(stored: &StoredState) -> String {
 
 fn as_text(stored: &StoredState) -> String {
     let mut text = format!("connection   {}\nstate        {}\n", stored.connection, stored.at);
-    // Writing into a string cannot fail.
+    // Writing to a string cannot fail.
     match &stored.state {
         None => text.push_str("             nothing yet: the next sync writes every row\n"),
         Some((state, target)) => {
-            let _ = writeln!(text, "target       {}", show::clean(target, usize::MAX));
+            let _ = writeln!(text, "target       {}", sanitize(target, usize::MAX));
             let _ = writeln!(text, "acknowledged {} rows", state.rows.len() - announced(state));
             let _ = writeln!(text, "announced    {} rows (sent perhaps, not acknowledged)", announced(state));
             let _ = writeln!(text, "refused      {} rows", state.refused.len());
@@ -76,7 +77,7 @@ fn as_text(stored: &StoredState) -> String {
                     "  {id}: {} times, again in {due} runs or when it changes: {}",
                     refusal.times, refusal.said
                 );
-                let _ = writeln!(text, "{}", show::clean(&line, usize::MAX));
+                let _ = writeln!(text, "{}", sanitize(&line, usize::MAX));
             }
             if let Some(more) = state.refused.len().checked_sub(REFUSED_SHOWN + 1) {
                 let _ = writeln!(text, "  … and {} more (--json shows all)", more + 1);
@@ -95,21 +96,21 @@ fn as_text(stored: &StoredState) -> String {
 }
 
 async fn rebuild(env: &Env, screen: Screen, args: &StateRebuildArgs) -> Result<(), Error> {
-    let pipeline = pipeline_file(args.pipeline.clone().or_else(|| env.get("OKKI_SYNC_PIPELINE")));
-    let shown = Shown::new(if screen.err { screen.progress(false) } else { How::Lines });
+    let app = App::new(env.clone());
+    let view = ProgressView::new(screen.progress());
     let extras = if args.own_extra { Extras::Own } else { Extras::Leave };
-    let rebuilt = App::new(env.clone()).rebuild_state(pipeline, extras, &*shown.watch()).await;
-    shown.end();
+    let rebuilt = app.rebuild_state(pipeline(&app, args.pipeline.as_ref()), extras, &*view.watch()).await;
+    view.end();
     let found = rebuilt?;
     let extra = match (found.extra, found.extra_owned) {
         (0, _) => String::new(),
-        (n, true) => format!("; {n} that only the target has count as ours, the next sync deletes them"),
+        (n, true) => format!("; {n} that only the target has were taken over, the next sync deletes them"),
         (n, false) => format!(
-            "; {n} that only the target has were left alone (--own-extra counts them as ours, and the next sync deletes them)"
+            "; {n} that only the target has were left alone (with --own-extra the next sync deletes them)"
         ),
     };
     print(&format!(
-        "state made anew: {} rows are there as they should be, {} differ, {} are missing{extra}\n",
+        "state rebuilt: {} rows are as they should be, {} differ, {} are missing{extra}\n",
         found.same, found.differing, found.missing
     ));
     Ok(())

@@ -1,0 +1,175 @@
+//! `sync`, `plan` and `verify`: one run with its progress, Ctrl-C, its output and its exit code.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::args::{PlanArgs, RunArgs, SyncArgs, VerifyArgs};
+use super::progress::{ProgressMode, ProgressView};
+use super::term::{Screen, Signals, Style, print, print_error};
+use super::{
+    EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, cannot_start, pipeline, sandbox, summary, tree,
+};
+use crate::app::{App, PipelineSource};
+use crate::config::Env;
+use crate::report::{Mode, Status};
+use crate::sync::{Outcome, RunRequest};
+
+/// How long a run may take to end in good order after the first Ctrl-C.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// What one of the three commands was asked to do.
+pub(super) struct RunCommand<'a> {
+    mode: Mode,
+    allow_mass_delete: bool,
+    lines: tree::Lines,
+    args: &'a RunArgs,
+}
+
+impl<'a> RunCommand<'a> {
+    pub(super) fn sync(args: &'a SyncArgs) -> Self {
+        Self {
+            mode: Mode::Sync,
+            allow_mass_delete: args.allow_mass_delete,
+            lines: tree::Lines::First,
+            args: &args.run,
+        }
+    }
+
+    pub(super) fn plan(args: &'a PlanArgs) -> Self {
+        Self {
+            mode: Mode::Plan,
+            allow_mass_delete: args.allow_mass_delete,
+            lines: tree::Lines::asked(args.all),
+            args: &args.run,
+        }
+    }
+
+    pub(super) fn verify(args: &'a VerifyArgs) -> Self {
+        Self {
+            mode: Mode::Verify,
+            allow_mass_delete: false,
+            lines: tree::Lines::asked(args.all),
+            args: &args.run,
+        }
+    }
+
+    fn request(&self) -> RunRequest {
+        RunRequest {
+            mode: self.mode,
+            full: self.args.full,
+            allow_mass_delete: self.allow_mass_delete,
+            // A deadline beyond what the clock can express is no deadline.
+            deadline: self.args.deadline.and_then(|after| Instant::now().checked_add(after)),
+        }
+    }
+}
+
+pub(super) async fn run(env: &Env, screen: Screen, command: &RunCommand<'_>) -> u8 {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return cannot_start("signals cannot be received", &error),
+    };
+    let args = command.args;
+    let file = args.pipeline.as_ref();
+    // The sandbox stops serving when it is dropped, so it lives as long as the run.
+    let (app, from, _serving) = if args.sandbox {
+        let serving = match sandbox::start(args.catalogue.options()).await {
+            Ok((_, serving)) => serving,
+            Err(error) => return cannot_start("the sandbox cannot start", &error),
+        };
+        let app = App::new(sandbox::environment(env, &serving));
+        let named = file.is_some() || env.pipeline().is_some();
+        let from = if named { pipeline(&app, file) } else { sandbox::pipeline() };
+        (app, from, Some(serving))
+    } else {
+        let app = App::new(env.clone());
+        let from = pipeline(&app, file);
+        (app, from, None)
+    };
+    let mode = if args.json { screen.progress_beside_json() } else { screen.progress() };
+    let Some(outcome) = run_watched(&app, from, &command.request(), mode, &mut signals).await else {
+        return EXIT_INTERRUPTED;
+    };
+    if args.json {
+        print(&json(&outcome, screen.out));
+        print_failure(&outcome);
+    } else {
+        show(&outcome, command.lines, screen);
+    }
+    exit_code(&outcome)
+}
+
+/// Runs with progress. The first Ctrl-C asks the run to stop. `None` if a second one comes, or if the run does not
+/// stop in time.
+pub(super) async fn run_watched(
+    app: &App,
+    from: PipelineSource,
+    request: &RunRequest,
+    mode: ProgressMode,
+    signals: &mut Signals,
+) -> Option<Outcome> {
+    let view = ProgressView::new(mode);
+    let watch = view.watch();
+    let mut run = std::pin::pin!(app.run(from, request, &*watch));
+    let first = tokio::select! {
+        outcome = &mut run => Some(outcome),
+        () = signals.next() => None,
+    };
+    let outcome = match first {
+        Some(outcome) => Some(outcome),
+        None => {
+            app.stop();
+            view.note("stopping; press Ctrl-C again to leave at once");
+            tokio::select! {
+                outcome = &mut run => Some(outcome),
+                () = signals.next() => None,
+                () = tokio::time::sleep(STOP_WITHIN) => None,
+            }
+        }
+    };
+    view.end();
+    if outcome.is_none() {
+        print_error("left before the run had ended; the next run finds out what the target has taken");
+    }
+    outcome
+}
+
+/// Prints an outcome for people.
+pub(super) fn show(outcome: &Outcome, lines: tree::Lines, screen: Screen) {
+    print(&text(outcome, lines, screen.style()));
+    // On a terminal that shows both streams the summary has just said it.
+    if !(screen.out && screen.err) {
+        print_failure(outcome);
+    }
+}
+
+fn text(outcome: &Outcome, lines: tree::Lines, style: Style) -> String {
+    let tree = tree::tree(outcome.report.mode, &outcome.lines, lines, style);
+    let gap = if tree.is_empty() { "" } else { "\n" };
+    format!("{tree}{gap}{}", summary::summary(outcome, style))
+}
+
+fn json(outcome: &Outcome, pretty: bool) -> String {
+    let report = &outcome.report;
+    let text = if pretty { serde_json::to_string_pretty(report) } else { serde_json::to_string(report) };
+    // A report of plain numbers and strings always has a JSON form.
+    text.map(|text| text + "\n").unwrap_or_default()
+}
+
+/// A failure's one line on stderr.
+fn print_failure(outcome: &Outcome) {
+    if outcome.report.status == Status::Failed
+        && let Some(line) = summary::error_line(outcome)
+    {
+        print_error(&format!("error: {line}"));
+    }
+}
+
+pub(super) fn exit_code(outcome: &Outcome) -> u8 {
+    match outcome.report.status {
+        Status::Succeeded => EXIT_OK,
+        Status::Partial | Status::Paused => EXIT_PARTIAL,
+        Status::Failed => outcome.error.as_ref().map_or(EXIT_FAILURE, |error| error.kind.exit_code()),
+    }
+}

@@ -1,0 +1,116 @@
+//! `sandbox`, and what a run against a sandbox in the same process needs.
+
+use std::path::Path;
+
+use okki_sync_sandbox::{Options, Sandbox, Serving};
+
+use super::args::SandboxArgs;
+use super::term::{Signals, print, print_error};
+use super::{EXIT_OK, cannot_start};
+use crate::app::PipelineSource;
+use crate::clock::Clock;
+use crate::config::Env;
+
+/// A sandbox on free loopback ports. It serves until the second value is dropped.
+pub(super) async fn start(options: Options) -> std::io::Result<(Sandbox, Serving)> {
+    let sandbox = Sandbox::new(options, now_ms);
+    let serving = sandbox.serve(0, 0).await?;
+    Ok((sandbox, serving))
+}
+
+fn now_ms() -> u64 {
+    Clock::system().now_ms()
+}
+
+/// The pipeline of a sandbox run that names no other.
+pub(super) fn pipeline() -> PipelineSource {
+    // The name's ending says which language the text is in.
+    PipelineSource::Text { name: "sandbox.toml".to_owned(), text: okki_sync_sandbox::PIPELINE.to_owned() }
+}
+
+/// The environment that points at the sandbox, whatever the real one says: no call and no credential of a sandbox
+/// run may reach a real system. Its state goes to memory unless `OKKI_SYNC_STORE` names a store.
+pub(super) fn environment(env: &Env, serving: &Serving) -> Env {
+    let store = env.store().unwrap_or_else(|| "memory:".to_owned());
+    Sandbox::environment(serving)
+        .iter()
+        .fold(env.clone(), |env, (key, value)| env.with(key, value))
+        .with("OKKI_SYNC_SECRET", "")
+        // A sandbox run is no news for the group.
+        .with("NOTIFY_WEBHOOK", "")
+        .with("NOTIFY_SECRET", "")
+        .with("OKKI_SYNC_STORE", &store)
+}
+
+/// `sandbox`.
+pub(super) async fn serve(args: &SandboxArgs) -> u8 {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return cannot_start("signals cannot be received", &error),
+    };
+    let sandbox = Sandbox::new(args.options(), now_ms);
+    let serving = match sandbox.serve(args.okki_port, args.target_port).await {
+        Ok(serving) => serving,
+        Err(error) => return cannot_start("the sandbox cannot start", &error),
+    };
+    let lines: String =
+        Sandbox::environment(&serving).iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    if let Some(path) = &args.env_file
+        && let Err(error) = write_whole(path, &lines)
+    {
+        return cannot_start(&format!("{} cannot be written", path.display()), &error);
+    }
+    print(&lines);
+    print_error(&format!(
+        "OKKI at {}, target at {}; set these variables for okki-sync in another shell; Ctrl-C ends",
+        serving.okki_url, serving.target_url
+    ));
+    signals.next().await;
+    EXIT_OK
+}
+
+/// Writes a file that others may be waiting for: they see all of it or nothing.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(format!(".{}.part", std::process::id()));
+    std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path)).inspect_err(|_| {
+        // The first error is the one that counts.
+        let _ = std::fs::remove_file(&part);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sandbox_run_cannot_reach_the_real_systems() {
+        let (_, serving) = start(Options::default()).await.unwrap();
+        let real = Env::process()
+            .with("OKKI_SYNC_SECRET", "prod")
+            .with("OKKI_SYNC_STORE", "")
+            .with("OKKI_BASE_URL", "https://real.example")
+            .with("TARGET_BASE_URL", "https://real.example");
+        let env = environment(&real, &serving);
+        assert_eq!(env.get("OKKI_SYNC_SECRET"), None);
+        assert_eq!(env.get("OKKI_SYNC_STORE").as_deref(), Some("memory:"));
+        for key in ["OKKI_BASE_URL", "TARGET_BASE_URL"] {
+            assert!(env.get(key).is_some_and(|url| url.starts_with("http://127.0.0.1")), "{key}");
+        }
+        let kept = environment(&real.with("OKKI_SYNC_STORE", "file:///tmp/x"), &serving);
+        assert_eq!(kept.get("OKKI_SYNC_STORE").as_deref(), Some("file:///tmp/x"));
+    }
+
+    #[test]
+    fn an_env_file_is_there_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dev.env");
+        write_whole(&path, "A=1\n").unwrap();
+        write_whole(&path, "A=2\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "A=2\n");
+        assert!(write_whole(&dir.path().join("no/such/dir"), "A=1\n").is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
