@@ -40,6 +40,13 @@ pub(crate) enum FailureKind {
     PartlyStored(usize),
 }
 
+impl FailureKind {
+    /// Whether the other side asks for fewer calls, rather than refusing this one.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(self, Self::Throttled(_) | Self::LockedOut(_))
+    }
+}
+
 /// What the decision depends on, besides what failure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Situation {

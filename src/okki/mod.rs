@@ -23,9 +23,8 @@ use crate::budget::Budget;
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::net::client::{Auth, Call, Client, Pace, exposed};
-use crate::net::limit::PerSecond;
-use crate::net::{Answer, Request, Wire, join_path};
+use crate::net::limit::Pace;
+use crate::net::{Answer, Auth, Call, Client, Login, Request, Wire, exposed, join_path};
 use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 use crate::transform::{Columns, RowMap};
@@ -81,16 +80,15 @@ impl Okki {
             "client_secret": exposed(&settings.client_secret),
             "scope": "product",
         });
-        let auth = Auth::Login {
+        let auth = Auth::Login(Login {
             request: Request::post(
                 join_path(&settings.base_url, "/v1/oauth2/access_token"),
                 login.to_string(),
             )
             .idempotent(),
             read: protocol::token,
-        };
-        let pace =
-            Pace::PerSecond(PerSecond::new(settings.max_requests_per_second, settings.max_concurrency));
+        });
+        let pace = Pace::per_second(settings.max_requests_per_second, settings.max_concurrency);
         let secrets = vec![settings.client_id.clone(), settings.client_secret.clone()];
         Ok(Self { client: Client::new(Side::Source, wire, clock, pace, auth, secrets), settings })
     }
@@ -359,7 +357,7 @@ fn bearer(request: Request, token: Option<&SecretString>) -> Request {
     }
 }
 
-fn as_error(problem: crate::net::client::CallError) -> Error {
+fn as_error(problem: crate::net::CallError) -> Error {
     Error::new(problem.kind, problem.message)
 }
 

@@ -10,9 +10,8 @@ use serde_json::value::RawValue;
 use super::json::JsonCursor;
 use super::row::scalar;
 use crate::error::{ErrorKind, Side};
-use crate::net::Answer;
-use crate::net::client::{CallError, Token, judge_status, server_message};
 use crate::net::retry::FailureKind;
+use crate::net::{Answer, CallError, Token, judge_status, server_message};
 
 /// An OAuth error is never longer.
 const LONGEST_ERROR_BYTES: usize = 16 * 1024;

@@ -17,10 +17,9 @@ use crate::budget::Budget;
 use crate::catalogue::{Rejected, RowKind};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::net::client::{Auth, Call, Client, Pace, exposed, locked};
-use crate::net::limit::PerMinute;
+use crate::net::limit::Pace;
 use crate::net::retry::{self, FailureKind, Next, Situation};
-use crate::net::{Answer, Request, Wire, join_path, stored_host};
+use crate::net::{Answer, Auth, Call, Client, Login, Request, Wire, exposed, join_path, stored_host};
 use crate::testing::Mutant;
 use batch::{Batch, Entry, Wrap};
 use wire::{ReadPage, Verdict};
@@ -140,7 +139,7 @@ impl Target {
                 let login =
                     serde_json::json!({"app_key": exposed(app_key), "app_secret": exposed(app_secret)});
                 let request = Request::post(join_path(base_url, "/v2/oauth"), login.to_string()).idempotent();
-                (Auth::Login { request, read: wire::token }, vec![app_key.clone(), app_secret.clone()])
+                (Auth::Login(Login { request, read: wire::token }), vec![app_key.clone(), app_secret.clone()])
             }
             TargetSettings::Http { token: Some(token), headers, .. } => {
                 let secrets = std::iter::once(token).chain(secret_headers(headers)).cloned().collect();
@@ -148,9 +147,7 @@ impl Target {
             }
             TargetSettings::Http { headers, .. } => (Auth::None, secret_headers(headers).cloned().collect()),
         };
-        let window = std::sync::Mutex::new(PerMinute::new(limit.requests_per_minute, []));
-        let turn = tokio::sync::Mutex::default();
-        let pace = Pace::PerMinute { window, turn, reserve_ratio: limit.reserve_ratio };
+        let pace = Pace::per_minute(limit.requests_per_minute, limit.reserve_ratio, Side::Target, clock);
         let client = Client::new(Side::Target, wire, clock, pace, auth, secrets);
         Ok(Self { client, settings, id_field, split_calls: AtomicU32::new(0) })
     }
@@ -178,38 +175,26 @@ impl Target {
         self.client.counters.take()
     }
 
-    fn window(&self) -> Option<&std::sync::Mutex<PerMinute>> {
-        match self.client.pace() {
-            Pace::PerMinute { window, .. } => Some(window),
-            Pace::PerSecond(_) => None,
-        }
-    }
-
     /// Tells the pace what earlier runs used of the minute.
     pub(crate) fn restore_calls(&self, calls_ms: &[u64]) {
-        if let Some(window) = self.window()
-            && !Mutant::ForgetTheLimit.is_active()
-        {
-            locked(window).remember(calls_ms.iter().copied());
+        if !Mutant::ForgetTheLimit.is_active() {
+            self.client.pace.restore_calls(calls_ms);
         }
     }
 
-    /// The run is over: gives reserved calls back, and says which calls of the last minute were made.
+    /// The run is over: drops reserved calls, and returns the calls of the last minute.
     pub(crate) fn release_reservations(&self) -> Vec<u64> {
-        let Some(window) = self.window() else { return Vec::new() };
-        let mut window = locked(window);
-        window.release_reserved();
-        window.persisted_ms()
+        self.client.pace.release_reservations()
     }
 
-    /// How long the target wants no call by anybody.
+    /// For how long the target wants no call by anybody.
     pub(crate) fn blocked_for(&self) -> Duration {
-        self.client.blocked_for()
+        self.client.pace.blocked_for()
     }
 
     /// Grows whenever a batch does not come to a good end at once.
     pub(crate) fn failures(&self) -> u64 {
-        self.client.counters.failures.load(Ordering::Relaxed)
+        self.client.counters.failures()
     }
 
     /// A new run: counters and the budgets for retries and for halving start afresh.
@@ -245,7 +230,7 @@ impl Target {
                 }
                 Verdict::Refused(said) => (FailureKind::RowsRefused(rows), said),
             };
-            self.client.counters.failures.fetch_add(1, Ordering::Relaxed);
+            self.client.counters.count_failure();
             self.find_refused(budget, batch, &failure, &said, &mut waiting, written).await?;
         }
         Ok(())
@@ -355,7 +340,7 @@ impl Target {
                 };
                 // One call asks for a page of rows: for a larger batch, sending it again is cheaper than asking.
                 let cheap = batch.entries.len() <= QUERY_PAGE && !batch.asked;
-                let call = Call::new("store").for_words().when_lost(cheap.then_some(Verdict::Lost));
+                let call = Call::new("store").redacted().when_lost(cheap.then_some(Verdict::Lost));
                 self.client.call(budget, call, build, wire::stored).await
             }
             TargetSettings::Http { url, method, headers, success, .. } => {
@@ -368,7 +353,7 @@ impl Target {
                     request
                 };
                 let judge = |answer: &Answer, now_ms| wire::accepted(answer, success, now_ms);
-                self.client.call(budget, Call::new("write").for_words(), build, judge).await
+                self.client.call(budget, Call::new("write").redacted(), build, judge).await
             }
         }
     }

@@ -7,9 +7,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{ErrorKind, Side};
-use crate::net::Answer;
-use crate::net::client::{CallError, Token, judge_status, server_message};
 use crate::net::retry::FailureKind;
+use crate::net::{Answer, CallError, Token, judge_status, server_message};
 use crate::testing::Mutant;
 
 /// Above its limit, Qeasy refuses every call for this long.
