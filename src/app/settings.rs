@@ -7,7 +7,7 @@ use crate::config::credentials::Credentials;
 use crate::config::{self, Config, Endpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::okki;
-use crate::targets::{self, batch};
+use crate::targets;
 
 /// What the source needs of a pipeline.
 pub(super) fn source(config: &Config, credentials: &Credentials) -> okki::SourceSettings {
@@ -58,9 +58,9 @@ pub(super) fn target(config: &Config, credentials: &Credentials) -> Result<targe
                     .collect::<IndexMap<_, _>>(),
                 token: if auth == config::Auth::Bearer { credentials.target_token.clone() } else { None },
                 wrap: match wrap {
-                    config::Wrap::Nothing => batch::Wrap::Array,
-                    config::Wrap::Groups => batch::Wrap::Groups,
-                    config::Wrap::Content => batch::Wrap::Content,
+                    config::Wrap::Nothing => targets::Wrap::Array,
+                    config::Wrap::Groups => targets::Wrap::Groups,
+                    config::Wrap::Content => targets::Wrap::Content,
                 },
                 success,
                 read_url,

@@ -7,6 +7,8 @@ pub(crate) struct Call<T> {
     /// Its name in messages.
     pub(super) what: &'static str,
     pub(super) body: Body,
+    /// Whether the other side may lack what the call asks for.
+    pub(super) optional: bool,
     /// The value to return if the answer is lost and reading back is cheaper than repeating the call.
     pub(super) when_lost: Option<T>,
 }
@@ -23,12 +25,20 @@ pub(super) enum Body {
 impl<T> Call<T> {
     /// A call that is repeated if its answer is lost.
     pub(crate) fn new(what: &'static str) -> Self {
-        Self { what, body: Body::Rows, when_lost: None }
+        Self { what, body: Body::Rows, optional: false, when_lost: None }
     }
 
     /// Removes credentials and token from the answer before it is judged.
     pub(crate) fn redacted(self) -> Self {
         Self { body: Body::Text, ..self }
+    }
+
+    /// The other side may lack what this call asks for. Then it ends with [`ErrorKind::NotSupported`], and the caller
+    /// has another way.
+    ///
+    /// [`ErrorKind::NotSupported`]: crate::error::ErrorKind::NotSupported
+    pub(crate) fn optional(self) -> Self {
+        Self { optional: true, ..self }
     }
 
     /// Ends with this value, if there is one, when the answer is lost.
@@ -42,15 +52,9 @@ pub(super) struct Attempts {
     pub what: &'static str,
     /// From 1, this one included.
     pub attempt: u32,
-    /// Whether a new token would not help any more.
-    pub refreshed: bool,
+    pub optional: bool,
+    pub can_refresh: bool,
     pub can_read_back: bool,
-}
-
-impl Attempts {
-    pub(super) fn new(what: &'static str, refreshed: bool) -> Self {
-        Self { what, attempt: 0, refreshed, can_read_back: false }
-    }
 }
 
 /// Calls made, by what they were.

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::call::{Attempts, Body, Call, Counters};
 use crate::net::limit::Pace;
 use crate::net::redact::Secrets;
-use crate::net::retry::{self, FailureKind, Next, Situation};
+use crate::net::retry::{self, CallAction, CallContext, FailureKind};
 use crate::net::token::{self, Auth, CachedToken, Login, Token, TokenCache};
 use crate::net::verdict::{CallError, judge_redacted};
 use crate::net::{Answer, Request, TransportError, Wire};
@@ -74,9 +74,10 @@ impl Client {
         build: impl Fn(Option<&SecretString>) -> Request,
         judge: impl Fn(&Answer, u64) -> Result<T, CallError>,
     ) -> Result<T> {
-        let Call { what, body, mut when_lost } = call;
-        let mut attempts = Attempts::new(what, !self.tokens.can_refresh());
-        attempts.can_read_back = when_lost.is_some();
+        let Call { what, body, optional, mut when_lost } = call;
+        let can_refresh = self.tokens.can_refresh();
+        let can_read_back = when_lost.is_some();
+        let mut attempts = Attempts { what, attempt: 0, optional, can_refresh, can_read_back };
         loop {
             attempts.attempt += 1;
             let token = self.tokens.get_in_time(&Caller { client: self, budget, what }).await?;
@@ -96,7 +97,7 @@ impl Client {
                 Step::Refresh => {
                     // A token that expired while the call waited for its turn says nothing about the credentials.
                     let stale = token.as_ref().is_some_and(CachedToken::is_stale);
-                    attempts.refreshed = !stale || attempts.attempt + 1 >= retry::MAX_ATTEMPTS;
+                    attempts.can_refresh = stale && attempts.attempt + 1 < retry::MAX_ATTEMPTS;
                     if let Some(token) = token {
                         self.tokens.forget(&token).await;
                     }
@@ -113,7 +114,8 @@ impl Client {
 
     async fn login(&self, budget: &Budget, login: &Login) -> Result<Token> {
         // A refused login is final: there is no token to refresh.
-        let mut attempts = Attempts::new("token", true);
+        let mut attempts =
+            Attempts { what: "token", attempt: 0, optional: false, can_refresh: false, can_read_back: false };
         let secrets = Secrets { credentials: &self.credentials, token: None };
         loop {
             attempts.attempt += 1;
@@ -180,37 +182,38 @@ impl Client {
             self.counters.throttled.fetch_add(1, Ordering::Relaxed);
         }
         let waited = Duration::from_millis(self.waited_ms.load(Ordering::Relaxed));
-        let situation = Situation {
+        let context = CallContext {
             attempt: attempts.attempt,
-            refreshed: attempts.refreshed,
+            can_refresh: attempts.can_refresh,
             idempotent,
             can_read_back: attempts.can_read_back,
             left: budget.left(),
             budget: retry::RETRY_BUDGET.saturating_sub(waited),
-            split_calls: 0,
             jitter: fastrand::f64(),
         };
         let what = attempts.what;
-        match retry::decide(&error.failure, situation) {
-            Next::Refresh => Ok(Step::Refresh),
-            Next::Wait(wait) => {
+        match retry::after_call(&error.failure, context) {
+            CallAction::Refresh => Ok(Step::Refresh),
+            CallAction::Wait(wait) => {
                 self.back_off(what, &error, wait).await;
                 Ok(Step::Repeat(wait))
             }
-            Next::ReadBack(wait) => {
+            CallAction::ReadBack(wait) => {
                 // Reading back stands in for repeating the call.
                 self.counters.retries.fetch_add(1, Ordering::Relaxed);
                 self.back_off(what, &error, wait).await;
                 Ok(Step::ReadBack(wait))
             }
-            Next::Pause(wait) => {
+            CallAction::Pause(wait) => {
                 self.pace.block(&error.failure, wait);
                 let kind = if is_limit { ErrorKind::Throttled(self.side) } else { ErrorKind::Interrupted };
                 let message = format!("{what}: {}; come back in {} s", error.message, wait.as_secs().max(1));
                 Err(Error::new(kind, message).resume_after(wait))
             }
-            Next::Stop | Next::Split | Next::SkipRow => {
-                Err(Error::new(error.kind, format!("{what}: {}", error.message)))
+            CallAction::Stop => {
+                let not_supported = attempts.optional && error.failure == FailureKind::NotSupported;
+                let kind = if not_supported { ErrorKind::NotSupported(self.side) } else { error.kind };
+                Err(Error::new(kind, format!("{what}: {}", error.message)))
             }
         }
     }

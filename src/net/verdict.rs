@@ -81,6 +81,10 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
             return Some(CallError::new(FailureKind::Refused, ErrorKind::BadAnswer(side), message));
         }
         408 | 500..=599 => (FailureKind::ServerError, ErrorKind::Unavailable(side)),
+        // A page is a proxy's, which knows nothing of what the other side can do.
+        400 | 404 | 405 | 410 | 414 | 415 | 422 if !is_page(answer) => {
+            (FailureKind::NotSupported, ErrorKind::BadAnswer(side))
+        }
         _ => (FailureKind::Refused, ErrorKind::BadAnswer(side)),
     };
     // These four are known by their number; of the others the name helps too.
@@ -90,6 +94,10 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
     };
     let message = format!("{side} answered HTTP {status}: {}", server_message(&answer.body));
     Some(CallError::new(failure, kind, message))
+}
+
+fn is_page(answer: &Answer) -> bool {
+    answer.body.trim_ascii_start().starts_with(b"<")
 }
 
 /// The message in a body if it is one of the known error bodies, else the body's beginning.

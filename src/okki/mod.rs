@@ -197,12 +197,16 @@ impl Okki {
         let (number, size) = (number.to_string(), self.settings.page_size.to_string());
         let page = [("start_index", number.as_str()), ("count", size.as_str())];
         let query: Vec<(&str, &str)> = page.iter().chain(filter).copied().collect();
-        self.list(budget, &query, reader).await
+        let call = Call::new("products");
+        // A source without such a filter can still be read in full.
+        let call = if filter.is_empty() { call } else { call.optional() };
+        self.list(budget, call, &query, reader).await
     }
 
     async fn list(
         &self,
         budget: &Budget,
+        call: Call<ProductPage>,
         query: &[(&str, &str)],
         reader: RowReader<'_>,
     ) -> Result<ProductPage> {
@@ -211,7 +215,7 @@ impl Okki {
         self.client
             .call(
                 budget,
-                Call::new("products"),
+                call,
                 |token| bearer(Request::get(url.clone()), token),
                 |answer, now_ms| ProductPage::from_answer(answer, now_ms, reader),
             )
@@ -224,14 +228,16 @@ impl Okki {
         let Some(began) = &catalogue.read_began else { return Ok(Some(false)) };
         let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
         let columns = Columns::default();
-        let created = match self.list(budget, &query, product_reader(&columns)).await {
-            Ok(page) => page.total,
-            Err(error) if matches!(error.kind, ErrorKind::BadAnswer(_)) => {
-                tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
+        let created =
+            match self.list(budget, Call::new("products").optional(), &query, product_reader(&columns)).await
+            {
+                Ok(page) => page.total,
+                Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
+                    tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
         Ok((created == 0 || created < catalogue.source_total).then_some(created > 0))
     }
 
@@ -313,8 +319,7 @@ impl Okki {
             let all = match pages.await {
                 Ok(_) if changed.total > MOST_CHANGES => return Ok(None),
                 Ok(_) => self.page_of_one(budget, map).await?,
-                // A source without such a filter can still be read in full.
-                Err(error) if matches!(error.kind, ErrorKind::BadAnswer(_)) => {
+                Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
                     tracing::info!(error = %error.line(), "the source cannot be asked for changes");
                     return Ok(None);
                 }
@@ -342,7 +347,10 @@ impl Okki {
 
     async fn page_of_one(&self, budget: &Budget, map: &RowMap) -> Result<u64> {
         let query = [("start_index", "1"), ("count", "1")];
-        Ok(self.list(budget, &query, product_reader(&map.product_columns)).await?.total)
+        Ok(self
+            .list(budget, Call::new("products"), &query, product_reader(&map.product_columns))
+            .await?
+            .total)
     }
 }
 

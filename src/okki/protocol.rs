@@ -172,7 +172,7 @@ fn failing_code(code: Option<i64>, words: &str) -> CallError {
     let (failure, kind) = match code {
         Some(401) => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(Side::Source)),
         Some(429) => (FailureKind::Throttled(None), ErrorKind::Throttled(Side::Source)),
-        Some(400..=499) => (FailureKind::Refused, ErrorKind::BadAnswer(Side::Source)),
+        Some(400..=499) => (FailureKind::NotSupported, ErrorKind::BadAnswer(Side::Source)),
         _ => (FailureKind::ServerError, ErrorKind::BadAnswer(Side::Source)),
     };
     problem(failure, kind, message)

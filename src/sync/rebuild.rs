@@ -61,7 +61,7 @@ impl Run<'_> {
                 found.missing += 1;
                 continue;
             };
-            let same = crate::targets::holds(&their, &row);
+            let same = crate::targets::contains(&their, &row);
             *(if same { &mut found.same } else { &mut found.differing }) += 1;
             let fingerprint = if same { Fingerprint::of(&row) } else { of_theirs(&their) };
             state.rows.insert(change.id, fingerprint);

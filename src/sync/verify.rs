@@ -24,7 +24,7 @@ pub(super) fn compare(
         render(context.rows, &renderer, change, &mut row);
         let (mark, why, count) = match theirs.remove(change.id) {
             None => ('+', "missing at the target", &mut tally.plan.create),
-            Some(their) if crate::targets::holds(&their, &row) => ('=', "", &mut tally.plan.unchanged),
+            Some(their) if crate::targets::contains(&their, &row) => ('=', "", &mut tally.plan.unchanged),
             Some(_) => ('*', "differs", &mut tally.plan.update),
         };
         *count += 1;
