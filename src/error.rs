@@ -37,6 +37,9 @@ pub enum ErrorKind {
     Unavailable(Side),
     /// The named side answered something that is not its protocol, or refused the request as such.
     BadAnswer(Side),
+    /// The named side cannot do what an optional call asked for. Callers see it as a bad answer; inside, it means that
+    /// there is another way.
+    NotSupported(Side),
     /// The named side wants no more calls for a while: come back later.
     Throttled(Side),
     /// The source never gave two reads that agree: run again when it is quieter.
@@ -66,8 +69,8 @@ impl ErrorKind {
             Self::CredentialsRefused(Side::Target) => "TargetCredentialsRefused",
             Self::Unavailable(Side::Source) => "SourceUnavailable",
             Self::Unavailable(Side::Target) => "TargetUnavailable",
-            Self::BadAnswer(Side::Source) => "SourceBadAnswer",
-            Self::BadAnswer(Side::Target) => "TargetBadAnswer",
+            Self::BadAnswer(Side::Source) | Self::NotSupported(Side::Source) => "SourceBadAnswer",
+            Self::BadAnswer(Side::Target) | Self::NotSupported(Side::Target) => "TargetBadAnswer",
             Self::Throttled(Side::Source) => "SourceThrottled",
             Self::Throttled(Side::Target) => "TargetThrottled",
             Self::InconsistentSource => "InconsistentSource",

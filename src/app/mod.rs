@@ -156,7 +156,7 @@ impl App {
                     Address::Memory => Ok(Store::memory()),
                     Address::Directory(path) => Store::directory(path),
                     Address::S3 { bucket, prefix } => Ok(Store::s3(
-                        crate::net::aws::s3(self.aws().await, &self.env, &bucket)?,
+                        crate::net::aws::s3(self.aws().await, self.env.get("AWS_ENDPOINT_URL_S3"), &bucket)?,
                         &bucket,
                         &prefix,
                     )),

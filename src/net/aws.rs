@@ -12,7 +12,6 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::config::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::aws_http::{ForStore, SdkHttp};
 
@@ -43,8 +42,8 @@ pub(crate) async fn secret(config: &SdkConfig, id: &str) -> Result<SecretString>
     })
 }
 
-/// A client for a bucket, with the SDK's region, credentials and endpoint.
-pub(crate) fn s3(config: &SdkConfig, env: &Env, bucket: &str) -> Result<AmazonS3> {
+/// A client for a bucket, with the SDK's region, credentials and endpoint. `endpoint` (`AWS_ENDPOINT_URL_S3`) wins.
+pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> Result<AmazonS3> {
     let fail = |why: String| Error::new(ErrorKind::Store, format!("store s3://{bucket}: {why}"));
     let region = config
         .region()
@@ -59,8 +58,7 @@ pub(crate) fn s3(config: &SdkConfig, env: &Env, bucket: &str) -> Result<AmazonS3
     if let Some(provider) = config.credentials_provider() {
         builder = builder.with_credentials(Arc::new(Credentials(provider)));
     }
-    let endpoint =
-        env.get("AWS_ENDPOINT_URL_S3").or_else(|| config.endpoint_url().map(str::to_owned)).or(home);
+    let endpoint = endpoint.or_else(|| config.endpoint_url().map(str::to_owned)).or(home);
     if let Some(endpoint) = endpoint {
         let url =
             Url::parse(&endpoint).map_err(|error| fail(format!("AWS_ENDPOINT_URL is not a URL: {error}")))?;

@@ -23,9 +23,8 @@ use crate::budget::Budget;
 use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::net::client::{Auth, Call, Client, Pace, exposed};
-use crate::net::limit::PerSecond;
-use crate::net::{Answer, Request, Wire, join_path};
+use crate::net::limit::Pace;
+use crate::net::{Answer, Auth, Call, Client, Login, Request, Wire, exposed, join_path};
 use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 use crate::transform::{Columns, RowMap};
@@ -81,16 +80,15 @@ impl Okki {
             "client_secret": exposed(&settings.client_secret),
             "scope": "product",
         });
-        let auth = Auth::Login {
+        let auth = Auth::Login(Login {
             request: Request::post(
                 join_path(&settings.base_url, "/v1/oauth2/access_token"),
                 login.to_string(),
             )
             .idempotent(),
             read: protocol::token,
-        };
-        let pace =
-            Pace::PerSecond(PerSecond::new(settings.max_requests_per_second, settings.max_concurrency));
+        });
+        let pace = Pace::per_second(settings.max_requests_per_second, settings.max_concurrency);
         let secrets = vec![settings.client_id.clone(), settings.client_secret.clone()];
         Ok(Self { client: Client::new(Side::Source, wire, clock, pace, auth, secrets), settings })
     }
@@ -199,12 +197,16 @@ impl Okki {
         let (number, size) = (number.to_string(), self.settings.page_size.to_string());
         let page = [("start_index", number.as_str()), ("count", size.as_str())];
         let query: Vec<(&str, &str)> = page.iter().chain(filter).copied().collect();
-        self.list(budget, &query, reader).await
+        let call = Call::new("products");
+        // A source without such a filter can still be read in full.
+        let call = if filter.is_empty() { call } else { call.optional() };
+        self.list(budget, call, &query, reader).await
     }
 
     async fn list(
         &self,
         budget: &Budget,
+        call: Call<ProductPage>,
         query: &[(&str, &str)],
         reader: RowReader<'_>,
     ) -> Result<ProductPage> {
@@ -213,7 +215,7 @@ impl Okki {
         self.client
             .call(
                 budget,
-                Call::new("products"),
+                call,
                 |token| bearer(Request::get(url.clone()), token),
                 |answer, now_ms| ProductPage::from_answer(answer, now_ms, reader),
             )
@@ -226,14 +228,16 @@ impl Okki {
         let Some(began) = &catalogue.read_began else { return Ok(Some(false)) };
         let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
         let columns = Columns::default();
-        let created = match self.list(budget, &query, product_reader(&columns)).await {
-            Ok(page) => page.total,
-            Err(error) if matches!(error.kind, ErrorKind::BadAnswer(_)) => {
-                tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
+        let created =
+            match self.list(budget, Call::new("products").optional(), &query, product_reader(&columns)).await
+            {
+                Ok(page) => page.total,
+                Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
+                    tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
         Ok((created == 0 || created < catalogue.source_total).then_some(created > 0))
     }
 
@@ -315,8 +319,7 @@ impl Okki {
             let all = match pages.await {
                 Ok(_) if changed.total > MOST_CHANGES => return Ok(None),
                 Ok(_) => self.page_of_one(budget, map).await?,
-                // A source without such a filter can still be read in full.
-                Err(error) if matches!(error.kind, ErrorKind::BadAnswer(_)) => {
+                Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
                     tracing::info!(error = %error.line(), "the source cannot be asked for changes");
                     return Ok(None);
                 }
@@ -344,7 +347,10 @@ impl Okki {
 
     async fn page_of_one(&self, budget: &Budget, map: &RowMap) -> Result<u64> {
         let query = [("start_index", "1"), ("count", "1")];
-        Ok(self.list(budget, &query, product_reader(&map.product_columns)).await?.total)
+        Ok(self
+            .list(budget, Call::new("products"), &query, product_reader(&map.product_columns))
+            .await?
+            .total)
     }
 }
 
@@ -359,7 +365,7 @@ fn bearer(request: Request, token: Option<&SecretString>) -> Request {
     }
 }
 
-fn as_error(problem: crate::net::client::CallError) -> Error {
+fn as_error(problem: crate::net::CallError) -> Error {
     Error::new(problem.kind, problem.message)
 }
 

@@ -14,8 +14,7 @@ use super::json::JsonCursor;
 use super::protocol;
 use super::row::{Row, RowReader};
 use crate::catalogue::{Table, TableFull};
-use crate::net::Answer;
-use crate::net::client::CallError;
+use crate::net::{Answer, CallError};
 
 /// One product of a page; its cells stand in the page's table.
 #[derive(Debug, PartialEq, Eq)]

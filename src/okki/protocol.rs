@@ -10,9 +10,8 @@ use serde_json::value::RawValue;
 use super::json::JsonCursor;
 use super::row::scalar;
 use crate::error::{ErrorKind, Side};
-use crate::net::Answer;
-use crate::net::client::{CallError, Token, judge_status, server_message};
 use crate::net::retry::FailureKind;
+use crate::net::{Answer, CallError, Token, judge_status, server_message};
 
 /// An OAuth error is never longer.
 const LONGEST_ERROR_BYTES: usize = 16 * 1024;
@@ -173,7 +172,7 @@ fn failing_code(code: Option<i64>, words: &str) -> CallError {
     let (failure, kind) = match code {
         Some(401) => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(Side::Source)),
         Some(429) => (FailureKind::Throttled(None), ErrorKind::Throttled(Side::Source)),
-        Some(400..=499) => (FailureKind::Refused, ErrorKind::BadAnswer(Side::Source)),
+        Some(400..=499) => (FailureKind::NotSupported, ErrorKind::BadAnswer(Side::Source)),
         _ => (FailureKind::ServerError, ErrorKind::BadAnswer(Side::Source)),
     };
     problem(failure, kind, message)

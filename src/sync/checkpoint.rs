@@ -118,7 +118,7 @@ impl Checkpoint {
         }
         for refused in written.refused {
             let fingerprint = refused.entry.fingerprint.unwrap_or(Fingerprint::UNKNOWN);
-            self.state.refuse(refused.entry.id, fingerprint, refused.said);
+            self.state.refuse(refused.entry.id, fingerprint, refused.reason);
             tally.refused += 1;
             tally.rejected.push(refused.rejected);
         }

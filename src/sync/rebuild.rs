@@ -75,7 +75,7 @@ impl Run<'_> {
                 found.missing += 1;
                 continue;
             };
-            let is_same = crate::targets::holds(&their, &ours);
+            let is_same = crate::targets::contains(&their, &ours);
             *(if is_same { &mut found.same } else { &mut found.differing }) += 1;
             state.rows.insert(id, if is_same { Fingerprint::of(&ours) } else { of_other_content(&their) });
         }

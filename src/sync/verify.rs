@@ -56,7 +56,7 @@ fn compare(
         }
         let (kind, why, count) = match theirs.remove(id) {
             None => (DiffKind::OnlySource, "missing at the target", &mut tally.plan.create),
-            Some(their) if crate::targets::holds(&their, &ours) => {
+            Some(their) if crate::targets::contains(&their, &ours) => {
                 (DiffKind::Same, "", &mut tally.plan.unchanged)
             }
             Some(_) => (DiffKind::Differs, "differs", &mut tally.plan.update),

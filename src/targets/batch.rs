@@ -58,8 +58,8 @@ pub(crate) struct Batch {
     pub body: Bytes,
     /// Its rows.
     pub entries: Vec<Entry>,
-    /// Whether the target was asked already what it holds of it.
-    pub asked: bool,
+    /// Whether this is what was missing when the target was asked which rows of a larger batch it holds.
+    pub was_read_back: bool,
     wrap: Wrap,
 }
 
@@ -91,7 +91,7 @@ impl Batch {
         builder.finish().unwrap_or_else(|| Self {
             body: Bytes::new(),
             entries: Vec::new(),
-            asked: false,
+            was_read_back: false,
             wrap: self.wrap,
         })
     }
@@ -152,7 +152,7 @@ impl Builder {
         Some(Batch {
             body: std::mem::replace(&mut self.body, next).into(),
             entries: std::mem::take(&mut self.entries),
-            asked: false,
+            was_read_back: false,
             wrap: self.wrap,
         })
     }

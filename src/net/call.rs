@@ -1,0 +1,84 @@
+//! A call as its maker describes it, how far it has come, and what a side's calls are counted by.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How a call is made.
+pub(crate) struct Call<T> {
+    /// Its name in messages.
+    pub(super) what: &'static str,
+    pub(super) body: Body,
+    /// Whether the other side may lack what the call asks for.
+    pub(super) optional: bool,
+    /// The value to return if the answer is lost and reading back is cheaper than repeating the call.
+    pub(super) when_lost: Option<T>,
+}
+
+/// What the body of an answer is, and so whether the credentials are removed from it before it is judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// It is judged as it came.
+    Rows,
+    /// Its text may end up in the quarantine, so credentials and token are removed first.
+    Text,
+}
+
+impl<T> Call<T> {
+    /// A call that is repeated if its answer is lost.
+    pub(crate) fn new(what: &'static str) -> Self {
+        Self { what, body: Body::Rows, optional: false, when_lost: None }
+    }
+
+    /// Removes credentials and token from the answer before it is judged.
+    pub(crate) fn redacted(self) -> Self {
+        Self { body: Body::Text, ..self }
+    }
+
+    /// The other side may lack what this call asks for. Then it ends with [`ErrorKind::NotSupported`], and the caller
+    /// has another way.
+    ///
+    /// [`ErrorKind::NotSupported`]: crate::error::ErrorKind::NotSupported
+    pub(crate) fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
+
+    /// Ends with this value, if there is one, when the answer is lost.
+    pub(crate) fn when_lost(self, value: Option<T>) -> Self {
+        Self { when_lost: value, ..self }
+    }
+}
+
+/// How far a call has come.
+pub(super) struct Attempts {
+    pub what: &'static str,
+    /// From 1, this one included.
+    pub attempt: u32,
+    pub optional: bool,
+    pub can_refresh: bool,
+    pub can_read_back: bool,
+}
+
+/// Calls made, by what they were.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(super) requests: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) throttled: AtomicU64,
+    /// Calls and batches that did not succeed at once. Only ever grows.
+    failures: AtomicU64,
+}
+
+impl Counters {
+    /// Reads (requests, retries, throttled) and starts again at zero.
+    pub(crate) fn take(&self) -> (u64, u64, u64) {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        (take(&self.requests), take(&self.retries), take(&self.throttled))
+    }
+
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,135 @@
+//! How often a side may be called: calls per second towards the source, calls per minute towards the target.
+//!
+//! The client asks its pace before each call ([`Pace::acquire`]) and tells it what came of it; it never asks which of the
+//! two it is.
+
+mod per_minute;
+mod per_second;
+mod window;
+
+use std::time::Duration;
+
+use tokio::sync::SemaphorePermit;
+
+use crate::budget::{Budget, interrupted};
+use crate::clock::Clock;
+use crate::error::{Result, Side};
+use crate::net::retry::FailureKind;
+use crate::net::{Answer, TransportError};
+use per_minute::PerMinute;
+use per_second::PerSecond;
+
+/// An answer that takes longer asks for a slower pace: the other side has enough to do.
+const SLOW_ANSWER: Duration = Duration::from_secs(10);
+
+/// The pace of one side.
+pub(crate) enum Pace {
+    /// Adapts to the other side; forgotten with the process.
+    PerSecond(PerSecond),
+    /// Fixed, and kept in the store from run to run.
+    PerMinute(PerMinute),
+}
+
+/// A call's turn. The call counts as in flight until this is dropped.
+pub(super) struct Slot<'a> {
+    _in_flight: Option<SemaphorePermit<'a>>,
+}
+
+impl Pace {
+    /// At most `calls_per_second` (more than 0), and `max_in_flight` at a time.
+    pub(crate) fn per_second(calls_per_second: f64, max_in_flight: usize) -> Self {
+        Self::PerSecond(PerSecond::new(calls_per_second, max_in_flight))
+    }
+
+    /// At most `calls` in any minute. Of a lower limit that the other side announces, `reserve_ratio` is left to others.
+    pub(crate) fn per_minute(calls: u32, reserve_ratio: f64, side: Side, clock: Clock) -> Self {
+        Self::PerMinute(PerMinute::new(calls, reserve_ratio, side, clock))
+    }
+
+    /// Waits for the turn of the call `what`; an error if it would come too late for this run.
+    pub(super) async fn acquire(&self, budget: &Budget, what: &str) -> Result<Slot<'_>> {
+        check_time(budget)?;
+        let in_flight = match self {
+            Self::PerSecond(pace) => {
+                let permit = tokio::time::timeout(budget.left(), pace.acquire()).await;
+                permit.map_err(|_| interrupted("the run's time is over"))?
+            }
+            Self::PerMinute(pace) => {
+                pace.acquire(budget, what).await?;
+                None
+            }
+        };
+        Ok(Slot { _in_flight: in_flight })
+    }
+
+    /// How long a call would wait for its turn now, as far as that is minutes and not moments; an error if it is too
+    /// long for this run.
+    pub(super) fn wait(&self, budget: &Budget, what: &str) -> Result<Duration> {
+        check_time(budget)?;
+        match self {
+            Self::PerSecond(_) => Ok(Duration::ZERO),
+            Self::PerMinute(pace) => pace.wait(budget, what),
+        }
+    }
+
+    /// Learns from how long a call took and from the limits that its answer announces.
+    pub(super) async fn observe(&self, answer: &Result<Answer, TransportError>, took: Duration, now_ms: u64) {
+        match (self, answer) {
+            (Self::PerSecond(pace), _) if took >= SLOW_ANSWER => pace.slow_down(Duration::ZERO).await,
+            (Self::PerMinute(pace), Ok(answer)) => pace.observe(&answer.headers, now_ms),
+            _ => {}
+        }
+    }
+
+    /// A call failed and is repeated after `wait`: all callers slow down, not only this one.
+    pub(super) async fn back_off(&self, failure: &FailureKind, wait: Duration) {
+        match (self, failure) {
+            (Self::PerSecond(pace), FailureKind::Throttled(_)) => pace.slow_down(wait).await,
+            (Self::PerSecond(pace), FailureKind::ServerError) => pace.slow_down(Duration::ZERO).await,
+            (Self::PerSecond(_), _) => {}
+            (Self::PerMinute(_), _) => self.block(failure, wait),
+        }
+    }
+
+    /// A call failed and ends the run for `wait`: where the limit outlives the run, nobody calls before.
+    pub(super) fn block(&self, failure: &FailureKind, wait: Duration) {
+        if let Self::PerMinute(pace) = self
+            && failure.is_limit()
+        {
+            pace.block(wait);
+        }
+    }
+
+    pub(super) async fn on_success(&self) {
+        if let Self::PerSecond(pace) = self {
+            pace.on_success().await;
+        }
+    }
+
+    /// For how long the other side wants no call by anybody.
+    pub(crate) fn blocked_for(&self) -> Duration {
+        match self {
+            Self::PerSecond(_) => Duration::ZERO,
+            Self::PerMinute(pace) => pace.blocked_for(),
+        }
+    }
+
+    /// Adds the calls of the last minute that earlier runs made.
+    pub(crate) fn restore_calls(&self, calls_ms: &[u64]) {
+        if let Self::PerMinute(pace) = self {
+            pace.restore_calls(calls_ms);
+        }
+    }
+
+    /// The run is over: drops what it reserved and did not use, and returns the calls of the last minute.
+    pub(crate) fn release_reservations(&self) -> Vec<u64> {
+        match self {
+            Self::PerSecond(_) => Vec::new(),
+            Self::PerMinute(pace) => pace.release_reservations(),
+        }
+    }
+}
+
+fn check_time(budget: &Budget) -> Result<()> {
+    if budget.left().is_zero() { Err(interrupted("the run's time is over")) } else { Ok(()) }
+}

@@ -1,0 +1,262 @@
+//! A sliding window of one minute: how many calls were made in it, and how many more may be.
+//!
+//! It holds wall-clock times, so that it can be kept in the store from run to run. Calls are reserved a few at a time, and
+//! the reservation is stored before the first of them is made. After a kill the stored window may count calls that were
+//! never made; it never misses one that was.
+//!
+//! Example with a limit of 24 (a reservation is an eighth of it, 3 calls, valid for 5 s), times in milliseconds:
+//!
+//! | at    | what              | in the store after it              |
+//! |------:|-------------------|------------------------------------|
+//! | 1000  | reserve           | 6000 6000 6000                     |
+//! | 1000  | call              | (unchanged; in memory 1000)        |
+//! | 2000  | call              | (unchanged; in memory 1000 2000)   |
+//! | 6000  | reserve: expired  | 1000 2000 11000 11000 11000        |
+//! | 6500  | the run ends      | 1000 2000                          |
+//!
+//! A reserved call counts as late as it may still be made, so a reader of the store never waits too little.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+const MINUTE_MS: u64 = 60_000;
+/// Calls are reserved by this share of the limit: fewer writes to the store against fewer calls lost to a crash.
+const RESERVED_SHARE: usize = 8;
+/// A reservation that is not used within this time is reserved again.
+const RESERVED_FOR_MS: u64 = 5_000;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Window {
+    configured: usize,
+    /// What the server's headers leave of the configured limit.
+    limit: usize,
+    calls_ms: VecDeque<u64>,
+    reserved: usize,
+    reserved_until_ms: u64,
+    hold_until_ms: u64,
+}
+
+impl Window {
+    /// At most `limit` calls in any minute, `calls_ms` of which were made before (wall-clock, milliseconds).
+    pub(super) fn new(limit: u32, calls_ms: impl IntoIterator<Item = u64>) -> Self {
+        let limit = limit.max(1) as usize;
+        Self {
+            configured: limit,
+            limit,
+            calls_ms: calls_ms.into_iter().collect(),
+            reserved: 0,
+            reserved_until_ms: 0,
+            hold_until_ms: 0,
+        }
+    }
+
+    /// How long to wait before the next call; zero if it may go now.
+    pub(super) fn wait(&mut self, now_ms: u64) -> Duration {
+        // A call "in the future" is a clock that was set back: count it as made now.
+        for at in self.calls_ms.iter_mut().rev().take_while(|at| **at > now_ms) {
+            *at = now_ms;
+        }
+        while self.calls_ms.front().is_some_and(|&at| at + MINUTE_MS <= now_ms) {
+            self.calls_ms.pop_front();
+        }
+        self.hold_until_ms = self.hold_until_ms.min(now_ms + MINUTE_MS);
+        let over = (self.calls_ms.len() + 1).saturating_sub(self.limit);
+        let free_at_ms = match over.checked_sub(1).and_then(|n| self.calls_ms.get(n)) {
+            Some(&at) => at + MINUTE_MS,
+            None => now_ms,
+        };
+        Duration::from_millis(free_at_ms.max(self.hold_until_ms).saturating_sub(now_ms))
+    }
+
+    /// Reserves the next few calls if none are left. `true` means: store [`Self::persisted_ms`] before the next call.
+    pub(super) fn reserve(&mut self, now_ms: u64) -> bool {
+        if self.reserved > 0 && now_ms < self.reserved_until_ms {
+            return false;
+        }
+        let free = self.limit.saturating_sub(self.calls_ms.len());
+        self.reserved = free.min(self.limit.div_ceil(RESERVED_SHARE)).max(1);
+        self.reserved_until_ms = now_ms + RESERVED_FOR_MS;
+        true
+    }
+
+    pub(super) fn count(&mut self, now_ms: u64) {
+        self.reserved = self.reserved.saturating_sub(1);
+        self.calls_ms.push_back(now_ms);
+    }
+
+    /// Frees what was reserved and not used.
+    pub(super) fn release_reserved(&mut self) {
+        self.reserved = 0;
+    }
+
+    /// The calls of the last minute and those that are reserved, for the store.
+    pub(super) fn persisted_ms(&self) -> Vec<u64> {
+        let reserved = std::iter::repeat_n(self.reserved_until_ms, self.reserved);
+        self.calls_ms.iter().copied().chain(reserved).collect()
+    }
+
+    /// Adds calls from the store. A call that is known already counts once; of several calls in one millisecond each
+    /// counts.
+    pub(super) fn remember(&mut self, calls_ms: impl IntoIterator<Item = u64>) {
+        let mut known: HashMap<u64, usize> = HashMap::new();
+        for at in &self.calls_ms {
+            *known.entry(*at).or_default() += 1;
+        }
+        let is_new = |at: &u64| match known.get_mut(at) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                false
+            }
+            _ => true,
+        };
+        let new: Vec<u64> = calls_ms.into_iter().filter(is_new).collect();
+        let mut all: Vec<u64> = self.calls_ms.iter().copied().chain(new).collect();
+        all.sort_unstable();
+        self.calls_ms = all.into();
+    }
+
+    /// Follows the server's own numbers (`X-RateLimit-*`), less the share that is left to others with the same key. A
+    /// limit below the configured one replaces it. When others use the minute up, no call is made until it is over.
+    pub(super) fn observe(&mut self, announced: RateLimit, reserve_ratio: f64, now_ms: u64) {
+        let Some(limit) = announced.limit.filter(|limit| *limit > 0) else { return };
+        let reserve = share(limit, reserve_ratio);
+        self.limit = self.configured.min(limit.saturating_sub(reserve).max(1));
+        // This program's calls leave the reserve alone: below it, somebody else is calling.
+        if announced.remaining.is_some_and(|remaining| remaining < reserve) {
+            self.hold_until_ms = now_ms + announced.reset_in_ms.unwrap_or(MINUTE_MS).min(MINUTE_MS);
+        }
+    }
+}
+
+/// A share of a limit, rounded down.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "limits are thousands of calls"
+)]
+fn share(limit: usize, ratio: f64) -> usize {
+    (limit as f64 * ratio.clamp(0.0, 1.0)).floor() as usize
+}
+
+/// What `X-RateLimit-Limit`, `-Remaining` and `-Reset` say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct RateLimit {
+    /// Calls a minute.
+    pub limit: Option<usize>,
+    /// Calls left.
+    pub remaining: Option<usize>,
+    /// Time until all are free again.
+    pub reset_in_ms: Option<u64>,
+}
+
+/// From this on, `X-RateLimit-Reset` is a time in seconds since 1970; below, seconds from now.
+const EPOCH_SECONDS_FROM: u64 = 1_000_000_000;
+
+impl RateLimit {
+    /// A header that is missing or not a number is `None`.
+    pub(super) fn from_headers(headers: &http::HeaderMap, now_ms: u64) -> Self {
+        let number =
+            |name: &str| -> Option<u64> { headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok() };
+        let count = |name: &str| number(name).and_then(|n| usize::try_from(n).ok());
+        let reset_in_ms = number("x-ratelimit-reset").map(|reset| match reset {
+            EPOCH_SECONDS_FROM.. => reset.saturating_mul(1000).saturating_sub(now_ms),
+            seconds => seconds.saturating_mul(1000),
+        });
+        Self { limit: count("x-ratelimit-limit"), remaining: count("x-ratelimit-remaining"), reset_in_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_minute_ever_holds_more_calls_than_the_limit() {
+        let mut pace = Window::new(3, []);
+        let mut now_ms = 1_000_000;
+        let mut calls = Vec::new();
+        for _ in 0..10 {
+            now_ms += u64::try_from(pace.wait(now_ms).as_millis()).unwrap_or(0);
+            pace.count(now_ms);
+            calls.push(now_ms);
+            now_ms += 7;
+        }
+        for window in calls.windows(4) {
+            assert!(window.last() >= window.first().map(|first| first + MINUTE_MS).as_ref(), "{window:?}");
+        }
+    }
+
+    #[test]
+    fn remembered_calls_of_one_millisecond_count_each_and_our_own_count_once() {
+        let mut pace = Window::new(9, [5, 5]);
+        pace.remember([5, 5, 5, 7]);
+        assert_eq!(pace.persisted_ms(), [5, 5, 5, 7]);
+        pace.remember([5, 5, 5, 7]);
+        assert_eq!(pace.persisted_ms(), [5, 5, 5, 7]);
+    }
+
+    #[test]
+    fn calls_are_reserved_before_they_are_made_and_given_back_at_the_end() {
+        let mut pace = Window::new(24, []);
+        assert!(pace.reserve(1_000));
+        assert_eq!(pace.persisted_ms(), [6_000; 3]);
+        pace.count(1_000);
+        assert!(!pace.reserve(2_000));
+        pace.count(2_000);
+        assert_eq!(pace.persisted_ms(), [1_000, 2_000, 6_000]);
+        assert!(pace.reserve(6_000), "what is not used in time is reserved anew");
+        assert_eq!(pace.persisted_ms(), [1_000, 2_000, 11_000, 11_000, 11_000]);
+        pace.release_reserved();
+        assert_eq!(pace.persisted_ms(), [1_000, 2_000]);
+    }
+
+    #[test]
+    fn calls_of_a_clock_that_was_set_back_count_for_a_minute_and_no_longer() {
+        let mut pace = Window::new(1, [3_600_000]);
+        assert_eq!(pace.wait(1_000), Duration::from_secs(60));
+        assert_eq!(pace.wait(61_000), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_server_s_own_numbers_are_believed_less_a_reserve() {
+        let mut pace = Window::new(50, []);
+        let said = |limit, remaining, reset| RateLimit {
+            limit: Some(limit),
+            remaining: Some(remaining),
+            reset_in_ms: Some(reset),
+        };
+        pace.observe(said(30, 29, 60_000), 0.2, 0);
+        assert_eq!(pace.limit, 24);
+        assert_eq!(pace.wait(0), Duration::ZERO);
+        pace.observe(said(30, 5, 7_000), 0.2, 0);
+        assert_eq!(pace.wait(0), Duration::from_secs(7), "others use the same key");
+        pace.observe(said(5000, 4999, 7_000), 0.2, 0);
+        assert_eq!(pace.limit, 50, "a larger limit does not lift the configured one");
+        pace.observe(said(30, 29, 0), 0.0, 0);
+        assert_eq!(pace.limit, 30);
+    }
+
+    #[test]
+    fn rate_limit_headers_are_read_with_a_reset_in_seconds_or_as_a_time() {
+        let headers = |reset: &str| {
+            [("x-ratelimit-limit", "60"), ("x-ratelimit-remaining", "x"), ("x-ratelimit-reset", reset)]
+                .into_iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), value.parse()))
+                .filter_map(|(name, value)| Some((name, value.ok()?)))
+                .collect::<http::HeaderMap>()
+        };
+        let now_ms = 1_800_000_000_000;
+        let said = RateLimit::from_headers(&headers("12"), now_ms);
+        assert_eq!(said, RateLimit { limit: Some(60), remaining: None, reset_in_ms: Some(12_000) });
+        assert_eq!(RateLimit::from_headers(&headers("1800000030"), now_ms).reset_in_ms, Some(30_000));
+        assert_eq!(RateLimit::from_headers(&headers("soon"), now_ms).reset_in_ms, None);
+    }
+
+    #[test]
+    fn calls_of_an_earlier_run_count() {
+        let mut pace = Window::new(2, [1_000, 31_000]);
+        assert_eq!(pace.wait(41_000), Duration::from_secs(20));
+        assert_eq!(pace.wait(61_000), Duration::ZERO);
+    }
+}

@@ -1,0 +1,104 @@
+//! reqwest: the clients that this program shares, how a body is read, and what their errors mean.
+
+use std::sync::OnceLock;
+
+use bytes::{Bytes, BytesMut};
+use url::Url;
+
+use crate::net::{TransportError, Wire, excerpt, is_loopback};
+
+/// No answer is read beyond this. A page of 1,000 products is under 2 MB.
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// An announced length is believed up to here; beyond it, room is made as the bytes come.
+const MAX_ANNOUNCED_BYTES: usize = 4 * 1024 * 1024;
+
+/// The two clients that all connections share: one for this machine, and one that uses the system's proxy.
+#[derive(Default)]
+pub(crate) struct Network {
+    direct: OnceLock<Wire>,
+    proxied: OnceLock<Wire>,
+}
+
+impl Network {
+    pub(crate) fn wire(&self, to: &Url) -> Result<Wire, TransportError> {
+        let shared = if is_loopback(to) { &self.direct } else { &self.proxied };
+        if let Some(wire) = shared.get() {
+            return Ok(wire.clone());
+        }
+        let wire = Wire::network(to)?;
+        Ok(shared.get_or_init(|| wire).clone())
+    }
+}
+
+/// What all clients share: rustls with the roots of `tls.rs`, and no redirects, since a redirect could carry a token
+/// elsewhere. `protocols` are offered over TLS, the preferred one first. A `direct` client uses no proxy.
+pub(crate) fn client(direct: bool, protocols: &[&str]) -> Result<reqwest::ClientBuilder, TransportError> {
+    let tls = crate::net::tls::client_config(protocols).map_err(|error| cannot_start(&error))?;
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("okki-sync/", env!("CARGO_PKG_VERSION")));
+    Ok(if direct { builder.no_proxy() } else { builder })
+}
+
+pub(crate) fn cannot_start(error: &(dyn std::error::Error + 'static)) -> TransportError {
+    TransportError::permanent(format!("the HTTP client cannot start: {}", root_cause(error)))
+}
+
+/// Reads a whole body, of at most [`MAX_BODY_BYTES`].
+pub(crate) async fn read_body<B>(body: B) -> Result<Bytes, TransportError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: std::error::Error + 'static,
+{
+    use http_body_util::BodyExt as _;
+    let mut body = std::pin::pin!(body);
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            TransportError::passing(format!("the answer broke off: {}", root_cause(&error)))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > MAX_BODY_BYTES {
+            return Err(TransportError::permanent(format!(
+                "the answer is larger than {} MiB",
+                MAX_BODY_BYTES >> 20
+            )));
+        }
+        // A body that came in one piece is not copied.
+        if read.is_empty() && data.len() == announced && body.is_end_stream() {
+            return Ok(data);
+        }
+        if read.capacity() == 0 {
+            read.reserve(announced.min(MAX_ANNOUNCED_BYTES));
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
+/// The error without the address, which may hold a token.
+pub(crate) fn network_error(error: reqwest::Error) -> TransportError {
+    let error = error.without_url();
+    let what = if error.is_connect() {
+        "cannot connect"
+    } else if error.is_timeout() {
+        "no answer in time"
+    } else {
+        "the connection broke"
+    };
+    TransportError {
+        not_sent: error.is_connect(),
+        ..TransportError::passing(format!("{what}: {}", root_cause(&error)))
+    }
+}
+
+/// The innermost cause says what failed ("Connection refused"); the outer ones say which layer noticed.
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    excerpt(&cause.to_string(), &[])
+}

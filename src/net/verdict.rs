@@ -1,0 +1,114 @@
+//! What HTTP itself says of an answer: from a status to a failure and its message. Both sides use it after they have
+//! looked for their own codes.
+
+use crate::error::{ErrorKind, Side};
+use crate::net::call::Body;
+use crate::net::redact::Secrets;
+use crate::net::retry::{self, FailureKind};
+use crate::net::{Answer, excerpt};
+
+/// Error bodies are shorter; of a longer one only this much is shown.
+const LONGEST_TEXT_BYTES: usize = 4096;
+/// Keys under which APIs put a message for people, the most specific first.
+const MESSAGE_KEYS: [&str; 5] = ["error_description", "message", "msg", "detail", "error"];
+
+/// A call that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CallError {
+    /// What to do next depends on this.
+    pub failure: FailureKind,
+    /// The error that ends the run if nothing more can be done.
+    pub kind: ErrorKind,
+    /// One line; text of the server's is an excerpt.
+    pub message: String,
+}
+
+impl CallError {
+    pub(crate) fn new(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { failure, kind, message: message.into() }
+    }
+}
+
+/// Judges an answer so that no message repeats a secret that the server may have echoed.
+///
+/// If an answer with rows is a failure, it is judged again without the secrets before its message is cut short: the part
+/// of a secret that is left by a cut would not be found any more.
+pub(super) fn judge_redacted<T>(
+    mut answer: Answer,
+    secrets: Secrets<'_>,
+    body: Body,
+    now_ms: u64,
+    judge: &impl Fn(&Answer, u64) -> Result<T, CallError>,
+) -> Result<T, CallError> {
+    if body == Body::Text {
+        answer.body = secrets.redacted_body(&answer.body);
+    }
+    let mut error = match judge(&answer, now_ms) {
+        Ok(done) => return Ok(done),
+        Err(error) => error,
+    };
+    let redacted = secrets.redacted_body(&answer.body);
+    if redacted != answer.body {
+        answer.body = redacted;
+        if let Err(without_secrets) = judge(&answer, now_ms) {
+            error.message = without_secrets.message;
+        }
+    }
+    error.message = secrets.excerpt(&error.message);
+    Err(error)
+}
+
+/// The failure that the status stands for. `None` if it is a success.
+pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<CallError> {
+    let status = answer.status;
+    if status.is_success() {
+        return None;
+    }
+    let retry_after = answer
+        .headers
+        .get("retry-after")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| retry::retry_after(value, now_ms));
+    let (failure, kind) = match status.as_u16() {
+        429 => (FailureKind::Throttled(retry_after), ErrorKind::Throttled(side)),
+        503 if retry_after.is_some() => (FailureKind::Throttled(retry_after), ErrorKind::Throttled(side)),
+        401 => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(side)),
+        403 => (FailureKind::Refused, ErrorKind::CredentialsRefused(side)),
+        300..=399 => {
+            let message = format!(
+                "{side} answered HTTP {status} with a redirect, which is not followed; set base_url to the final address"
+            );
+            return Some(CallError::new(FailureKind::Refused, ErrorKind::BadAnswer(side), message));
+        }
+        408 | 500..=599 => (FailureKind::ServerError, ErrorKind::Unavailable(side)),
+        // A page is a proxy's, which knows nothing of what the other side can do.
+        400 | 404 | 405 | 410 | 414 | 415 | 422 if !is_page(answer) => {
+            (FailureKind::NotSupported, ErrorKind::BadAnswer(side))
+        }
+        _ => (FailureKind::Refused, ErrorKind::BadAnswer(side)),
+    };
+    // These four are known by their number; of the others the name helps too.
+    let status = match (status.as_u16(), &failure) {
+        (401 | 403 | 429, _) | (503, FailureKind::Throttled(_)) => status.as_str().to_owned(),
+        _ => status.to_string(),
+    };
+    let message = format!("{side} answered HTTP {status}: {}", server_message(&answer.body));
+    Some(CallError::new(failure, kind, message))
+}
+
+fn is_page(answer: &Answer) -> bool {
+    answer.body.trim_ascii_start().starts_with(b"<")
+}
+
+/// The message in a body if it is one of the known error bodies, else the body's beginning.
+pub(crate) fn server_message(body: &[u8]) -> String {
+    let message = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|json| {
+        MESSAGE_KEYS
+            .iter()
+            .find_map(|key| json.get(key).and_then(serde_json::Value::as_str).map(str::to_owned))
+    });
+    let message = message.unwrap_or_else(|| {
+        String::from_utf8_lossy(body.get(..LONGEST_TEXT_BYTES).unwrap_or(body)).into_owned()
+    });
+    if message.trim().is_empty() { "(no text)".to_owned() } else { excerpt(&message, &[]) }
+}

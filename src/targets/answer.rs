@@ -1,0 +1,135 @@
+//! What the answers of both kinds of target have in common: verdicts, codes and counts in a JSON body.
+
+use serde_json::Value;
+
+use crate::error::{ErrorKind, Side};
+use crate::net::retry::FailureKind;
+use crate::net::{CallError, excerpt};
+use crate::testing::Mutant;
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Every row is stored.
+    Accepted,
+    /// Some rows are not stored, and the answer does not say which.
+    PartlyFailed { failed: FailedRows, reason: String },
+    /// The batch was refused because of a row (or its size): a smaller one may pass.
+    Refused(String),
+    /// No answer came; asking what is stored is cheaper than sending it again.
+    Lost,
+}
+
+/// How many rows of a batch failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FailedRows {
+    Count(u64),
+    /// The answer says so in a form that cannot be read: perhaps all of them.
+    Unknown,
+}
+
+impl FailedRows {
+    /// At most this many, in a batch of `rows`.
+    pub(super) fn at_most(self, rows: usize) -> u64 {
+        match self {
+            Self::Count(failed) => failed.min(rows as u64),
+            Self::Unknown => rows as u64,
+        }
+    }
+}
+
+/// A page of rows that was read back.
+#[derive(Debug, Default)]
+pub(super) struct ReadPage {
+    pub rows: Vec<Value>,
+    /// How many there are in all, if the answer says so.
+    pub total: Option<u64>,
+}
+
+/// The `code` of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyCode {
+    /// There is none, or `null`.
+    Absent,
+    /// A number, perhaps as a string.
+    Number(i64),
+    /// Anything else. No success is announced in this form.
+    Unreadable,
+}
+
+impl BodyCode {
+    pub(super) fn from_json(json: &Value) -> Self {
+        match json.get("code") {
+            None | Some(Value::Null) => Self::Absent,
+            Some(code) => code
+                .as_i64()
+                .or_else(|| code.as_str()?.trim().parse().ok())
+                .map_or(Self::Unreadable, Self::Number),
+        }
+    }
+
+    pub(super) fn allows_success(self) -> bool {
+        matches!(self, Self::Absent | Self::Number(0 | 200))
+    }
+}
+
+/// Whether `success` says no, in one of the forms that were seen.
+pub(super) fn denies_success(json: &Value) -> bool {
+    match json.get("success") {
+        Some(Value::Bool(success)) => !success,
+        Some(Value::String(word)) => word.eq_ignore_ascii_case("false") || word == "0",
+        Some(Value::Number(number)) => number.as_i64() == Some(0),
+        _ => false,
+    }
+}
+
+/// The verdict on a body that announces a success: it may still count rows that failed.
+pub(super) fn count_failed_rows(json: &Value) -> Verdict {
+    let failed = ["/content/failed", "/data/failed", "/failed"].iter().find_map(|at| json.pointer(at));
+    let failed = match failed {
+        None | Some(Value::Null) => FailedRows::Count(0),
+        Some(Value::Array(rows)) => FailedRows::Count(rows.len() as u64),
+        Some(other) => other
+            .as_u64()
+            .or_else(|| other.as_str()?.trim().parse().ok())
+            .map_or(FailedRows::Unknown, FailedRows::Count),
+    };
+    if failed == FailedRows::Count(0) || Mutant::IgnoreFailed.is_active() {
+        return Verdict::Accepted;
+    }
+    let reason = json.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+    Verdict::PartlyFailed { failed, reason: excerpt(reason, &[]) }
+}
+
+/// An answer that is not this protocol. A proxy's error page looks like this, so another attempt may end otherwise.
+pub(super) fn bad_answer(message: impl Into<String>) -> CallError {
+    CallError::new(FailureKind::ServerError, ErrorKind::BadAnswer(Side::Target), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_a_number_perhaps_as_text_or_it_is_no_success() {
+        let code = |json: &str| BodyCode::from_json(&serde_json::from_str(json).unwrap_or_default());
+        for (json, expected, allows_success) in [
+            (r#"{}"#, BodyCode::Absent, true),
+            (r#"{"code":null}"#, BodyCode::Absent, true),
+            (r#"{"code":0}"#, BodyCode::Number(0), true),
+            (r#"{"code":" 200 "}"#, BodyCode::Number(200), true),
+            (r#"{"code":40001}"#, BodyCode::Number(40001), false),
+            (r#"{"code":"A0400"}"#, BodyCode::Unreadable, false),
+            (r#"{"code":[]}"#, BodyCode::Unreadable, false),
+        ] {
+            assert_eq!((code(json), code(json).allows_success()), (expected, allows_success), "{json}");
+        }
+    }
+
+    #[test]
+    fn of_an_unreadable_count_all_rows_may_have_failed() {
+        assert_eq!(FailedRows::Unknown.at_most(7), 7);
+        assert_eq!(FailedRows::Count(9).at_most(7), 7);
+        assert_eq!(FailedRows::Count(2).at_most(7), 2);
+    }
+}

@@ -1,0 +1,112 @@
+//! The plain HTTP target: any endpoint that takes rows as JSON.
+
+use indexmap::IndexMap;
+use secrecy::SecretString;
+use serde_json::Value;
+use url::Url;
+
+use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_failed_rows, denies_success};
+use super::batch::Batch;
+use super::{TokenIn, with_token};
+use crate::budget::Budget;
+use crate::error::{Error, ErrorKind, Result, Side};
+use crate::net::{Answer, Call, CallError, Client, Request, exposed, judge_status, server_message};
+
+/// Headers with a shorter value are words ("true", "json"), which an answer may hold too. Longer ones may be keys.
+const SHORTEST_KEY_BYTES: usize = 8;
+
+pub(super) struct HttpTarget {
+    pub url: Url,
+    pub method: http::Method,
+    pub headers: IndexMap<String, SecretString>,
+    /// JSON pointers and the values that mean success.
+    pub success: IndexMap<String, Value>,
+    pub read_url: Option<Url>,
+}
+
+impl HttpTarget {
+    /// Headers that may hold a key.
+    pub(super) fn secret_headers(&self) -> impl Iterator<Item = &SecretString> {
+        self.headers.values().filter(|value| exposed(value).len() >= SHORTEST_KEY_BYTES)
+    }
+
+    pub(super) async fn write(&self, client: &Client, budget: &Budget, batch: &Batch) -> Result<Verdict> {
+        let build = |token: Option<&SecretString>| {
+            // The rows carry their ids: writing one twice leaves it as it is.
+            let request = Request::post(self.url.clone(), batch.body.clone()).idempotent();
+            let mut request = self.with_headers(request, token);
+            request.method = self.method.clone();
+            request
+        };
+        let judge = |answer: &Answer, now_ms| written(answer, &self.success, now_ms);
+        client.call(budget, Call::new("write").redacted(), build, judge).await
+    }
+
+    pub(super) async fn read_back(&self, client: &Client, budget: &Budget) -> Result<ReadPage> {
+        let Some(url) = &self.read_url else {
+            return Err(Error::new(
+                ErrorKind::BadPipeline,
+                "target.read_url is not set: a target of kind http says nowhere else what it holds; set it to a GET address that lists the rows",
+            ));
+        };
+        let build = |token: Option<&SecretString>| self.with_headers(Request::get(url.clone()), token);
+        client.call(budget, Call::new("read back"), build, listed).await
+    }
+
+    fn with_headers(&self, request: Request, token: Option<&SecretString>) -> Request {
+        let mut request = with_token(request, token, TokenIn::Header);
+        request.headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        request
+    }
+}
+
+/// Judges the answer to a batch. Without `success`, a 2xx counts unless its body says the opposite.
+pub(super) fn written(
+    answer: &Answer,
+    success: &IndexMap<String, Value>,
+    now_ms: u64,
+) -> Result<Verdict, CallError> {
+    let message = server_message(&answer.body);
+    if matches!(answer.status.as_u16(), 400 | 413 | 422) {
+        return Ok(Verdict::Refused(format!("HTTP {}: {message}", answer.status.as_u16())));
+    }
+    if let Some(error) = judge_status(answer, Side::Target, now_ms) {
+        return Err(error);
+    }
+    let Ok(json) = serde_json::from_slice::<Value>(&answer.body) else {
+        if success.is_empty() && is_plain_text(answer) {
+            return Ok(Verdict::Accepted);
+        }
+        return Err(bad_answer(format!("target answered something that is not JSON: {message}")));
+    };
+    if success.is_empty() && (denies_success(&json) || !BodyCode::from_json(&json).allows_success()) {
+        return Ok(Verdict::Refused(message));
+    }
+    for (pointer, wanted) in success {
+        if json.pointer(pointer) != Some(wanted) {
+            return Ok(Verdict::Refused(format!("{pointer} is not {wanted}: {message}")));
+        }
+    }
+    Ok(count_failed_rows(&json))
+}
+
+/// Many endpoints answer nothing, or "ok". A page comes from a proxy or a login, and broken JSON from a mistake: no row
+/// is stored then.
+fn is_plain_text(answer: &Answer) -> bool {
+    let body = answer.body.trim_ascii();
+    let kind = answer.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or("text/plain");
+    body.is_empty() || (kind.starts_with("text/plain") && !body.starts_with(b"<"))
+}
+
+/// Reads the rows of `read_url`: an array, or an object that holds one as `groups`, `content`, `data` or `rows`.
+pub(super) fn listed(answer: &Answer, now_ms: u64) -> Result<ReadPage, CallError> {
+    if let Some(error) = judge_status(answer, Side::Target, now_ms) {
+        return Err(error);
+    }
+    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let rows = json
+        .as_array()
+        .or_else(|| ["groups", "content", "data", "rows"].iter().find_map(|key| json.get(key)?.as_array()))
+        .ok_or_else(|| bad_answer("target's read_url answered no list of rows"))?;
+    Ok(ReadPage { rows: rows.clone(), total: Some(rows.len() as u64) })
+}

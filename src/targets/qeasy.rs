@@ -1,0 +1,307 @@
+//! Qeasy's protocol: the login, `/store`, `/query`, and what its contradictory codes mean.
+//!
+//! Qeasy numbers its errors in two ways, sometimes under HTTP 200. `parse_envelope` reads both; a new code goes there.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::Value;
+use url::Url;
+
+use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_failed_rows, denies_success};
+use super::batch::Batch;
+use super::{TokenIn, with_token};
+use crate::budget::Budget;
+use crate::error::{ErrorKind, Result, Side};
+use crate::net::retry::{self, FailureKind};
+use crate::net::{
+    Answer, Auth, Call, CallError, Client, Login, Request, Token, exposed, join_path, judge_status,
+    server_message,
+};
+
+/// Rows per `/query` call: the largest page.
+pub(super) const QUERY_PAGE: usize = 100;
+/// Above its limit, Qeasy refuses every call for this long.
+const LOCKOUT: Duration = Duration::from_secs(300);
+/// A token without `expires_in` lasts this long (Qeasy's documentation).
+const TOKEN_LIFETIME: Duration = Duration::from_secs(7200);
+
+/// One integration scheme.
+pub(super) struct Qeasy {
+    base_url: Url,
+    scheme_id: String,
+    token_in: TokenIn,
+}
+
+impl Qeasy {
+    pub(super) fn new(base_url: Url, scheme_id: String, token_in: TokenIn) -> Self {
+        Self { base_url, scheme_id, token_in }
+    }
+
+    pub(super) fn auth(&self, app_key: &SecretString, app_secret: &SecretString) -> Auth {
+        let login = serde_json::json!({"app_key": exposed(app_key), "app_secret": exposed(app_secret)});
+        let request = Request::post(join_path(&self.base_url, "/v2/oauth"), login.to_string()).idempotent();
+        Auth::Login(Login { request, read: token })
+    }
+
+    pub(super) async fn store(&self, client: &Client, budget: &Budget, batch: &Batch) -> Result<Verdict> {
+        let url = self.url("store");
+        let build = |token: Option<&SecretString>| {
+            with_token(Request::post(url.clone(), batch.body.clone()).idempotent(), token, self.token_in)
+        };
+        // One call reads back a page of rows. For a larger batch, sending it again is cheaper.
+        let reading_is_cheaper = batch.entries.len() <= QUERY_PAGE && !batch.was_read_back;
+        let call = Call::new("store").redacted().when_lost(reading_is_cheaper.then_some(Verdict::Lost));
+        client.call(budget, call, build, stored).await
+    }
+
+    /// The rows with these ids, of which there are at most [`QUERY_PAGE`].
+    pub(super) async fn rows_by_id(
+        &self,
+        client: &Client,
+        budget: &Budget,
+        id_field: &str,
+        ids: &[&str],
+    ) -> Result<Vec<Value>> {
+        // `$in`, because a plain string matches fuzzily.
+        let filter = serde_json::json!({"page": 1, "pageSize": QUERY_PAGE, format!("CONTENT_{id_field}"): {"$in": ids}});
+        Ok(self.query(client, budget, &filter).await?.rows)
+    }
+
+    /// A page of all rows, from 1.
+    pub(super) async fn page(&self, client: &Client, budget: &Budget, page: u64) -> Result<ReadPage> {
+        self.query(client, budget, &serde_json::json!({"page": page, "pageSize": QUERY_PAGE})).await
+    }
+
+    async fn query(&self, client: &Client, budget: &Budget, filter: &Value) -> Result<ReadPage> {
+        let url = self.url("query");
+        let build = |token: Option<&SecretString>| {
+            with_token(Request::post(url.clone(), filter.to_string()).idempotent(), token, self.token_in)
+        };
+        client.call(budget, Call::new("query").optional(), build, queried).await
+    }
+
+    fn url(&self, call: &str) -> Url {
+        join_path(&self.base_url, &format!("/v2/open-api/business/{}/{call}", self.scheme_id))
+    }
+}
+
+/// Reads the answer to the login.
+pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
+    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let refused = || {
+        let message = format!(
+            "target refused the credentials: {}; check QEASY_APP_KEY and QEASY_APP_SECRET",
+            server_message(&answer.body)
+        );
+        CallError::new(FailureKind::Refused, ErrorKind::CredentialsRefused(Side::Target), message)
+    };
+    match BodyCode::from_json(&json) {
+        BodyCode::Number(42901 | 40029) => return Err(throttled(answer, now_ms)),
+        // An outage at the login does not refuse the credentials, whatever its body says.
+        _ if matches!(answer.status.as_u16(), 408 | 429 | 500..=599) => {
+            return Err(judge_status(answer, Side::Target, now_ms).unwrap_or_else(refused));
+        }
+        BodyCode::Number(50000 | 50001) => {
+            let message = format!("target: {}", server_message(&answer.body));
+            return Err(unavailable(message));
+        }
+        BodyCode::Number(code) if code != 0 && code != 200 => return Err(refused()),
+        _ => {}
+    }
+    if matches!(answer.status.as_u16(), 400 | 401 | 403) || denies_success(&json) {
+        return Err(refused());
+    }
+    if let Some(error) = judge_status(answer, Side::Target, now_ms) {
+        return Err(error);
+    }
+    let content = json.get("content").unwrap_or(&json);
+    let Some(value) = content.get("access_token").and_then(Value::as_str) else {
+        // Without its text, which may hold a token in another form.
+        return Err(bad_answer(format!("target answered without a token: {}", server_message(b""))));
+    };
+    let expires_in =
+        content.get("expires_in").and_then(Value::as_u64).map_or(TOKEN_LIFETIME, Duration::from_secs);
+    Ok(Token { value: value.into(), expires_in })
+}
+
+/// With a time it is a limit that passes. Without one, a code of Qeasy's means the lockout.
+fn throttled(answer: &Answer, now_ms: u64) -> CallError {
+    let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+    let wait = header("retry-after").and_then(|value| retry::retry_after(value, now_ms));
+    let failure = wait.map_or(FailureKind::LockedOut(LOCKOUT), |wait| FailureKind::Throttled(Some(wait)));
+    let message = format!("target wants no calls for a while: {}", server_message(&answer.body));
+    CallError::new(failure, ErrorKind::Throttled(Side::Target), message)
+}
+
+fn unavailable(message: String) -> CallError {
+    CallError::new(FailureKind::ServerError, ErrorKind::Unavailable(Side::Target), message)
+}
+
+/// What Qeasy's envelope says. What concerns the whole call is a [`CallError`].
+enum Envelope {
+    Success(Value),
+    /// Rows are refused, or a filter; the reason.
+    Refused(String),
+}
+
+fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
+    let parsed = serde_json::from_slice::<Value>(&answer.body);
+    let code = BodyCode::from_json(parsed.as_ref().unwrap_or(&Value::Null));
+    let message = server_message(&answer.body);
+    match code {
+        BodyCode::Number(42901 | 40029) => return Err(throttled(answer, now_ms)),
+        BodyCode::Number(40102 | 40002 | 10001) => {
+            return Err(CallError::new(
+                FailureKind::Unauthorized,
+                ErrorKind::CredentialsRefused(Side::Target),
+                format!("target does not accept the token: {message}"),
+            ));
+        }
+        BodyCode::Number(40401 | 40003 | 40101) => {
+            let message = format!(
+                "target knows no such scheme (or not for this key): {message}; check target.scheme_id"
+            );
+            let kind = ErrorKind::BadAnswer(Side::Target);
+            return Err(CallError::new(FailureKind::NotSupported, kind, message));
+        }
+        BodyCode::Number(50000 | 50001) => {
+            return Err(unavailable(format!("target had an error of its own: {message}")));
+        }
+        BodyCode::Number(40001 | 40005 | 50103 | 50201 | 50203 | 40901) => {
+            return Ok(Envelope::Refused(message));
+        }
+        _ => {}
+    }
+    if matches!(answer.status.as_u16(), 400 | 413 | 422) {
+        return Ok(Envelope::Refused(format!("HTTP {}: {message}", answer.status.as_u16())));
+    }
+    if let Some(error) = judge_status(answer, Side::Target, now_ms) {
+        return Err(error);
+    }
+    let Ok(json) = parsed else {
+        return Err(bad_answer(format!("target answered something that is not JSON: {message}")));
+    };
+    if denies_success(&json) || !code.allows_success() {
+        let code = match code {
+            BodyCode::Number(code) => format!("code {code}"),
+            BodyCode::Absent | BodyCode::Unreadable => "no code".to_owned(),
+        };
+        return Ok(Envelope::Refused(format!("{code}: {message}")));
+    }
+    Ok(Envelope::Success(json))
+}
+
+/// Judges the answer to `/store`.
+pub(super) fn stored(answer: &Answer, now_ms: u64) -> Result<Verdict, CallError> {
+    match parse_envelope(answer, now_ms)? {
+        Envelope::Success(json) if confirms_success(&json) => Ok(count_failed_rows(&json)),
+        Envelope::Success(_) => {
+            let message = server_message(&answer.body);
+            Err(bad_answer(format!("target answered neither success nor a count of rows: {message}")))
+        }
+        Envelope::Refused(reason) => Ok(Verdict::Refused(reason)),
+    }
+}
+
+/// A success says so: by its flag, by Qeasy's code for it, or by the count of rows that it took.
+fn confirms_success(json: &Value) -> bool {
+    BodyCode::from_json(json) == BodyCode::Number(0)
+        || json.get("success").and_then(Value::as_bool) == Some(true)
+        || ["/content/inserted", "/data/inserted", "/inserted"].iter().any(|at| json.pointer(at).is_some())
+}
+
+/// Reads the three shapes that `/query` has had: `content` as a list, `content.list`, and `content.rows`.
+pub(super) fn queried(answer: &Answer, now_ms: u64) -> Result<ReadPage, CallError> {
+    let json = match parse_envelope(answer, now_ms)? {
+        Envelope::Success(json) => json,
+        Envelope::Refused(reason) => {
+            let message = format!("target refused to read back: {reason}");
+            let kind = ErrorKind::BadAnswer(Side::Target);
+            return Err(CallError::new(FailureKind::NotSupported, kind, message));
+        }
+    };
+    let without_rows = || bad_answer("target answered a query without rows");
+    let content = json.get("content").ok_or_else(without_rows)?;
+    let total = content.get("total").or_else(|| json.get("total")).and_then(Value::as_u64);
+    let rows = content
+        .as_array()
+        .or_else(|| ["list", "rows"].iter().find_map(|key| content.get(key)?.as_array()))
+        .ok_or_else(without_rows)?;
+    Ok(ReadPage { rows: rows.iter().map(unwrapped).collect(), total })
+}
+
+/// `{id, content, created_at}` holds the row in `content`, as an object or as JSON text.
+fn unwrapped(row: &Value) -> Value {
+    match row.get("content") {
+        Some(Value::Object(inner)) => Value::Object(inner.clone()),
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| row.clone()),
+        _ => row.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use indexmap::IndexMap;
+
+    use super::super::answer::FailedRows;
+    use super::super::http::written;
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status: http::StatusCode::from_u16(status).unwrap(),
+            headers: http::HeaderMap::new(),
+            body: body.to_owned().into(),
+        }
+    }
+
+    #[test]
+    fn a_code_or_a_flag_that_is_there_and_strange_is_no_success() {
+        for body in [
+            r#"{"code":"A0400","message":"参数错误"}"#,
+            r#"{"code":"ERROR"}"#,
+            r#"{"code":[],"inserted":1}"#,
+            r#"{"success":"false"}"#,
+            r#"{"success":0,"inserted":1}"#,
+        ] {
+            let plain = written(&answer(200, body), &IndexMap::new(), 0).unwrap();
+            assert!(matches!(plain, Verdict::Refused(_)), "{body}: {plain:?}");
+            assert!(!matches!(stored(&answer(200, body), 0), Ok(Verdict::Accepted)), "{body}");
+        }
+        for body in
+            [r#"{"success":true,"code":0}"#, r#"{"success":true,"code":"200","content":{"inserted":1}}"#]
+        {
+            assert_eq!(stored(&answer(200, body), 0).unwrap(), Verdict::Accepted, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_count_of_failed_rows_is_read_in_every_form_and_never_taken_for_none() {
+        for (failed, count) in
+            [("0", 0), ("null", 0), ("\"0\"", 0), ("3", 3), ("\"3\"", 3), ("[\"a\",\"b\"]", 2)]
+        {
+            let body = format!(r#"{{"success":true,"code":0,"content":{{"inserted":1,"failed":{failed}}}}}"#);
+            let read = match stored(&answer(200, &body), 0).unwrap() {
+                Verdict::PartlyFailed { failed, .. } => failed,
+                _ => FailedRows::Count(0),
+            };
+            assert_eq!(read, FailedRows::Count(count), "{body}");
+        }
+        let body = r#"{"success":true,"content":{"failed":{"some":1}}}"#;
+        assert!(matches!(stored(&answer(200, body), 0).unwrap(), Verdict::PartlyFailed { .. }));
+    }
+
+    #[test]
+    fn an_outage_at_the_login_is_no_refusal() {
+        let body = r#"{"code":503,"message":"down"}"#;
+        let problem = token(&answer(503, body), 0).unwrap_err();
+        assert_eq!(
+            (problem.failure, problem.kind),
+            (FailureKind::ServerError, ErrorKind::Unavailable(Side::Target))
+        );
+        assert_eq!(token(&answer(429, "{}"), 0).unwrap_err().failure, FailureKind::Throttled(None));
+        assert_eq!(token(&answer(200, r#"{"code":40101}"#), 0).unwrap_err().failure, FailureKind::Refused);
+    }
+}
