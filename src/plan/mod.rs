@@ -2,10 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::catalogue::{
-    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind,
-    is_group,
-};
+use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, PRODUCT_NAME_COLUMN, RecordId, Rejected, RowKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, Refusal, State};
@@ -230,7 +227,7 @@ impl Plan {
 
     fn delete_absent(&mut self, mut with: Comparison<'_>) {
         let state = with.state;
-        for held in &with.catalogue.held {
+        for held in &with.catalogue.quarantined_ids {
             with.known(held);
         }
         let is_absent = |place: usize| with.still_there.get(place) == Some(&false);
@@ -260,11 +257,10 @@ impl Plan {
 
     fn reject(&mut self, catalogue: &Catalogue, group: usize, misfits: Vec<Misfit>) {
         for misfit in misfits {
-            let (kind, id, raw) = match misfit.product {
-                Some(product) => product_raw(catalogue, group, product),
-                None => group_raw(catalogue, group),
-            };
-            self.rejected.push(Rejected::new(kind, Some(id), misfit.reason, &raw));
+            self.rejected.push(match misfit.product {
+                Some(product) => Rejected::from_product(catalogue, group, product, misfit.reason),
+                None => Rejected::from_group(catalogue, group, misfit.reason),
+            });
         }
     }
 
@@ -391,12 +387,9 @@ impl Comparison<'_> {
 /// The rows that a catalogue makes, in the order in which they are written: groups as in the tree, or products as they
 /// stand in the table, since to jump to and fro in it costs more than all that is done with them.
 fn origins(catalogue: &Catalogue, per_product: bool) -> impl Iterator<Item = RowRef> {
-    let (groups, product_group) = match per_product {
-        true => (0, catalogue.product_group.as_slice()),
-        false => (catalogue.groups.len(), &[][..]),
-    };
-    let products = product_group.iter().zip(0_u32..).filter(|(group, _)| is_group(**group));
-    let products = products.map(|(&group, product)| RowRef::Product(group as usize, product));
+    let groups = if per_product { 0 } else { catalogue.groups.len() };
+    let products = per_product.then(|| catalogue.placed_products()).into_iter().flatten();
+    let products = products.map(|(group, product)| RowRef::Product(group, product));
     (0..groups).map(RowRef::Group).chain(products)
 }
 
@@ -457,28 +450,4 @@ fn line(change: Change<'_>, catalogue: &Catalogue) -> DiffLine {
     };
     let (name, depth) = describe(change.origin, catalogue);
     DiffLine { depth, mark, name, id: change.id.to_string(), why }
-}
-
-fn product_raw(catalogue: &Catalogue, group: usize, product: u32) -> (RowKind, String, String) {
-    let id = catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN).to_owned();
-    let of = catalogue.groups.get(group).map(|g| g.id.to_string()).unwrap_or_default();
-    let named = catalogue.product_cells.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
-    let cells: Vec<&str> = (1..named).map(|c| catalogue.product_cells.cell(product as usize, c)).collect();
-    (RowKind::Product, id.clone(), kept_fields(&[("product_id", &id), ("group_id", &of)], &cells))
-}
-
-fn group_raw(catalogue: &Catalogue, group: usize) -> (RowKind, String, String) {
-    let (id, name) =
-        catalogue.groups.get(group).map(|of| (of.id.to_string(), of.name.clone())).unwrap_or_default();
-    let cells: Vec<&str> =
-        (0..catalogue.group_cells.width()).map(|c| catalogue.group_cells.cell(group, c)).collect();
-    (RowKind::Group, id.clone(), kept_fields(&[("id", &id), ("name", &name)], &cells))
-}
-
-/// A row for the quarantine whose raw JSON is no longer in memory: what the pipeline keeps of it is.
-pub(crate) fn kept_fields(named: &[(&str, &str)], cells: &[&str]) -> String {
-    let named = named.iter().map(|(key, value)| format!("\"{key}\":{}", serde_json::Value::from(*value)));
-    let kept: Vec<&str> = cells.iter().copied().filter(|cell| !cell.is_empty()).collect();
-    let kept = format!("\"kept_values\":[{}]", kept.join(","));
-    format!("{{{}}}", named.chain(std::iter::once(kept)).collect::<Vec<_>>().join(","))
 }

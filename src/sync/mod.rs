@@ -16,7 +16,7 @@ use crate::budget::Budget;
 use crate::catalogue::{Catalogue, Rejected};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::okki::{self, Cache, Okki};
+use crate::okki::{self, Cache, Okki, ReadInfo};
 pub(crate) use crate::plan::DiffLine;
 use crate::plan::{Action, Change, DeleteGuard, OnDelete, Plan, RowRef, SourceSummary};
 use crate::report::{Mode, PlanCounts, SourceCounts};
@@ -211,7 +211,7 @@ impl Run<'_> {
         self.remember_limits(lease).await?;
         // Refused by name if it is not ours: then the target is not ours to compare with either.
         Checkpoint::open(context).await?;
-        let catalogue = self.read(budget, None).await?;
+        let (catalogue, _) = self.read(budget, None).await?;
         let plan = Plan::new(context.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
         let theirs = context.target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await?;
@@ -267,19 +267,19 @@ impl Run<'_> {
             // Only the first read may go by the cache: a doubt is settled by reading everything.
             let cache = if attempt == 1 { self.load_cache().await } else { None };
             let since_ms = cache.as_ref().map(|cache| cache.full_read_at_ms);
-            let catalogue = self.read(budget, cache).await?;
+            let (catalogue, read) = self.read(budget, cache).await?;
             let plan = self.decide(&catalogue, state)?;
             let takes_away = plan.counts.update + plan.counts.delete > 0;
             let keeps = self.request.mode == Mode::Sync && context.full_read_every.is_some();
             let grew = match takes_away || keeps {
-                true => context.okki.grew_since(budget, &catalogue).await?,
+                true => context.okki.grew_since(budget, &read).await?,
                 false => None,
             };
             if !takes_away || grew != Some(true) {
                 (self.watch)(Progress::Planned(plan.counts.clone()));
                 // What may lack a row would go on lacking it, since later reads only add what changed.
                 if keeps && grew == Some(false) {
-                    self.save_cache(&catalogue, since_ms).await;
+                    self.save_cache(&catalogue, &read, since_ms).await;
                 }
                 return Ok((catalogue, plan));
             }
@@ -320,14 +320,14 @@ impl Run<'_> {
     }
 
     /// Keeps the products for the next read. It is only a shortcut: a store that fails here spoils nothing.
-    async fn save_cache(&self, catalogue: &Catalogue, since_ms: Option<u64>) {
+    async fn save_cache(&self, catalogue: &Catalogue, read: &ReadInfo, since_ms: Option<u64>) {
         let context = self.context;
-        let (Some(cursor), Some(_)) = (&catalogue.cursor, context.full_read_every) else { return };
-        if !context.rows.uses_products() || !catalogue.worth_keeping {
+        let (Some(cursor), Some(_)) = (&read.cursor, context.full_read_every) else { return };
+        if !context.rows.uses_products() || !read.worth_keeping {
             return;
         }
         let now_ms = context.clock.now_ms();
-        let full_read_at_ms = since_ms.filter(|_| !catalogue.full_read).unwrap_or(now_ms);
+        let full_read_at_ms = since_ms.filter(|_| !read.full_read).unwrap_or(now_ms);
         let key = context.okki.cache_key(context.rows);
         let pieces = okki::cache::to_pieces(&key, cursor, full_read_at_ms, catalogue);
         let pieces = PutPayload::from_iter(pieces);
@@ -336,26 +336,26 @@ impl Run<'_> {
         }
     }
 
-    async fn read(&mut self, budget: &Budget, cache: Option<Cache>) -> Result<Catalogue> {
+    async fn read(&mut self, budget: &Budget, cache: Option<Cache>) -> Result<(Catalogue, ReadInfo)> {
         let started = Instant::now();
         let context = self.context;
-        let catalogue = context.okki.read(budget, context.rows, cache, self.watch).await;
+        let done = context.okki.read(budget, context.rows, cache, self.watch).await;
         let source = &mut self.tally.source;
         let (requests, retries, throttled) = context.okki.take_counters();
         source.requests += requests;
         source.retries += retries;
         source.throttled += throttled;
-        let catalogue = catalogue?;
-        source.full_read = catalogue.full_read;
+        let (catalogue, read) = done?;
+        source.full_read = read.full_read;
         source.groups = catalogue.groups.len() as u64;
         source.products = catalogue.product_count() as u64;
         tracing::info!(
             step = "fetched",
             groups = source.groups,
             products = source.products,
-            deleted_at_source = catalogue.deleted_products,
-            full_read = catalogue.full_read,
-            fresh = catalogue.fresh_products,
+            deleted_at_source = read.deleted_products,
+            full_read = read.full_read,
+            fresh = read.fresh_products,
             requests,
             retries,
             throttled,
@@ -367,10 +367,10 @@ impl Run<'_> {
             groups = source.groups,
             products = source.products,
             quarantined = catalogue.rejected.len(),
-            duration_ms = millis(catalogue.cleaned_in),
+            duration_ms = millis(read.cleaned_in),
             "cleaned"
         );
-        Ok(catalogue)
+        Ok((catalogue, read))
     }
 
     /// Plans, checks the guard, and leaves plan and quarantine in the tally.

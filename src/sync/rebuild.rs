@@ -45,7 +45,7 @@ impl Run<'_> {
         let path = state::path(context.connection);
         // Whatever is there, readable or not, is kept beside.
         let version = context.store.load(&path).await?.map(|(_, version)| version);
-        let catalogue = self.read(budget, None).await?;
+        let (catalogue, _) = self.read(budget, None).await?;
         let plan = Plan::new(context.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
         let mut theirs =
@@ -67,7 +67,7 @@ impl Run<'_> {
             state.rows.insert(change.id, fingerprint);
         }
         // Rows in the quarantine are the source's too.
-        for held in &catalogue.held {
+        for held in &catalogue.quarantined_ids {
             if let Some(their) = theirs.remove(held.as_str()) {
                 state.rows.insert(held, of_theirs(&their));
             }

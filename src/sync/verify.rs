@@ -32,7 +32,7 @@ pub(super) fn compare(
         tally.lines.push(DiffLine { depth, mark, name, id: change.id.to_string(), why });
     }
     // Quarantined rows exist at the source: the target's row of that id is neither extra nor comparable.
-    for held in &catalogue.held {
+    for held in &catalogue.quarantined_ids {
         if theirs.remove(held.as_str()).is_some() {
             tally.lines.push(DiffLine {
                 depth: 0,
