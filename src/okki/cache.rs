@@ -14,7 +14,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::catalogue::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, REPLACED, Table};
+use crate::catalogue::{Catalogue, GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Table};
 
 const FORMAT_NAME: &str = "okki-sync products";
 const FORMAT_VERSION: u32 = 2;
@@ -67,11 +67,11 @@ pub(crate) fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue
     let mut lengths = Vec::with_capacity(table.len() * table.width());
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut rows = 0;
-    let is_there = |row: &usize| catalogue.product_group.get(*row) != Some(&REPLACED);
+    let is_there = |row: &usize| catalogue.product_groups.get(*row) != Some(&GroupRef::REPLACED);
     for row in (0..table.len()).filter(is_there) {
         rows += 1;
         table.lengths(row).for_each(|length| write_length(length, &mut lengths));
-        let place = table.place(row);
+        let place = table.text_range(row);
         match runs.last_mut().filter(|run| run.end == place.start) {
             Some(run) => run.end = place.end,
             None => runs.push(place),
@@ -202,7 +202,6 @@ pub(crate) fn group_and_status(table: &Table, row: usize) -> (&str, &str) {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use crate::catalogue::NO_GROUP;
 
     fn table() -> Table {
         let mut table = Table::new(4);
@@ -211,8 +210,8 @@ mod tests {
         table
     }
 
-    fn catalogue(product_group: Vec<u32>) -> Catalogue {
-        Catalogue { product_cells: table().into(), product_group, ..Catalogue::default() }
+    fn catalogue(product_groups: Vec<GroupRef>) -> Catalogue {
+        Catalogue { product_cells: table().into(), product_groups, ..Catalogue::default() }
     }
 
     fn saved(catalogue: &Catalogue) -> Vec<u8> {
@@ -225,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_cache_comes_back_as_it_was_saved_and_every_changed_or_missing_byte_is_noticed() {
-        let bytes = saved(&catalogue(vec![0, NO_GROUP]));
+        let bytes = saved(&catalogue(vec![GroupRef::new(0), GroupRef::DELETED]));
         let cache = loaded(&bytes).unwrap();
         assert_eq!((cache.cursor.as_str(), cache.full_read_at_ms), ("2026-11-23 10:00:00", 5));
         assert_eq!(cache.table.parts(), table().parts());
@@ -242,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_row_that_a_later_one_replaced_is_not_saved() {
-        let cache = loaded(&saved(&catalogue(vec![REPLACED, NO_GROUP]))).unwrap();
+        let cache = loaded(&saved(&catalogue(vec![GroupRef::REPLACED, GroupRef::DELETED]))).unwrap();
         assert_eq!(cache.table.row(0).collect::<Vec<_>>(), ["8", "", "", DELETED]);
         assert_eq!(cache.table.len(), 1);
     }

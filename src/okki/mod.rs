@@ -31,6 +31,7 @@ use crate::transform::{Columns, RowMap};
 pub(crate) use cache::Cache;
 use page::ProductPage;
 use row::RowReader;
+pub(crate) use snapshot::ReadInfo;
 use snapshot::{Changes, Snapshot, SnapshotBuilder};
 
 /// Reads at most so often before giving up on a catalogue that moves.
@@ -120,28 +121,28 @@ impl Okki {
         map: &RowMap,
         cache: Option<Cache>,
         watch: &Watch,
-    ) -> Result<Catalogue> {
+    ) -> Result<(Catalogue, ReadInfo)> {
         if let Some(cache) = cache
-            && let Some(catalogue) = self.read_changes(budget, map, cache, watch).await?
+            && let Some(read) = self.read_changes(budget, map, cache, watch).await?
         {
-            return Ok(catalogue);
+            return Ok(read);
         }
         self.read_all(budget, map, watch).await
     }
 
-    async fn read_all(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Catalogue> {
+    async fn read_all(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<(Catalogue, ReadInfo)> {
         let mut last: Option<(u64, u64)> = None;
         let mut doubts = String::new();
         for attempt in 1..=MAX_READS {
             let read = self.read_once(budget, map, watch).await?;
-            let Some(doubt) = read.doubt else { return Ok(read.catalogue) };
+            let Some(doubt) = read.doubt else { return Ok((read.catalogue, read.info)) };
             if last == Some(read.signature) && read.total == Some(read.rows) {
                 tracing::warn!(
                     total = read.total,
                     distinct = read.distinct,
                     "two reads agree: the difference is the source's own"
                 );
-                return Ok(read.catalogue);
+                return Ok((read.catalogue, read.info));
             }
             last = Some(read.signature);
             doubts.clone_from(&doubt);
@@ -224,8 +225,8 @@ impl Okki {
 
     /// Whether products were created since this read began (by the source's own clock), in one call of one row. None if
     /// the source cannot say: it gives no time, or has no such filter.
-    pub(crate) async fn grew_since(&self, budget: &Budget, catalogue: &Catalogue) -> Result<Option<bool>> {
-        let Some(began) = &catalogue.read_began else { return Ok(Some(false)) };
+    pub(crate) async fn grew_since(&self, budget: &Budget, read: &ReadInfo) -> Result<Option<bool>> {
+        let Some(began) = &read.read_began else { return Ok(Some(false)) };
         let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
         let columns = Columns::default();
         let created =
@@ -238,7 +239,7 @@ impl Okki {
                 }
                 Err(error) => return Err(error),
             };
-        Ok((created == 0 || created < catalogue.source_total).then_some(created > 0))
+        Ok((created == 0 || created < read.source_total).then_some(created > 0))
     }
 
     /// Reads all pages into the reading; gives back how many there were.
@@ -298,7 +299,7 @@ impl Okki {
         map: &RowMap,
         cache: Cache,
         watch: &Watch,
-    ) -> Result<Option<Catalogue>> {
+    ) -> Result<Option<(Catalogue, ReadInfo)>> {
         let Some(since) = cache.changes_since() else { return Ok(None) };
         let answer = self.groups_answer(budget).await?;
         let protocol::GroupList { rows, now } = protocol::groups(&answer, 0).map_err(as_error)?;
@@ -339,7 +340,7 @@ impl Okki {
             reading.full_read = false;
             reading.several_pages = changed.pages.len() > 1;
             let read = reading.finish()?;
-            return Ok(read.doubt.is_none().then_some(read.catalogue));
+            return Ok(read.doubt.is_none().then_some((read.catalogue, read.info)));
         }
         tracing::info!("reading all products");
         Ok(None)

@@ -15,20 +15,43 @@ use super::row::{Row, RowReader};
 use super::tree::{self, SourceGroup};
 use super::{SourceSettings, product_reader};
 use crate::catalogue::{
-    Catalogue, NO_GROUP, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, REPLACED, RecordId, Rejected, RowKind,
-    Table, TableFull, id_hash, id_order,
+    Catalogue, GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Placement, RecordId, Rejected, RowKind,
+    Table, TableFull, id_hash, id_order, kept_fields,
 };
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::transform::RowMap;
+use crate::transform::{RowMap, RowUnit};
 
 /// A total is only what a server says: no more room than for this is made in advance.
 const MOST_ROWS_EXPECTED: usize = 300_000;
 /// The same for their text.
 const MOST_BYTES_EXPECTED: usize = 64 << 20;
 
+/// How a catalogue was read.
+#[derive(Debug)]
+pub(crate) struct ReadInfo {
+    /// The source's own time when the read began (`YYYY-MM-DD HH:mm:ss`, as it says it); `None` unless all products were
+    /// read, in more than one page.
+    pub read_began: Option<String>,
+    /// The total of products that the source gave.
+    pub source_total: u64,
+    /// Whether all products were read, rather than those that changed.
+    pub full_read: bool,
+    /// The source's own time from which the next read may go on; `None` where the products are of no use as a cache.
+    pub cursor: Option<String>,
+    /// Products that differ from the cache (all of them where there was none).
+    pub fresh_products: u64,
+    /// Whether the cache should be written again: something changed, or the next read would repeat pages.
+    pub worth_keeping: bool,
+    /// Products that the source marks as deleted (`enable_flag` 0).
+    pub deleted_products: u64,
+    /// Time spent on parsing and cleaning.
+    pub cleaned_in: Duration,
+}
+
 /// One attempt at reading everything.
 pub(super) struct Snapshot {
     pub catalogue: Catalogue,
+    pub info: ReadInfo,
     pub total: Option<u64>,
     /// Distinct ids, and rows without one.
     pub distinct: u64,
@@ -68,12 +91,12 @@ pub(super) struct SnapshotBuilder<'a> {
     pub map: &'a RowMap,
     pub id_check: bool,
     pub groups: Vec<crate::catalogue::Group>,
-    pub group_of: HashMap<RecordId, u32, DefaultHashBuilder>,
+    pub group_of: HashMap<RecordId, GroupRef, DefaultHashBuilder>,
     pub quarantined_groups: Vec<RecordId>,
     pub group_cells: Table,
     pub product_cells: Table,
-    /// The group of each product row, or `NO_GROUP`, or `REPLACED`.
-    pub product_group: Vec<u32>,
+    /// The group of each product row.
+    pub product_groups: Vec<GroupRef>,
     pub seen: SeenIds,
     pub rejected: Vec<Rejected>,
     pub held_products: Vec<RecordId>,
@@ -134,8 +157,11 @@ impl<'a> SnapshotBuilder<'a> {
             let _ = group_cells.push(row.iter().copied());
             groups.push(group);
         }
-        let group_of =
-            groups.iter().zip(0..).map(|(group, at)| (group.id.clone(), at)).collect::<HashMap<_, _, _>>();
+        let group_of = groups
+            .iter()
+            .zip(0..)
+            .map(|(group, at)| (group.id.clone(), GroupRef::new(at)))
+            .collect::<HashMap<_, _, _>>();
         let quarantined_groups = rejected
             .iter()
             .filter_map(|r| r.id.as_deref().map(RecordId::from))
@@ -149,7 +175,7 @@ impl<'a> SnapshotBuilder<'a> {
             quarantined_groups,
             group_cells,
             product_cells: Table::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
-            product_group: Vec::new(),
+            product_groups: Vec::new(),
             seen: SeenIds::default(),
             rejected,
             held_products: Vec::new(),
@@ -191,7 +217,7 @@ impl<'a> SnapshotBuilder<'a> {
         let row_bytes = first.bytes().div_ceil(first.rows.len().max(1)) + group_id_bytes;
         let bytes = total.saturating_mul(row_bytes).saturating_mul(21) / 20;
         self.product_cells.reserve(total, bytes.min(MOST_BYTES_EXPECTED));
-        self.product_group.reserve(total);
+        self.product_groups.reserve(total);
     }
 
     /// The document's sample: each group brings its own products.
@@ -254,12 +280,13 @@ impl<'a> SnapshotBuilder<'a> {
         let named = self.map.product_columns.len();
         // A row that goes nowhere keeps its place in the table and of its bytes what the cache must know.
         let status = match of {
-            NO_GROUP if row.deleted => cache::DELETED.to_owned(),
-            NO_GROUP => format!("{}{}", cache::REJECTED, page.raw(at)),
+            GroupRef::DELETED => cache::DELETED.to_owned(),
+            GroupRef::REJECTED => format!("{}{}", cache::REJECTED, page.raw(at)),
             _ => String::new(),
         };
-        let cells = (0..named).map(|column| if of == NO_GROUP && column > 0 { "" } else { cell(column) });
-        let group = if of == NO_GROUP { "" } else { row.group.as_deref().unwrap_or("") };
+        let is_placed = matches!(of.placement(), Placement::InGroup(_));
+        let cells = (0..named).map(|column| if !is_placed && column > 0 { "" } else { cell(column) });
+        let group = if is_placed { row.group.as_deref().unwrap_or("") } else { "" };
         self.push(of, cells.chain([group, &status]))
     }
 
@@ -271,9 +298,9 @@ impl<'a> SnapshotBuilder<'a> {
             return false;
         };
         if !self.id_check
-            && let Some(group) = self.product_group.get_mut(before as usize)
+            && let Some(group) = self.product_groups.get_mut(before as usize)
         {
-            *group = REPLACED;
+            *group = GroupRef::REPLACED;
         }
         true
     }
@@ -290,15 +317,15 @@ impl<'a> SnapshotBuilder<'a> {
             let raw = cache::group_and_status(&self.product_cells, at).1.strip_prefix(cache::REJECTED);
             let of = if changed.ids.contains(id) {
                 replaced.insert(id.into(), at);
-                REPLACED
+                GroupRef::REPLACED
             } else if let Some(raw) = raw {
                 // What stood in its way may be gone.
                 judged_anew.push(raw.to_owned());
-                REPLACED
+                GroupRef::REPLACED
             } else {
                 self.take_cached_row(at)
             };
-            self.product_group.push(of);
+            self.product_groups.push(of);
             self.note_order(at);
         }
         // Whatever comes now has another id than those that stayed.
@@ -327,7 +354,7 @@ impl<'a> SnapshotBuilder<'a> {
     }
 
     /// The group of a row of the cache, which stays where it is.
-    fn take_cached_row(&mut self, at: usize) -> u32 {
+    fn take_cached_row(&mut self, at: usize) -> GroupRef {
         self.rows_seen += 1;
         self.distinct += 1;
         let (group, status) = cache::group_and_status(&self.product_cells, at);
@@ -340,23 +367,23 @@ impl<'a> SnapshotBuilder<'a> {
         let id = RecordId::from(self.product_cells.cell(at, PRODUCT_ID_COLUMN));
         let named = self.map.product_columns.len() - 1;
         let cells: Vec<&str> = self.product_cells.row(at).skip(1).take(named).collect();
-        let raw = crate::plan::kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
+        let raw = kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
         let reason = self.no_group(&id, group);
         self.quarantine_product(&id, reason, raw)
     }
 
-    fn quarantine_product(&mut self, id: &RecordId, reason: String, raw: String) -> u32 {
+    fn quarantine_product(&mut self, id: &RecordId, reason: String, raw: String) -> GroupRef {
         self.held_products.push(id.clone());
         self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
-        NO_GROUP
+        GroupRef::REJECTED
     }
 
-    fn count_deleted(&mut self) -> u32 {
+    fn count_deleted(&mut self) -> GroupRef {
         self.deleted += 1;
-        NO_GROUP
+        GroupRef::DELETED
     }
 
-    /// The index of a product's group, or `NO_GROUP` with the product rejected.
+    /// The index of a product's group, or the product is rejected.
     fn group_for(
         &mut self,
         row: &ProductRow,
@@ -364,7 +391,7 @@ impl<'a> SnapshotBuilder<'a> {
         embedded_in: Option<&RecordId>,
         page: &ProductPage,
         at: usize,
-    ) -> u32 {
+    ) -> GroupRef {
         let reason = match (row.named, embedded_in.or(row.group.as_ref())) {
             (false, _) => format!("name of product {id} is missing or blank"),
             (_, None) => format!("product {id} names no group"),
@@ -386,8 +413,10 @@ impl<'a> SnapshotBuilder<'a> {
 
     fn products_of_groups(&self) -> Vec<Vec<u32>> {
         let mut products_of = vec![Vec::new(); self.groups.len()];
-        for (&group, product) in self.product_group.iter().zip(0_u32..) {
-            if let Some(products) = products_of.get_mut(group as usize) {
+        for (group, product) in self.product_groups.iter().zip(0_u32..) {
+            if let Placement::InGroup(group) = group.placement()
+                && let Some(products) = products_of.get_mut(group)
+            {
                 products.push(product);
             }
         }
@@ -404,8 +433,8 @@ impl<'a> SnapshotBuilder<'a> {
     }
 
     /// Puts a row into the table, with its group.
-    fn push<'c>(&mut self, group: u32, cells: impl IntoIterator<Item = &'c str>) -> Result<()> {
-        self.product_group.push(group);
+    fn push<'c>(&mut self, group: GroupRef, cells: impl IntoIterator<Item = &'c str>) -> Result<()> {
+        self.product_groups.push(group);
         self.product_cells.push(cells).map_err(full_table)?;
         self.note_order(self.product_cells.len() - 1);
         Ok(())
@@ -431,16 +460,20 @@ impl<'a> SnapshotBuilder<'a> {
             _ => None,
         };
         let total = self.total_moved.map(|(_, after)| after).or(self.total);
-        let products_of = if self.map.per_product() { Vec::new() } else { self.products_of_groups() };
-        let held = if self.map.per_product() { self.held_products } else { self.quarantined_groups };
+        let products_of =
+            if self.map.unit() == RowUnit::Product { Vec::new() } else { self.products_of_groups() };
+        let quarantined_ids =
+            if self.map.unit() == RowUnit::Product { self.held_products } else { self.quarantined_groups };
         let catalogue = Catalogue {
             groups: self.groups,
             group_cells: self.group_cells,
             product_cells: self.product_cells.into(),
-            product_group: self.product_group,
+            product_groups: self.product_groups,
             products_of,
             rejected: self.rejected,
-            held,
+            quarantined_ids,
+        };
+        let info = ReadInfo {
             deleted_products: self.deleted,
             cursor: self.began.clone().filter(|_| self.unique),
             read_began: self.began.filter(|_| self.several_pages && self.full_read),
@@ -452,6 +485,7 @@ impl<'a> SnapshotBuilder<'a> {
         };
         Ok(Snapshot {
             catalogue,
+            info,
             total,
             distinct,
             rows,

@@ -1,10 +1,10 @@
 //! The guard against a source that lost its rows: a source that answers with little is more often broken than emptied.
 
-use super::{Plan, RowUnit};
+use super::Plan;
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::State;
-use crate::transform::RowMap;
+use crate::transform::{RowMap, RowUnit};
 
 /// Deleting this many rows or fewer is never refused: small catalogues change by large ratios.
 const MIN_DELETES: u64 = 10;
@@ -38,7 +38,7 @@ pub(crate) struct SourceSummary {
 impl SourceSummary {
     pub(crate) fn of(catalogue: &Catalogue, map: &RowMap) -> Self {
         let products = catalogue.product_count() as u64;
-        let (rows, items) = match RowUnit::of(map) {
+        let (rows, items) = match map.unit() {
             RowUnit::Group => (catalogue.groups.len() as u64, map.uses_products().then_some(products)),
             RowUnit::Product => (products, None),
         };

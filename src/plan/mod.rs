@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::{Catalogue, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
 use crate::state::{Fingerprint, Refusal, State};
-use crate::transform::RowMap;
+use crate::transform::{RowMap, RowUnit};
 pub(crate) use display::{DiffKind, DiffLine};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
 use rows::Unfit;
-pub(crate) use rows::{RowRef, RowUnit, RowWriter, kept_fields, rows, rows_in_tree};
+pub(crate) use rows::{RowRef, RowWriter, rows, rows_in_tree};
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Plan {
     /// A row that the target may hold is written here to compare its fingerprint, and once more into its batch if it
     /// changed. A product that the target does not hold needs no comparison: it is written once, into its batch.
     pub(crate) fn new(map: &RowMap, catalogue: &Catalogue, state: &State, on_delete: OnDelete) -> Self {
-        let mut plan = Self { unit: RowUnit::of(map), ..Self::default() };
+        let mut plan = Self { unit: map.unit(), ..Self::default() };
         let mut comparison = Comparison {
             catalogue,
             state,
@@ -140,7 +140,7 @@ impl Plan {
 
     fn delete_absent(&mut self, mut with: Comparison<'_>) {
         let state = with.state;
-        for id in &with.catalogue.held {
+        for id in &with.catalogue.quarantined_ids {
             with.known(id);
         }
         let is_absent = |place: usize| with.still_there.get(place) == Some(&false);

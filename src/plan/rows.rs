@@ -1,25 +1,7 @@
 //! The rows that a catalogue makes: which there are, in what order, and how each is written or rejected.
 
-use crate::catalogue::{
-    Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Rejected, RowKind, id_order, is_group,
-};
-use crate::transform::{Misfit, Renderer, RowMap};
-
-/// What a row of the target is made of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum RowUnit {
-    /// One row per group, perhaps with its products inside.
-    #[default]
-    Group,
-    /// One row per product.
-    Product,
-}
-
-impl RowUnit {
-    pub(crate) fn of(map: &RowMap) -> Self {
-        if map.per_product() { Self::Product } else { Self::Group }
-    }
-}
+use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Rejected, id_order};
+use crate::transform::{Misfit, Renderer, RowMap, RowUnit};
 
 /// Which row of the catalogue, if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +36,11 @@ impl RowRef {
 /// All rows in the order in which they are written: groups as in the tree, products in the order of their table. (By
 /// group they would be read from all over the table, which costs more than comparing them.)
 pub(crate) fn rows(catalogue: &Catalogue, unit: RowUnit) -> impl Iterator<Item = RowRef> {
-    let (groups, product_group) = match unit {
-        RowUnit::Group => (catalogue.groups.len(), &[][..]),
-        RowUnit::Product => (0, catalogue.product_group.as_slice()),
+    let (groups, products) = match unit {
+        RowUnit::Group => (catalogue.groups.len(), None),
+        RowUnit::Product => (0, Some(catalogue.placed_products())),
     };
-    let products = product_group.iter().zip(0_u32..).filter(|(group, _)| is_group(**group));
-    let products = products.map(|(&group, product)| RowRef::Product(group as usize, product));
+    let products = products.into_iter().flatten().map(|(group, product)| RowRef::Product(group, product));
     (0..groups).map(RowRef::Group).chain(products)
 }
 
@@ -129,34 +110,9 @@ impl<'a> RowWriter<'a> {
     }
 
     fn reject(&mut self, group: usize, misfit: Misfit) {
-        let (kind, id, raw) = match misfit.product {
-            Some(product) => product_raw(self.catalogue, group, product),
-            None => group_raw(self.catalogue, group),
-        };
-        self.rejected.push(Rejected::new(kind, Some(id), misfit.reason, &raw));
+        self.rejected.push(match misfit.product {
+            Some(product) => Rejected::from_product(self.catalogue, group, product, misfit.reason),
+            None => Rejected::from_group(self.catalogue, group, misfit.reason),
+        });
     }
-}
-
-fn product_raw(catalogue: &Catalogue, group: usize, product: u32) -> (RowKind, String, String) {
-    let id = catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN).to_owned();
-    let of = catalogue.groups.get(group).map(|g| g.id.to_string()).unwrap_or_default();
-    let named = catalogue.product_cells.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
-    let cells: Vec<&str> = (1..named).map(|c| catalogue.product_cells.cell(product as usize, c)).collect();
-    (RowKind::Product, id.clone(), kept_fields(&[("product_id", &id), ("group_id", &of)], &cells))
-}
-
-fn group_raw(catalogue: &Catalogue, group: usize) -> (RowKind, String, String) {
-    let (id, name) =
-        catalogue.groups.get(group).map(|of| (of.id.to_string(), of.name.clone())).unwrap_or_default();
-    let cells: Vec<&str> =
-        (0..catalogue.group_cells.width()).map(|c| catalogue.group_cells.cell(group, c)).collect();
-    (RowKind::Group, id.clone(), kept_fields(&[("id", &id), ("name", &name)], &cells))
-}
-
-/// Builds a quarantine entry from the kept cells, since the raw JSON has been dropped.
-pub(crate) fn kept_fields(named: &[(&str, &str)], cells: &[&str]) -> String {
-    let named = named.iter().map(|(key, value)| format!("\"{key}\":{}", serde_json::Value::from(*value)));
-    let kept: Vec<&str> = cells.iter().copied().filter(|cell| !cell.is_empty()).collect();
-    let kept = format!("\"kept_values\":[{}]", kept.join(","));
-    format!("{{{}}}", named.chain(std::iter::once(kept)).collect::<Vec<_>>().join(","))
 }

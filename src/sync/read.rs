@@ -24,7 +24,7 @@ use super::{Run, RunRequest, millis};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
-use crate::okki::{self, Cache};
+use crate::okki::{self, Cache, ReadInfo};
 use crate::plan::{DeleteGuard, Plan, SourceSummary};
 use crate::report::{Mode, Progress};
 use crate::state::State;
@@ -84,18 +84,18 @@ impl Run<'_> {
             // Only the first read may go by the cache: a doubt is settled by reading everything.
             let cache = if attempt == 1 && !request.full { self.load_cache().await } else { None };
             let cached_since_ms = cache.as_ref().map(|cache| cache.full_read_at_ms);
-            let catalogue = self.read(budget, cache).await?;
+            let (catalogue, read) = self.read(budget, cache).await?;
             let plan = self.decide(request, &catalogue, state)?;
             let takes_away = plan.counts.update + plan.counts.delete > 0;
             let growth = match takes_away || wants_cache {
-                true => self.growth(budget, &catalogue).await?,
+                true => self.growth(budget, &read).await?,
                 false => Growth::NotAsked,
             };
             let belief = believe(takes_away, wants_cache, growth);
             if belief != Belief::ReadAgain {
                 (self.watch)(Progress::Planned(plan.counts.clone()));
                 if belief == Belief::UseAndCache {
-                    self.save_cache(&catalogue, cached_since_ms).await;
+                    self.save_cache(&catalogue, &read, cached_since_ms).await;
                 }
                 return Ok((catalogue, plan));
             }
@@ -113,8 +113,8 @@ impl Run<'_> {
         ))
     }
 
-    async fn growth(&self, budget: &Budget, catalogue: &Catalogue) -> Result<Growth> {
-        Ok(match self.context.okki.grew_since(budget, catalogue).await? {
+    async fn growth(&self, budget: &Budget, read: &ReadInfo) -> Result<Growth> {
+        Ok(match self.context.okki.grew_since(budget, read).await? {
             None => Growth::Unknown,
             Some(false) => Growth::None,
             Some(true) => Growth::Some,
@@ -143,14 +143,13 @@ impl Run<'_> {
     }
 
     /// Keeps the products for the next read. The cache is only a shortcut: a store that fails here fails no run.
-    async fn save_cache(&self, catalogue: &Catalogue, cached_since_ms: Option<u64>) {
+    async fn save_cache(&self, catalogue: &Catalogue, read: &ReadInfo, cached_since_ms: Option<u64>) {
         let context = self.context;
-        let Some(cursor) = &catalogue.cursor else { return };
-        if !context.rows.uses_products() || !catalogue.worth_keeping {
+        let Some(cursor) = &read.cursor else { return };
+        if !context.rows.uses_products() || !read.worth_keeping {
             return;
         }
-        let full_read_at_ms =
-            cached_since_ms.filter(|_| !catalogue.full_read).unwrap_or(context.clock.now_ms());
+        let full_read_at_ms = cached_since_ms.filter(|_| !read.full_read).unwrap_or(context.clock.now_ms());
         let key = context.okki.cache_key(context.rows);
         let pieces = okki::cache::to_pieces(&key, cursor, full_read_at_ms, catalogue);
         let pieces = PutPayload::from_iter(pieces);
@@ -160,26 +159,30 @@ impl Run<'_> {
     }
 
     /// One consistent read; with a cache, of what changed since.
-    pub(super) async fn read(&mut self, budget: &Budget, cache: Option<Cache>) -> Result<Catalogue> {
+    pub(super) async fn read(
+        &mut self,
+        budget: &Budget,
+        cache: Option<Cache>,
+    ) -> Result<(Catalogue, ReadInfo)> {
         let started = Instant::now();
         let context = self.context;
-        let catalogue = context.okki.read(budget, context.rows, cache, self.watch).await;
+        let done = context.okki.read(budget, context.rows, cache, self.watch).await;
         let source = &mut self.tally.source;
         let (requests, retries, throttled) = context.okki.take_counters();
         source.requests += requests;
         source.retries += retries;
         source.throttled += throttled;
-        let catalogue = catalogue?;
-        source.full_read = catalogue.full_read;
+        let (catalogue, read) = done?;
+        source.full_read = read.full_read;
         source.groups = catalogue.groups.len() as u64;
         source.products = catalogue.product_count() as u64;
         tracing::info!(
             step = "fetched",
             groups = source.groups,
             products = source.products,
-            deleted_at_source = catalogue.deleted_products,
-            full_read = catalogue.full_read,
-            fresh = catalogue.fresh_products,
+            deleted_at_source = read.deleted_products,
+            full_read = read.full_read,
+            fresh = read.fresh_products,
             requests,
             retries,
             throttled,
@@ -191,10 +194,10 @@ impl Run<'_> {
             groups = source.groups,
             products = source.products,
             quarantined = catalogue.rejected.len(),
-            duration_ms = millis(catalogue.cleaned_in),
+            duration_ms = millis(read.cleaned_in),
             "cleaned"
         );
-        Ok(catalogue)
+        Ok((catalogue, read))
     }
 
     /// Plans, leaves plan and quarantine in the tally, and asks the guard.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Run, RunContext, Watch};
 use crate::budget::Budget;
 use crate::error::Result;
-use crate::plan::{self, RowUnit, RowWriter};
+use crate::plan::{self, RowWriter};
 use crate::state::{Fingerprint, State};
 use crate::store::lease::Lease;
 use crate::store::paths;
@@ -59,13 +59,13 @@ impl Run<'_> {
         let path = paths::state(context.connection);
         // The stored state is kept as `.previous`, readable or not.
         let version = context.store.load(&path).await?.map(|(_, version)| version);
-        let catalogue = self.read(budget, None).await?;
+        let (catalogue, _) = self.read(budget, None).await?;
         let mut theirs = self.read_back(budget).await?;
 
         let mut rows = RowWriter::new(context.rows, &catalogue);
         let (mut state, mut ours) = (State::default(), Vec::new());
         let mut found = Rebuilt { extra_owned: extras == Extras::Own, ..Rebuilt::default() };
-        for row in plan::rows(&catalogue, RowUnit::of(context.rows)) {
+        for row in plan::rows(&catalogue, context.rows.unit()) {
             let id = row.id(&catalogue);
             ours.clear();
             if rows.write(row, id, &mut ours).is_err() {
@@ -80,7 +80,7 @@ impl Run<'_> {
             state.rows.insert(id, if is_same { Fingerprint::of(&ours) } else { of_other_content(&their) });
         }
         // Rows in the quarantine are the source's too.
-        for id in &catalogue.held {
+        for id in &catalogue.quarantined_ids {
             if let Some(their) = theirs.remove(id.as_str()) {
                 state.rows.insert(id, of_other_content(&their));
             }

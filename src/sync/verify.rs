@@ -8,7 +8,7 @@ use super::{Run, RunContext, Tally};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, id_order};
 use crate::error::Result;
-use crate::plan::{self, DiffKind, DiffLine, OnDelete, RowUnit, RowWriter};
+use crate::plan::{self, DiffKind, DiffLine, OnDelete, RowWriter};
 use crate::report::Progress;
 use crate::state::State;
 use crate::store::lease::Lease;
@@ -27,7 +27,7 @@ impl Run<'_> {
         if let Some((bytes, _)) = context.store.load(&paths::state(context.connection)).await? {
             State::ensure_is_for(&bytes, context.connection, &context.target.identity())?;
         }
-        let catalogue = self.read(budget, None).await?;
+        let (catalogue, _) = self.read(budget, None).await?;
         let theirs = self.read_back(budget).await?;
         compare(context, catalogue, theirs, &mut self.tally);
         Ok(())
@@ -48,7 +48,7 @@ fn compare(
 ) {
     let mut rows = RowWriter::new(context.rows, &catalogue);
     let mut ours = Vec::new();
-    for row in plan::rows_in_tree(&catalogue, RowUnit::of(context.rows)) {
+    for row in plan::rows_in_tree(&catalogue, context.rows.unit()) {
         let id = row.id(&catalogue);
         ours.clear();
         if rows.write(row, id, &mut ours).is_err() {
@@ -66,7 +66,7 @@ fn compare(
     }
     let misfits = rows.rejected;
     // Quarantined rows exist at the source: the target's row of that id is neither extra nor comparable.
-    for id in &catalogue.held {
+    for id in &catalogue.quarantined_ids {
         if theirs.remove(id.as_str()).is_some() {
             let why = "in the quarantine, cannot be compared";
             tally.lines.push(DiffLine::of_target(id.as_str(), DiffKind::NotComparable, why));

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::plan::{Action, Plan, RowWriter};
 use crate::report::Progress;
 use crate::targets::batch::{Batch, Builder};
+use crate::transform::RowUnit;
 
 /// Whether the writing goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let context = self.context;
         // Rows of groups go one batch after the other: a parent must be at the target before its children.
-        let most = if context.rows.per_product() { context.settings.max_concurrency } else { 1 };
+        let most = if context.rows.unit() == RowUnit::Product { context.settings.max_concurrency } else { 1 };
         let mut in_flight = InFlight::new(context.target, budget, most);
         let sent = self.send_batches(&mut in_flight, catalogue, plan, checkpoint).await;
         if let Err(error) = sent {

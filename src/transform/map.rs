@@ -4,8 +4,9 @@ use super::spec::As;
 use super::value::{begins_as_number, write_json_string, write_or, write_text};
 
 /// What one row at the target stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum RowUnit {
+    #[default]
     Group,
     Product,
 }
@@ -127,11 +128,6 @@ impl RowMap {
         self.unit
     }
 
-    /// Whether one row is one product, rather than one group.
-    pub(crate) fn per_product(&self) -> bool {
-        self.unit == RowUnit::Product
-    }
-
     /// Names what cached products depend on: another map has another fingerprint.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -152,7 +148,7 @@ impl RowMap {
             fingerprint: &'a str,
         }
         let as_in_0_1_0 = RowMap {
-            per_product: self.per_product(),
+            per_product: self.unit == RowUnit::Product,
             fields: &self.fields,
             id_field: &self.id_key,
             group_columns: &self.group_columns,

@@ -9,7 +9,7 @@ mod spec;
 mod value;
 
 pub(crate) use fields::{canonical_group_key, canonical_product_key, nearest};
-pub(crate) use map::{Columns, RowMap};
+pub(crate) use map::{Columns, RowMap, RowUnit};
 
 pub(crate) use render::{Misfit, Renderer};
 pub(crate) use spec::RecordSpec;
