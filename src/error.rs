@@ -27,7 +27,7 @@ impl fmt::Display for Side {
 pub enum ErrorKind {
     /// The event (or the command line) is not one of the contract's: correct it.
     BadEvent,
-    /// The pipeline file has mistakes: mend it. Nothing was called.
+    /// The pipeline file has mistakes: correct it. Nothing was called.
     BadPipeline,
     /// A credential is missing or has the wrong form: provide it. Nothing was called.
     MissingCredentials,
@@ -54,7 +54,7 @@ pub enum ErrorKind {
     Busy,
     /// The store cannot be read or written.
     Store,
-    /// The run was asked to stop, or its time is over: what remains is for the next run.
+    /// The run was asked to stop, or its time has run out: what remains is for the next run.
     Interrupted,
 }
 
@@ -133,7 +133,7 @@ impl Error {
         self
     }
 
-    /// `Kind: message; help`, as it stands in reports and logs.
+    /// `Kind: message; help`, as reports and logs show it.
     pub fn line(&self) -> String {
         format!("{}: {self}", self.kind.name())
     }

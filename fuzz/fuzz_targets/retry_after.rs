@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use okki_sync::testing::net::retry::{RETRY_AFTER_CAP, retry_after};
+use okki_sync::testing::net::{RETRY_AFTER_CAP, retry_after};
 
 fuzz_target!(|input: (u64, &str)| {
     let (now_ms, text) = input;

@@ -16,7 +16,7 @@ use crate::sync::{self, Extras, Rebuilt, Watch};
 pub struct StoredState {
     /// The connection's name.
     pub connection: String,
-    /// Where the state stands.
+    /// The state's address in the store.
     pub at: String,
     /// The state and the target that it speaks of; `None` before the first run.
     pub state: Option<(State, String)>,

@@ -40,10 +40,8 @@ impl App {
                     return Ok((name.clone(), text));
                 }
                 self.stored_text(name).await?.map(|text| (name.clone(), text)).ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::BadPipeline,
-                        format!("pipeline file \"{name}\" does not exist here, nor in the store; name one with --pipeline or OKKI_SYNC_PIPELINE"),
-                    )
+                    bad(format!("pipeline file \"{name}\" does not exist here, nor in the store"))
+                        .help("name one with --pipeline or OKKI_SYNC_PIPELINE")
                 })
             }
             PipelineSource::Connection(connection) => {
@@ -53,12 +51,10 @@ impl App {
                     }
                 }
                 let store = self.store().await?.name();
-                Err(Error::new(
-                    ErrorKind::BadPipeline,
-                    format!(
-                        "connection \"{connection}\": the store {store} holds no pipelines/{connection}.toml; put it there"
-                    ),
+                Err(bad(format!(
+                    "connection \"{connection}\": the store {store} holds no pipelines/{connection}.toml"
                 ))
+                .help("put it there"))
             }
         }
     }
@@ -68,9 +64,8 @@ impl App {
             return Ok(None);
         }
         let Some((bytes, _)) = self.store().await?.load(key).await? else { return Ok(None) };
-        let text = String::from_utf8(bytes.to_vec()).map_err(|_| {
-            Error::new(ErrorKind::BadPipeline, format!("{key} in the store is not UTF-8 text"))
-        })?;
+        let text = String::from_utf8(bytes.to_vec())
+            .map_err(|_| bad(format!("{key} in the store is not UTF-8 text")).help("save it as UTF-8"))?;
         Ok(Some(text))
     }
 
@@ -109,12 +104,8 @@ pub(super) fn name_connection(config: &mut Config, from: &PipelineSource, name: 
     let Some(wanted) = from_connection(from) else { return Ok(()) };
     let named = &config.connection;
     if named != wanted && named != "default" {
-        return Err(Error::new(
-            ErrorKind::BadPipeline,
-            format!(
-                "{name} says connection = \"{named}\"; it is filed under \"{wanted}\": make them the same, since the state goes by this name"
-            ),
-        ));
+        return Err(bad(format!("{name} says connection = \"{named}\"; it is filed under \"{wanted}\""))
+            .help("make them the same, since the state goes by this name"));
     }
     wanted.clone_into(&mut config.connection);
     Ok(())
@@ -122,10 +113,14 @@ pub(super) fn name_connection(config: &mut Config, from: &PipelineSource, name: 
 
 fn read_local(name: &str) -> Result<Option<String>> {
     match std::fs::read(Path::new(name)) {
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| {
-            Error::new(ErrorKind::BadPipeline, format!("{name} is not UTF-8 text; save it as UTF-8"))
-        }),
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| bad(format!("{name} is not UTF-8 text")).help("save it as UTF-8")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::new(ErrorKind::BadPipeline, format!("{name}: {error}"))),
+        Err(error) => Err(bad(format!("{name}: {error}")).caused_by(error)),
     }
+}
+
+fn bad(what: String) -> Error {
+    Error::new(ErrorKind::BadPipeline, what)
 }

@@ -71,7 +71,7 @@ impl Notify {
         self.webhook.is_none() && self.wrong.is_none()
     }
 
-    /// The robot; none if nobody asked for one.
+    /// The robot; `None` if nobody asked for one.
     pub(crate) fn webhook(&self) -> Result<Option<Webhook>, Diagnostic> {
         if let Some(variable) = self.wrong {
             return Err(Diagnostic {
@@ -170,17 +170,15 @@ fn field(fields: &Map<String, Value>, name: &str) -> Result<Option<SecretString>
         Some(Value::String(text)) => Ok(Some(SecretString::from(text.as_str()))),
         Some(_) => Err(Error::new(
             ErrorKind::MissingCredentials,
-            format!("the secret's field {name} is not a string; put its value in quotes"),
-        )),
+            format!("the secret's field {name} is not a string"),
+        )
+        .help("put its value in quotes")),
     }
 }
 
 fn bad(what: &str) -> Error {
-    let mend = "write {\"okki_client_id\": \"…\", \"okki_client_secret\": \"…\", …}";
-    Error::new(
-        ErrorKind::MissingCredentials,
-        format!("the secret that OKKI_SYNC_SECRET names {what}; {mend}"),
-    )
+    Error::new(ErrorKind::MissingCredentials, format!("the secret that OKKI_SYNC_SECRET names {what}"))
+        .help("write {\"okki_client_id\": \"…\", \"okki_client_secret\": \"…\", …}")
 }
 
 #[cfg(test)]

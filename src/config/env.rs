@@ -104,13 +104,13 @@ impl Env {
         const VARIABLE: &str = "TARGET_BASE_URL";
         let Some(base) = self.get(VARIABLE) else { return };
         for key in ["url", "read_url"] {
-            let moved = match document.get("target", key) {
-                Some(Value::String(url)) => moved(url, &base),
+            let rebased = match document.get("target", key) {
+                Some(Value::String(url)) => rebase_url(url, &base),
                 None if key == "url" => Some(base.clone()),
                 _ => None,
             };
-            if let Some(moved) = moved {
-                document.put("target", key, moved, VARIABLE);
+            if let Some(rebased) = rebased {
+                document.put("target", key, rebased, VARIABLE);
             }
         }
         let has_url = document.get("target", "url").and_then(Value::as_str).is_some_and(|url| url != base);
@@ -124,9 +124,9 @@ impl Env {
     }
 }
 
-/// `url` at the origin of `base`; `base` itself where that is no URL, so that its mistake is reported. `None`
-/// where `url` is none: then that is the mistake.
-fn moved(url: &str, base: &str) -> Option<String> {
+/// Returns `url` with the scheme, host and port of `base`. If `base` is invalid, returns it unchanged so that its error
+/// is reported; if `url` is invalid, returns `None`.
+fn rebase_url(url: &str, base: &str) -> Option<String> {
     let mut url = Url::parse(url).ok()?;
     if !url.username().is_empty() || url.password().is_some() {
         return None;

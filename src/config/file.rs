@@ -1,4 +1,4 @@
-//! Text → one JSON value, with the line each key stands on.
+//! Text → one JSON value, with the line of each key.
 
 use std::collections::HashMap;
 
@@ -60,7 +60,7 @@ impl Document {
         self.value = serde_json::from_str(text).map_err(|error| {
             let place = format!("{}:{}", one_line(&self.name), error.line());
             let message = error.to_string();
-            // The line stands in the place already.
+            // The place has the line already.
             let message = message.split(" at line ").next().unwrap_or_default();
             syntax_mistake(place, "JSON", message)
         })?;
@@ -116,7 +116,7 @@ impl Document {
         }
     }
 
-    /// The findings as mistakes with their places: in the file's order, the environment's last, none twice.
+    /// The findings as mistakes with their places: in the file's order, the environment's last, each once.
     pub(super) fn mistakes(&self, findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
         let mut placed: Vec<(usize, Diagnostic)> = findings
             .into_iter()

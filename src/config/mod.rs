@@ -34,7 +34,7 @@ pub fn parse(text: &str, name: &str, env: &Env) -> Result<Config, Vec<Diagnostic
 }
 
 /// What the file says, before defaults are filled in.
-fn read(text: &str, name: &str, env: &Env) -> Result<(Pipeline, RowMap), Vec<Diagnostic>> {
+pub(crate) fn read(text: &str, name: &str, env: &Env) -> Result<(Pipeline, RowMap), Vec<Diagnostic>> {
     let mut document = Document::parse(text, name).map_err(|mistake| vec![mistake])?;
     env.apply(&mut document);
     rules::check(&mut document, &SCHEMA)

@@ -41,14 +41,14 @@ pub(super) fn prune(value: &mut Value, offenders: &[Vec<String>]) {
 struct Walker<'s> {
     root: &'s Value,
     keys: Vec<String>,
-    /// The default of the key at hand: what a mend can offer.
+    /// The default of the key at hand: what the help can offer.
     example: Option<&'s Value>,
     outcome: Outcome,
 }
 
 impl<'s> Walker<'s> {
     fn visit(&mut self, schema: &'s Value, value: &Value) {
-        // `true` stands for anything.
+        // `true` accepts anything.
         let Value::Object(schema) = schema else { return };
         if let Some(target) = schema.get("$ref") {
             if let Some(target) = self.resolve(target) {
@@ -75,7 +75,7 @@ impl<'s> Walker<'s> {
         }
     }
 
-    /// Looks into the branch for the value's type; none is for unions whose branches share a type.
+    /// Looks into the branch for the value's type. Not for unions whose branches share a type.
     fn visit_any(&mut self, branches: &'s [Value], value: &Value) {
         let mut names = Vec::new();
         for branch in branches {
@@ -168,7 +168,7 @@ impl<'s> Walker<'s> {
         self.add(format!("unknown key {}", one_line(key)), help);
     }
 
-    /// Where a key belongs that stands in the wrong table.
+    /// Where a key of the wrong table belongs.
     fn home_of(&self, key: &str) -> Option<String> {
         let sections = self.root.get("properties")?.as_object()?;
         if sections.contains_key(key) {
@@ -270,7 +270,7 @@ impl<'s> Walker<'s> {
     }
 }
 
-/// The values of an enumeration: `enum`, `const`, or a `oneOf` of them; empty if it is none.
+/// The values of an enumeration: `enum`, `const`, or a `oneOf` of them; empty if it is not an enumeration.
 fn allowed_values(schema: &Schema) -> Vec<&Value> {
     if let Some(value) = schema.get("const") {
         return vec![value];

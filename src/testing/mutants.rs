@@ -1,4 +1,4 @@
-//! Deliberate bugs of our own, for the simulation to find: a test that finds none of them proves nothing.
+//! Bugs planted on purpose, for the simulation to find: a test that finds none of them proves nothing.
 //!
 //! They exist with the feature `testing` only and are switched on for one thread; without it [`Mutant::is_active`]
 //! is `false` and the compiler removes the bug.

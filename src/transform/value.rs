@@ -76,7 +76,7 @@ fn write_unquoted(text: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
-/// Whether a text is a JSON number as it stands (so that it can be copied with all its digits).
+/// Whether a text is a JSON number already, so that it can be copied with all its digits.
 fn is_json_number(text: &str) -> bool {
     matches!(text.as_bytes().first(), Some(b'-' | b'0'..=b'9'))
         && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
