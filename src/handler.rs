@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::app::{App, PipelineSource};
+use crate::config::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{self, MetricsSettings};
 use crate::report::{Mode, Report, Status};
 use crate::sync::{Outcome, RunRequest};
 
@@ -126,7 +128,8 @@ pub async fn handle(app: &App, event: LambdaEvent<Value>) -> Result<Report, Diag
 async fn answer(app: &App, Invocation { connection, request }: Invocation) -> Result<Report, Diagnostic> {
     let from = connection.map_or_else(|| app.default_pipeline(), PipelineSource::Connection);
     let outcome = app.run(from, &request, &|_| {}).await;
-    crate::metrics::emit(&outcome);
+    let kind = outcome.error.as_ref().map(|error| error.kind);
+    metrics::emit(&outcome.report, kind, &metrics_settings(app.env()));
     log(&outcome);
     match (&outcome.error, outcome.report.status) {
         (Some(error), Status::Failed) => Err(diagnostic(error)),
@@ -139,6 +142,13 @@ async fn answer(app: &App, Invocation { connection, request }: Invocation) -> Re
 fn deadline(deadline_ms: u64) -> Option<Instant> {
     let left = crate::clock::Clock::system().until_ms(deadline_ms);
     (!left.is_zero()).then(|| Instant::now() + left)
+}
+
+fn metrics_settings(env: &Env) -> MetricsSettings {
+    MetricsSettings {
+        namespace: env.get("OKKI_SYNC_METRICS_NAMESPACE"),
+        by_connection: env.get("OKKI_SYNC_METRICS_BY_CONNECTION").is_some_and(|value| value == "true"),
+    }
 }
 
 fn log(outcome: &Outcome) {

@@ -165,6 +165,11 @@ impl App {
         self.stop.send_replace(true);
     }
 
+    /// The environment that it was made with.
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
     /// Where the pipeline comes from unless somebody says otherwise.
     pub fn default_pipeline(&self) -> PipelineSource {
         PipelineSource::File(self.env.pipeline().unwrap_or_else(|| "pipeline.toml".to_owned()))
