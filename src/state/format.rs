@@ -230,7 +230,7 @@ impl State {
             checksum: String::new(),
         };
         let unsigned = header.line();
-        // The checksum is known last and stands first: its place is reserved, so that the text is never in memory twice.
+        // The checksum is known last and comes first: its place is reserved, so that the text is never in memory twice.
         header.checksum = "0".repeat(CHECKSUM_DIGITS);
         let ids_bytes: usize = self.rows.iter().map(|(_, id, _)| id.len()).sum();
         let mut text = Vec::with_capacity(unsigned.len() + ids_bytes + (self.rows.len() + 1) * ROW_BYTES);

@@ -12,7 +12,7 @@ use hashbrown::hash_table::Entry;
 use super::Fingerprint;
 use crate::catalogue::id_hash;
 
-/// What the target holds of a row, as far as it has said so.
+/// What the target holds of a row, as far as it has acknowledged it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledged {
     /// This content.
@@ -72,12 +72,10 @@ fn id_at<'a>(ids: &'a str, ends: &[usize], place: usize) -> &'a str {
 }
 
 impl Rows {
-    /// Number of rows.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }

@@ -14,7 +14,7 @@ use crate::store::paths;
 /// What happens to rows that only the target has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extras {
-    /// They stay out of the state: no sync ever touches them.
+    /// They stay out of the state: no sync deletes them.
     Leave,
     /// They become part of the state: the next sync deletes them.
     Own,
