@@ -1,4 +1,7 @@
-//! The Lambda function: event → request, run, outcome → answer or error, and one metrics line.
+//! The Lambda function: an event becomes a request, a run's outcome an answer or an error, and one metrics line.
+//!
+//! A failed run is answered as an error, so that Lambda's retries, the dead-letter queue and the Errors metric see it. A
+//! paused run is an answer: whoever scheduled it comes back after `resume_after_seconds`.
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use lambda_runtime::{Diagnostic, LambdaEvent};
@@ -7,7 +10,9 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::app::{App, PipelineSource};
+use crate::config::Env;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{self, MetricsSettings};
 use crate::report::{Mode, Report, Status};
 use crate::sync::{Outcome, RunRequest};
 
@@ -23,7 +28,7 @@ pub struct Invocation {
     pub request: RunRequest,
 }
 
-/// Reads an event. Anything that is not one of the contract's is an error that names the field.
+/// Reads an event. An unknown field or a value of the wrong kind is an error that names the field.
 pub fn parse(event: &Value) -> Result<Invocation> {
     let bad = |message: String| Error::new(ErrorKind::BadEvent, message);
     let Some(fields) = event.as_object() else {
@@ -111,7 +116,7 @@ fn parse_flag(field: &str, value: &Value) -> Result<bool> {
     })
 }
 
-/// Answers one event: the report, or an error so that retries, dead-letter queue and Errors metric see it.
+/// Answers one event.
 pub async fn handle(app: &App, event: LambdaEvent<Value>) -> Result<Report, Diagnostic> {
     let mut invocation = parse(&event.payload).map_err(|error| {
         tracing::error!(error = %error.line(), "bad event");
@@ -126,7 +131,8 @@ pub async fn handle(app: &App, event: LambdaEvent<Value>) -> Result<Report, Diag
 async fn answer(app: &App, Invocation { connection, request }: Invocation) -> Result<Report, Diagnostic> {
     let from = connection.map_or_else(|| app.default_pipeline(), PipelineSource::Connection);
     let outcome = app.run(from, &request, &|_| {}).await;
-    crate::metrics::emit(&outcome);
+    let kind = outcome.error.as_ref().map(|error| error.kind);
+    metrics::emit(&outcome.report, kind, &metrics_settings(app.env()));
     log(&outcome);
     match (&outcome.error, outcome.report.status) {
         (Some(error), Status::Failed) => Err(diagnostic(error)),
@@ -134,11 +140,18 @@ async fn answer(app: &App, Invocation { connection, request }: Invocation) -> Re
     }
 }
 
-/// The runtime gives the deadline as wall-clock milliseconds. One that has passed before the run begins is no
-/// deadline: cargo-lambda's emulator always sends 600000, ten minutes after the start of 1970.
+/// The runtime gives the deadline as wall-clock milliseconds. One that has passed before the run begins is ignored:
+/// cargo-lambda's emulator always sends 600000, ten minutes after the start of 1970.
 fn deadline(deadline_ms: u64) -> Option<Instant> {
     let left = crate::clock::Clock::system().until_ms(deadline_ms);
     (!left.is_zero()).then(|| Instant::now() + left)
+}
+
+fn metrics_settings(env: &Env) -> MetricsSettings {
+    MetricsSettings {
+        namespace: env.get("OKKI_SYNC_METRICS_NAMESPACE"),
+        by_connection: env.get("OKKI_SYNC_METRICS_BY_CONNECTION").is_some_and(|value| value == "true"),
+    }
 }
 
 fn log(outcome: &Outcome) {

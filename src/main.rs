@@ -7,8 +7,9 @@ use okki_sync::{handler, logging};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    logging::init_lambda();
-    let app = App::new(Env::process());
+    let env = Env::process();
+    logging::init_lambda(env.log_level().as_deref());
+    let app = App::new(env);
     // The init phase has a full CPU and is not waited for by anybody: what every run needs is made here.
     app.warm_up().await;
     let app = &app;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a run was asked to do.
+/// What a run is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -123,11 +123,11 @@ pub struct Report {
     pub started_at: String,
     /// Wall time in milliseconds.
     pub duration_ms: u64,
-    /// Source side.
+    /// What was read.
     pub source: SourceCounts,
-    /// The plan.
+    /// What differed.
     pub plan: PlanCounts,
-    /// Target side.
+    /// What was acknowledged.
     pub target: TargetCounts,
     /// Rows in the quarantine of this run.
     pub quarantined: u64,
@@ -139,35 +139,35 @@ pub struct Report {
     pub error: Option<String>,
 }
 
-/// What a run tells while it goes on.
+/// What a run reports while it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// Products are being read: so many of so many so far. Groups are read by then.
+    /// A page of products was read. The groups have been read by then.
     Reading {
         /// Products read so far.
         read: u64,
-        /// The total that the source gives.
+        /// The source's total, as of this page.
         total: u64,
     },
-    /// The pages did not agree; reading again, for the n-th time.
+    /// The pages did not agree; all of them are read again.
     ReadingAgain {
         /// Which attempt starts, from 2.
         attempt: u32,
         /// Why the last one does not count.
         why: String,
     },
-    /// The plan stands.
+    /// The plan is made and believed.
     Planned(PlanCounts),
-    /// So many of the planned rows are acknowledged.
+    /// A batch was acknowledged.
     Writing {
-        /// Acknowledged so far.
+        /// Rows acknowledged so far.
         acknowledged: u64,
-        /// Planned.
+        /// Rows of the plan that need a call.
         planned: u64,
     },
     /// The target's limit, a lockout or a backoff makes us wait.
     Waiting(std::time::Duration),
-    /// Rows of the target read back so far (verify).
+    /// Rows of the target that were read back so far.
     ReadingBack(u64),
 }
 

@@ -77,6 +77,11 @@ impl App {
         self.stop.send_replace(true);
     }
 
+    /// The environment that it was made with.
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
     /// Prepares what every run needs, so that the first run does not wait for it. Errors show again in the run.
     pub async fn warm_up(&self) {
         let from = self.default_pipeline();

@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use okki_sync::Env;
 use okki_sync::cli::{self, Args};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    okki_sync::logging::init_terminal(args.verbose);
+    okki_sync::logging::init_terminal(Env::process().log_level().as_deref(), args.verbose);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -11,7 +11,7 @@ use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
 use crate::app::{App, StoredState};
 use crate::config::Env;
 use crate::error::Error;
-use crate::state::State;
+use crate::state::{Acknowledged, State};
 use crate::sync::Extras;
 
 /// Refused rows shown; the rest is counted.
@@ -40,7 +40,7 @@ async fn show_state(env: &Env, args: &StateShowArgs) -> Result<(), Error> {
 }
 
 fn announced(state: &State) -> usize {
-    state.rows.iter().filter(|(_, _, fingerprint)| !fingerprint.is_acknowledged()).count()
+    state.rows.iter().filter(|(_, _, row)| !matches!(row, Acknowledged::Known(_))).count()
 }
 
 fn as_json(stored: &StoredState) -> String {

@@ -77,6 +77,11 @@ impl Env {
         self.get("OKKI_SYNC_SECRET")
     }
 
+    /// The log level: Lambda's own setting, or `OKKI_SYNC_LOG`.
+    pub fn log_level(&self) -> Option<String> {
+        self.get("AWS_LAMBDA_LOG_LEVEL").or_else(|| self.get("OKKI_SYNC_LOG"))
+    }
+
     /// Puts the overrides into the document.
     pub(super) fn apply(&self, document: &mut Document) {
         if let Some(base) = self.get("OKKI_BASE_URL") {

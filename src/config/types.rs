@@ -19,7 +19,7 @@ pub(super) const CONNECTION_PATTERN: &str = "^[a-z0-9-]{1,64}$";
 /// One connection: where rows come from, what they become and where they go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Pipeline {
+pub(crate) struct Pipeline {
     /// The connection's name. It names the state, the reports and the quarantine in the store.
     /// 1 to 64 characters: a-z, 0-9 and -.
     #[serde(default = "default_connection")]
@@ -45,7 +45,7 @@ pub(super) fn default_connection() -> String {
 /// `[source]`: where rows come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// The API that is synced.
     pub api: Api,
     /// The method it is called with.
@@ -97,7 +97,7 @@ impl Default for Source {
 /// The APIs that can be synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("$comment" = "only this API is synced"))]
-pub(super) enum Api {
+pub(crate) enum Api {
     /// Product groups, with their products where the record uses them.
     #[serde(rename = "/v1/product/groups")]
     ProductGroups,
@@ -115,7 +115,7 @@ impl Api {
 /// The methods of the source's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("$comment" = "the source is only read"))]
-pub(super) enum SourceMethod {
+pub(crate) enum SourceMethod {
     /// Read.
     #[serde(rename = "GET")]
     Get,
@@ -136,7 +136,7 @@ pub enum Products {
 /// `[target]`: where rows go. Keys that belong to the other kind are mistakes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Which kind of target it is.
     pub kind: TargetKind,
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::catalogue::{Catalogue, GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Table};
+use crate::state::header;
 
 const FORMAT_NAME: &str = "okki-sync products";
 const FORMAT_VERSION: u32 = 2;
@@ -102,9 +102,7 @@ pub(crate) fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue
 fn checksum<'a>(header: &Header, body: impl Iterator<Item = &'a [u8]>) -> String {
     let Header { key, cursor, full_read_at_ms, width, rows, text_bytes, .. } = header;
     let head = format!("{key} {cursor} {full_read_at_ms} {width} {rows} {text_bytes}");
-    let mut sum = Xxh3::with_seed(xxh3_64(head.as_bytes()));
-    body.for_each(|piece| sum.update(piece));
-    format!("{:032x}", sum.digest128())
+    header::checksum(&head, body)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "seven bits are cut out on purpose")]
@@ -145,25 +143,24 @@ impl Cache {
     /// Reads a cache; an error says why it is of no use.
     pub(crate) fn from_bytes(bytes: Bytes, key: &str) -> Result<Self, &'static str> {
         const DAMAGED: &str = "it is damaged";
-        let line = bytes.iter().position(|byte| *byte == b'\n').ok_or(DAMAGED)?;
-        let header: Header =
-            bytes.get(..line).and_then(|line| serde_json::from_slice(line).ok()).ok_or(DAMAGED)?;
+        let (line, body) = header::split(&bytes).ok_or(DAMAGED)?;
+        let header: Header = serde_json::from_slice(line).map_err(|_| DAMAGED)?;
         if (header.format.as_str(), header.version) != (FORMAT_NAME, FORMAT_VERSION) {
             return Err("another version of the program wrote it");
         }
         if header.key != key {
             return Err("it was made for other fields or another source");
         }
-        let body = bytes.get(line + 1..).unwrap_or_default();
         if checksum(&header, std::iter::once(body)) != header.checksum {
             return Err(DAMAGED);
         }
         let (_, lengths) = body.split_at_checked(header.text_bytes).ok_or(DAMAGED)?;
         let ends = read_ends(lengths, header.rows.saturating_mul(header.width)).ok_or(DAMAGED)?;
         // The bytes that were loaded become the table's text.
+        let body_at = line.len() + 1;
         let mut text = Vec::from(bytes);
-        text.truncate(line + 1 + header.text_bytes);
-        text.drain(..=line);
+        text.truncate(body_at + header.text_bytes);
+        text.drain(..body_at);
         let text = String::from_utf8(text).map_err(|_| DAMAGED)?;
         let table = Table::from_parts(header.width, text, ends).ok_or(DAMAGED)?;
         Ok(Self { cursor: header.cursor, full_read_at_ms: header.full_read_at_ms, table })

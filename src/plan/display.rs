@@ -9,7 +9,7 @@ use crate::catalogue::{Catalogue, Group, PRODUCT_NAME_COLUMN};
 /// How a row differs between source and target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiffKind {
-    /// A group whose rows follow, and which is no row itself.
+    /// A group whose rows follow; it is not a row itself.
     Heading,
     /// Only the source has it: a plan creates it, a verification misses it.
     OnlySource,

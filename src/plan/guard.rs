@@ -93,13 +93,13 @@ fn ratio(part: u64, of: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::report::PlanCounts;
-    use crate::state::Fingerprint;
+    use crate::state::Acknowledged;
 
     /// What the guard says of a plan that deletes `delete` of `known` rows.
     fn check(known: usize, delete: u64, before: Option<u64>, found: SourceSummary) -> Result<()> {
         let mut state = State { source_products: before, ..State::default() };
         for id in 0..known {
-            state.rows.insert(&id.to_string(), Fingerprint::of(b"row"));
+            state.rows.insert(&id.to_string(), Acknowledged::Unsure);
         }
         let plan = Plan { counts: PlanCounts { delete, ..PlanCounts::default() }, ..Plan::default() };
         let lifted = DeleteGuard { max_delete_ratio: 0.0, lifted: true };

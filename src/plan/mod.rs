@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{Catalogue, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
-use crate::state::{Fingerprint, Refusal, State};
+use crate::state::{Acknowledged, Fingerprint, Refusal, State};
 use crate::transform::{RowMap, RowUnit};
 pub(crate) use display::{DiffKind, DiffLine};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
@@ -115,15 +115,15 @@ impl Plan {
         }
     }
 
-    fn compare_content(&mut self, with: &Comparison<'_>, id: &str, known: Option<Fingerprint>) -> Action {
+    fn compare_content(&mut self, with: &Comparison<'_>, id: &str, known: Option<Acknowledged>) -> Action {
         let fingerprint = Fingerprint::of(&with.row);
-        if let Some(refusal) = with.state.deferral(id, fingerprint) {
+        if let Some(refusal) = with.state.deferral(id, Some(fingerprint)) {
             self.defer(id.into(), refusal, with.state.runs, &with.row);
             return Action::Skip;
         }
         match known {
             None => Action::Create,
-            Some(known) if known == fingerprint => Action::Unchanged,
+            Some(Acknowledged::Known(known)) if known == fingerprint => Action::Unchanged,
             Some(_) => Action::Update,
         }
     }
@@ -148,7 +148,7 @@ impl Plan {
         let mut gone: Vec<&str> = absent.map(|(_, id, _)| id).collect();
         gone.sort_unstable_by(|a, b| crate::catalogue::id_order(a, b));
         for id in gone {
-            match state.deferral(id, Fingerprint::UNKNOWN) {
+            match state.deferral(id, None) {
                 Some(refusal) => self.defer(id.into(), refusal, state.runs, b"null"),
                 None => self.gone.push(id.into()),
             }
@@ -205,12 +205,12 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     /// What the target may hold of a row that the source has; `None` if it never acknowledged the row.
-    fn known(&mut self, id: &str) -> Option<Fingerprint> {
+    fn known(&mut self, id: &str) -> Option<Acknowledged> {
         let place = self.state.rows.place_near(self.expected, id)?;
         self.expected = place + 1;
         if let Some(mark) = self.still_there.get_mut(place) {
             *mark = true;
         }
-        self.state.rows.at(place).filter(|fingerprint| *fingerprint != Fingerprint::UNKNOWN)
+        self.state.rows.at(place).filter(|acknowledged| *acknowledged != Acknowledged::Unknown)
     }
 }

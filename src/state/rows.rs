@@ -1,4 +1,8 @@
-//! Rows by their id, side by side in one text: a million of them take 45 MB, where a map of strings takes twice as much.
+//! Rows by their id, with all ids side by side in one text.
+//!
+//! An `IndexMap<CompactString, Fingerprint>` does the same in half the lines and as fast. It holds 13.4 MB at 200,000 rows
+//! where this holds 9.0, and 107 MB at a million where this holds 46 (allocated bytes, ids of 11 digits, room reserved):
+//! a quarter of a function's 256 MB. Loading takes 30 ms either way, asking in order 1 ms.
 
 use std::fmt;
 
@@ -8,16 +12,56 @@ use hashbrown::hash_table::Entry;
 use super::Fingerprint;
 use crate::catalogue::id_hash;
 
-/// Stands in the place of a row that was removed. No fingerprint is this one: see [`Fingerprint::of`].
-const REMOVED: Fingerprint = Fingerprint(u128::MAX);
+/// What the target holds of a row, as far as it has acknowledged it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// This content.
+    Known(Fingerprint),
+    /// The row was about to be sent for the first time: the target may have it. Saved before the sending, so that a row
+    /// whose run was killed, and which the source then removes, is still deleted at the target.
+    Unknown,
+    /// The target has the row, which was about to be sent with other content, or deleted. Saved before the sending, so
+    /// that a change whose run was killed, and which people then take back, is taken back at the target too.
+    Unsure,
+}
 
-/// Fingerprints by the row's id, in the order in which the ids first came: what did not change is the same text.
+/// [`Acknowledged`], or nothing, in the 16 bytes of a fingerprint. No fingerprint is one of these three values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark(u128);
+
+impl Mark {
+    const UNKNOWN: Self = Self(0);
+    const UNSURE: Self = Self(1);
+    /// The row was removed; its place stays.
+    const REMOVED: Self = Self(u128::MAX);
+
+    fn acknowledged(self) -> Option<Acknowledged> {
+        match self {
+            Self::REMOVED => None,
+            Self::UNKNOWN => Some(Acknowledged::Unknown),
+            Self::UNSURE => Some(Acknowledged::Unsure),
+            Self(bits) => Some(Acknowledged::Known(Fingerprint(bits))),
+        }
+    }
+}
+
+impl From<Acknowledged> for Mark {
+    fn from(acknowledged: Acknowledged) -> Self {
+        match acknowledged {
+            Acknowledged::Unknown => Self::UNKNOWN,
+            Acknowledged::Unsure => Self::UNSURE,
+            Acknowledged::Known(fingerprint) => Self(fingerprint.bits()),
+        }
+    }
+}
+
+/// Rows by their id, in the order in which the ids first came: what did not change is the same text when it is saved.
 #[derive(Clone, Default)]
 pub struct Rows {
     ids: String,
     /// Where each id ends in the text.
     ends: Vec<usize>,
-    fingerprints: Vec<Fingerprint>,
+    marks: Vec<Mark>,
     /// Places by id.
     index: HashTable<u32>,
 }
@@ -28,12 +72,10 @@ fn id_at<'a>(ids: &'a str, ends: &[usize], place: usize) -> &'a str {
 }
 
 impl Rows {
-    /// Number of rows.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
@@ -43,11 +85,11 @@ impl Rows {
         self.ends.len()
     }
 
-    /// Makes room for so many rows more.
+    /// Makes room for this many more rows.
     pub fn reserve(&mut self, rows: usize) {
-        let Self { ids, ends, fingerprints, index } = self;
+        let Self { ids, ends, marks, index } = self;
         ends.reserve(rows);
-        fingerprints.reserve(rows);
+        marks.reserve(rows);
         index.reserve(rows, |place| id_hash(id_at(ids, ends, *place as usize)));
     }
 
@@ -57,77 +99,79 @@ impl Rows {
         self.index.find(id_hash(id), is_it).map(|place| *place as usize)
     }
 
-    /// The same, for whoever expects it at a place: rows mostly are asked for in the order in which they came.
+    /// The place of a row that is probably at `expected`: most callers ask for rows in the order in which they came.
     pub fn place_near(&self, expected: usize, id: &str) -> Option<usize> {
         let is_there = id_at(&self.ids, &self.ends, expected) == id && self.at(expected).is_some();
         if is_there { Some(expected) } else { self.place(id) }
     }
 
-    /// Sets the fingerprint of the row at a place, which must be one.
-    pub fn set(&mut self, place: usize, fingerprint: Fingerprint) {
-        if let Some(known) = self.fingerprints.get_mut(place) {
-            *known = fingerprint;
+    /// Replaces what is known of the row at a place; does nothing where there is no place.
+    pub fn set(&mut self, place: usize, acknowledged: Acknowledged) {
+        if let Some(mark) = self.marks.get_mut(place) {
+            *mark = acknowledged.into();
         }
     }
 
-    /// The fingerprint at a place.
-    pub fn at(&self, place: usize) -> Option<Fingerprint> {
-        self.fingerprints.get(place).copied().filter(|fingerprint| *fingerprint != REMOVED)
+    /// What is known of the row at a place; `None` if it was removed.
+    pub fn at(&self, place: usize) -> Option<Acknowledged> {
+        self.marks.get(place).and_then(|mark| mark.acknowledged())
     }
 
-    /// The fingerprint of a row.
-    pub fn get(&self, id: &str) -> Option<Fingerprint> {
+    /// What is known of a row.
+    pub fn get(&self, id: &str) -> Option<Acknowledged> {
         self.place(id).and_then(|place| self.at(place))
     }
 
-    /// Sets the fingerprint of a row; gives back the one that it had.
-    pub fn insert(&mut self, id: &str, fingerprint: Fingerprint) -> Option<Fingerprint> {
-        let Self { ids, ends, fingerprints, index } = self;
+    /// Adds a row, or replaces what is known of it and returns what was.
+    pub fn insert(&mut self, id: &str, acknowledged: Acknowledged) -> Option<Acknowledged> {
+        let Self { ids, ends, marks, index } = self;
         let is_it = |place: &u32| id_at(ids, ends, *place as usize) == id;
         match index.entry(id_hash(id), is_it, |place| id_hash(id_at(ids, ends, *place as usize))) {
             Entry::Occupied(place) => {
-                fingerprints.get_mut(*place.get() as usize).map(|known| std::mem::replace(known, fingerprint))
+                let mark = marks.get_mut(*place.get() as usize)?;
+                std::mem::replace(mark, acknowledged.into()).acknowledged()
             }
             Entry::Vacant(vacant) => {
                 // Four thousand million rows are more than any source's.
                 vacant.insert(u32::try_from(ends.len()).unwrap_or(u32::MAX));
                 ids.push_str(id);
                 ends.push(ids.len());
-                fingerprints.push(fingerprint);
+                marks.push(acknowledged.into());
                 None
             }
         }
     }
 
-    /// Takes a row out.
+    /// Removes a row. Its place stays.
     pub fn remove(&mut self, id: &str) {
-        let Self { ids, ends, fingerprints, index } = self;
+        let Self { ids, ends, marks, index } = self;
         let is_it = |place: &u32| id_at(ids, ends, *place as usize) == id;
         let Ok(found) = index.find_entry(id_hash(id), is_it) else { return };
         let (place, _) = found.remove();
-        if let Some(fingerprint) = fingerprints.get_mut(place as usize) {
-            *fingerprint = REMOVED;
+        if let Some(mark) = marks.get_mut(place as usize) {
+            *mark = Mark::REMOVED;
         }
     }
 
     /// All rows with their places.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &str, Fingerprint)> {
-        let rows = self.fingerprints.iter().enumerate().filter(|(_, fingerprint)| **fingerprint != REMOVED);
-        rows.map(|(place, fingerprint)| (place, id_at(&self.ids, &self.ends, place), *fingerprint))
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &str, Acknowledged)> {
+        let rows = self.marks.iter().enumerate();
+        let there = rows.filter_map(|(place, mark)| Some((place, mark.acknowledged()?)));
+        there.map(|(place, acknowledged)| (place, id_at(&self.ids, &self.ends, place), acknowledged))
     }
 }
 
-impl<'a> Extend<(&'a str, Fingerprint)> for Rows {
-    fn extend<T: IntoIterator<Item = (&'a str, Fingerprint)>>(&mut self, rows: T) {
-        for (id, fingerprint) in rows {
-            self.insert(id, fingerprint);
+impl<'a> Extend<(&'a str, Acknowledged)> for Rows {
+    fn extend<T: IntoIterator<Item = (&'a str, Acknowledged)>>(&mut self, rows: T) {
+        for (id, acknowledged) in rows {
+            self.insert(id, acknowledged);
         }
     }
 }
 
 impl PartialEq for Rows {
     fn eq(&self, other: &Self) -> bool {
-        let same = |(_, id, fingerprint)| other.get(id) == Some(fingerprint);
+        let same = |(_, id, acknowledged)| other.get(id) == Some(acknowledged);
         self.len() == other.len() && self.iter().all(same)
     }
 }
@@ -136,7 +180,7 @@ impl Eq for Rows {}
 
 impl fmt::Debug for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(_, id, fingerprint)| (id, fingerprint))).finish()
+        f.debug_map().entries(self.iter().map(|(_, id, acknowledged)| (id, acknowledged))).finish()
     }
 }
 
@@ -149,15 +193,15 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Numbers stand for ids; a row without a fingerprint is taken out.
+        /// Numbers stand for ids; a row of which nothing is known is removed.
         #[test]
         fn it_holds_what_a_map_holds(steps in prop::collection::vec((0_u8..20, prop::option::of(0_u128..5)), 0..80)) {
             let (mut rows, mut map) = (Rows::default(), BTreeMap::new());
-            for (id, fingerprint) in steps {
+            for (id, mark) in steps {
                 let id = id.to_string();
-                match fingerprint.map(Fingerprint) {
-                    Some(fingerprint) => {
-                        prop_assert_eq!(rows.insert(&id, fingerprint), map.insert(id, fingerprint));
+                match mark.and_then(|mark| Mark(mark).acknowledged()) {
+                    Some(acknowledged) => {
+                        prop_assert_eq!(rows.insert(&id, acknowledged), map.insert(id, acknowledged));
                     }
                     None => {
                         rows.remove(&id);
@@ -166,10 +210,10 @@ mod tests {
                 }
             }
             prop_assert_eq!(rows.len(), map.len());
-            let listed: BTreeMap<String, Fingerprint> =
-                rows.iter().map(|(_, id, fingerprint)| (id.to_owned(), fingerprint)).collect();
+            let listed: BTreeMap<String, Acknowledged> =
+                rows.iter().map(|(_, id, acknowledged)| (id.to_owned(), acknowledged)).collect();
             prop_assert_eq!(&listed, &map);
-            prop_assert!(map.iter().all(|(id, fingerprint)| rows.get(id) == Some(*fingerprint)));
+            prop_assert!(map.iter().all(|(id, acknowledged)| rows.get(id) == Some(*acknowledged)));
             for (expected, id) in (0..25).flat_map(|expected| (0..20).map(move |id| (expected, id.to_string()))) {
                 prop_assert_eq!(rows.place_near(expected, &id), rows.place(&id));
             }

@@ -1,10 +1,10 @@
 //! The lease on a connection, and what its calls have used of the target's limit: one small object that outlives a crash.
 //!
 //! `state/<connection>.run` has two subjects, [`Holder`] and [`RateWindow`], because both must be saved by the same
-//! compare-and-swap: whoever may call the target is also the only one who counts.
+//! compare-and-swap: the run that may call the target is also the only one that counts calls.
 //!
 //! Goals: one run of a connection at a time, the second ends at once and says whom it met; no call to the target that
-//! the next run does not know of; and nobody has to clean up after a crash.
+//! the next run does not know of; and a crash needs no cleaning up.
 //!
 //! Races, and what each comes to:
 //!
@@ -18,8 +18,8 @@
 //!   other's fail: that run ends before its next call to the target. Both may have one call in flight; it was reserved.
 //! - **A renewal is cancelled after it took effect** (the run ended while it was in flight). The stored version is newer
 //!   than the one this run knows. If the stored lease is ours, [`Lease::adopt_own_write`] adopts its version.
-//! - **A renewal that failed, or hangs.** It is repeated until the lease expires; until it is stored, nobody else sees a
-//!   longer lease, and neither does this run.
+//! - **A renewal that failed, or hangs.** It is repeated until the lease expires; until it is stored, no other run sees
+//!   a longer lease, and neither does this one.
 //! - **A clock that was set back** leaves a lease, or a pause, far in the future. No lease lasts longer than
 //!   [`LONGEST`]: one that claims to counts as expired.
 //!
@@ -51,7 +51,7 @@ const FORMAT_VERSION: u32 = 1;
 pub struct LeaseFile {
     format: String,
     version: u32,
-    /// The run that holds the lease; `None` when nobody does.
+    /// The run that holds the lease; `None` between runs.
     pub holder: Option<Holder>,
     /// What the target's limit has to count.
     #[serde(flatten)]
@@ -131,7 +131,7 @@ impl Lease {
             return Err(busy(connection, holder.as_ref(), "it ends with its process"));
         }
         let (mut file, version) = load(store, connection).await?;
-        // Whoever has the operating system's lock needs no look at the time: the last holder's process has ended.
+        // With the operating system's lock the time does not matter: the last holder's process has ended.
         if let (RunLock::Absent, Some(holder)) = (&lock, &file.holder) {
             let left = clock.until_ms(holder.expires_at_ms);
             if !left.is_zero() && left <= LONGEST {
@@ -217,7 +217,7 @@ impl Lease {
         }
         let saved = self.save(current).await;
         if saved.is_err() {
-            // Until it is stored, nobody else sees the longer lease.
+            // Until it is stored, no other run sees the longer lease.
             current.file.holder = before;
         }
         saved

@@ -27,7 +27,7 @@ pub struct Store {
     name: String,
 }
 
-/// The version of an object that was read; a save on top of it fails if somebody else saved meanwhile.
+/// The version of an object that was read. A save on top of it fails if the object has changed since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(Option<String>);
 
@@ -43,7 +43,7 @@ pub enum RunLock {
 }
 
 impl Store {
-    /// A store in memory; it is gone with the program.
+    /// A store in memory, which ends with the program.
     pub fn memory() -> Self {
         Self::of(Arc::new(object_store::memory::InMemory::new()), "memory:")
     }
@@ -75,7 +75,7 @@ impl Store {
         Self { objects: Arc::new(objects), directory: None, name: format!("s3://{bucket}/{prefix}") }
     }
 
-    /// The store's address, for messages.
+    /// The address, for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// Saves on top of the version that was read (`None`: there was no object) and returns the new version.
-    /// [`ErrorKind::StateConflict`] means that somebody else saved meanwhile; nothing is overwritten then.
+    /// [`ErrorKind::StateConflict`] means that another run saved since; nothing is overwritten then.
     pub async fn save_if_unchanged(
         &self,
         path: &str,
@@ -228,7 +228,7 @@ fn lock_for_save(path: &std::path::Path) -> std::io::Result<std::fs::File> {
     Ok(file)
 }
 
-/// What `OKKI_SYNC_STORE` says.
+/// The parsed value of `OKKI_SYNC_STORE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     /// `memory:`
@@ -237,15 +237,14 @@ pub(crate) enum Address {
     Directory(PathBuf),
     /// `s3://bucket/prefix`
     S3 {
-        /// The bucket.
         bucket: String,
-        /// The prefix, perhaps empty.
+        /// Perhaps empty.
         prefix: String,
     },
 }
 
 impl Address {
-    /// Reads an address; a relative `file://./dir` is taken from the working directory.
+    /// A relative `file://./dir` starts at the working directory.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
             Error::new(

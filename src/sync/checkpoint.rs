@@ -21,7 +21,7 @@ use super::{RunContext, Tally};
 use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::plan::{Action, Plan};
-use crate::state::{Fingerprint, State};
+use crate::state::{Acknowledged, State};
 use crate::store::{Version, paths};
 use crate::targets::Written;
 
@@ -87,7 +87,7 @@ impl Checkpoint {
         self.state.rows.reserve(usize::try_from(plan.counts.create).unwrap_or(0));
         for change in plan.pending(catalogue) {
             let mark =
-                if change.action == Action::Create { Fingerprint::UNKNOWN } else { Fingerprint::UNSURE };
+                if change.action == Action::Create { Acknowledged::Unknown } else { Acknowledged::Unsure };
             is_new |= self.state.rows.insert(change.id, mark) != Some(mark);
         }
         self.dirty |= is_new;
@@ -101,12 +101,13 @@ impl Checkpoint {
             self.state.refused.remove(&entry.id);
             match entry.fingerprint {
                 Some(fingerprint) => {
+                    let known = Acknowledged::Known(fingerprint);
                     match self.state.rows.place_near(self.expected, &entry.id) {
                         Some(place) => {
-                            self.state.rows.set(place, fingerprint);
+                            self.state.rows.set(place, known);
                             self.expected = place + 1;
                         }
-                        None => drop(self.state.rows.insert(&entry.id, fingerprint)),
+                        None => drop(self.state.rows.insert(&entry.id, known)),
                     }
                     tally.written += 1;
                 }
@@ -117,8 +118,7 @@ impl Checkpoint {
             }
         }
         for refused in written.refused {
-            let fingerprint = refused.entry.fingerprint.unwrap_or(Fingerprint::UNKNOWN);
-            self.state.refuse(refused.entry.id, fingerprint, refused.reason);
+            self.state.refuse(refused.entry.id, refused.entry.fingerprint, refused.reason);
             tally.refused += 1;
             tally.rejected.push(refused.rejected);
         }

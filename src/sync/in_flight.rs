@@ -107,7 +107,7 @@ impl<'a> InFlight<'a> {
         Some(done)
     }
 
-    /// Does something else while the batches go on. Answers that arrive meanwhile are queued, and an error stops further
+    /// Does other work while the batches go on. Answers that arrive meanwhile are queued, and an error stops further
     /// calls at once.
     pub(super) async fn while_draining<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);

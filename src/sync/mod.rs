@@ -75,15 +75,11 @@ pub struct Outcome {
 
 /// Everything that a run works with.
 pub(crate) struct RunContext<'a> {
-    /// The connection's name.
     pub connection: &'a str,
-    /// The source.
     pub okki: &'a Okki,
-    /// The target.
     pub target: &'a Target,
     /// Where state, report and quarantine are kept.
     pub store: &'a Store,
-    /// The field map.
     pub rows: &'a RowMap,
     /// The clock that both sides and the store are measured by.
     pub clock: Clock,

@@ -7,14 +7,14 @@ use super::{Run, RunContext, Watch};
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::plan::{self, RowWriter};
-use crate::state::{Fingerprint, State};
+use crate::state::{Acknowledged, Fingerprint, State};
 use crate::store::lease::Lease;
 use crate::store::paths;
 
 /// What happens to rows that only the target has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extras {
-    /// They stay out of the state: no sync ever touches them.
+    /// They stay out of the state: no sync deletes them.
     Leave,
     /// They become part of the state: the next sync deletes them.
     Own,
@@ -77,17 +77,19 @@ impl Run<'_> {
             };
             let is_same = crate::targets::contains(&their, &ours);
             *(if is_same { &mut found.same } else { &mut found.differing }) += 1;
-            state.rows.insert(id, if is_same { Fingerprint::of(&ours) } else { of_other_content(&their) });
+            let content =
+                if is_same { Acknowledged::Known(Fingerprint::of(&ours)) } else { other_content(&their) };
+            state.rows.insert(id, content);
         }
         // Rows in the quarantine are the source's too.
         for id in &catalogue.quarantined_ids {
             if let Some(their) = theirs.remove(id.as_str()) {
-                state.rows.insert(id, of_other_content(&their));
+                state.rows.insert(id, other_content(&their));
             }
         }
         found.extra = theirs.len() as u64;
         if extras == Extras::Own {
-            state.rows.extend(theirs.iter().map(|(id, their)| (id.as_str(), of_other_content(their))));
+            state.rows.extend(theirs.iter().map(|(id, their)| (id.as_str(), other_content(their))));
         }
 
         if version.is_some() {
@@ -101,6 +103,6 @@ impl Run<'_> {
 
 /// Fingerprint for a row the target has with different content. It can never equal one of ours, because ours are hashes
 /// of JSON objects.
-fn of_other_content(their: &Value) -> Fingerprint {
-    Fingerprint::of(format!("theirs {their}").as_bytes())
+fn other_content(their: &Value) -> Acknowledged {
+    Acknowledged::Known(Fingerprint::of(format!("theirs {their}").as_bytes()))
 }

@@ -45,7 +45,7 @@ mod exports {
     }
     /// The state.
     pub mod state {
-        pub use crate::state::{Fingerprint, LONGEST_DISTANCE_RUNS, State};
+        pub use crate::state::{Acknowledged, Fingerprint, LONGEST_DISTANCE_RUNS, State};
     }
     /// The store.
     pub mod store {

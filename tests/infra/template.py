@@ -82,9 +82,8 @@ def statements():
 def metric_constants():
     """(the names published as metrics, all names) of src/metrics.rs."""
     text = (ROOT / "src/metrics.rs").read_text()
-    names = dict(re.findall(r'pub const (?!DEFAULT|DIMENSION|BY_)(\w+): &str = "(\w+)"', text))
-    listed = re.search(r"pub const PUBLISHED: .*? = \[(.*?)\];", text, re.S)[1]
-    return {names[constant] for constant in re.findall(r"\w+", listed)}, set(names.values())
+    metrics = re.findall(r'^    (published|property)\(\s*"(\w+)"', text, re.M)
+    return {name for kind, name in metrics if kind == "published"}, {name for _, name in metrics}
 
 
 def metrics_read():

@@ -280,7 +280,7 @@ def test_our_metrics_are_read_of_sync_runs_only_so_that_a_plan_by_hand_hides_not
         else:
             assert namespace in ("AWS/Lambda", "AWS/SQS", "AWS/States"), (who, namespace)
     assert count >= 16
-    assert 'pub const DIMENSION_MODE: &str = "mode"' in (ROOT / "src/metrics.rs").read_text()
+    assert 'const DIMENSION_MODE: &str = "mode"' in (ROOT / "src/metrics.rs").read_text()
 
 
 def test_the_queries_of_the_dashboard_name_numbers_of_the_metrics_line():

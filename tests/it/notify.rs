@@ -150,6 +150,24 @@ async fn a_failure_and_the_recovery_are_told_once_each() {
     assert_silent(&world, &robot, &outcomes, &lines).await;
 }
 
+#[tokio::test]
+async fn a_failure_that_version_0_1_0_told_is_told_to_be_over_once() {
+    let lines = Lines::default();
+    let _guard = lines.listen_to_the_program();
+    let robot = Robot::start(Mood::Takes).await;
+    let world = world(robot.env());
+    let told = include_str!("../fixtures/0.1.0/finished/notices/it.json");
+    world.app.store().await.unwrap().put(HEALTH, told).await.unwrap();
+    let outcomes = [world.sync_well().await, world.sync_well().await];
+    let texts = robot.texts();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(
+        texts[0].contains("同步已恢复正常") && texts[0].contains("2026-11-24T18:04:33.483Z"),
+        "{texts:?}"
+    );
+    assert_silent(&world, &robot, &outcomes, &lines).await;
+}
+
 /// Neither the log nor anything that is kept shows how to write to the group.
 async fn assert_silent(world: &World, robot: &Robot, outcomes: &[Outcome], lines: &Lines) {
     let mut told = lines.text();

@@ -165,15 +165,15 @@ def test_each_run_logs_its_steps_and_one_metrics_line_and_no_credential(world):
     assert {line["step"] for line in steps} == {"fetched", "cleaned", "transformed", "written"}
     assert all("duration_ms" in line for line in steps)
     source = (ROOT / "src/metrics.rs").read_text()
-    constants = dict(re.findall(r'pub const (?!DEFAULT|DIMENSION|BY_)(\w+): &str = "(\w+)"', source))
-    published = {constants[name] for name in re.findall(r"\w+", re.search(r"PUBLISHED: .*? = \[(.*?)\];", source, re.S)[1])}
+    numbers = {name: kind for kind, name in re.findall(r'^    (published|property)\(\s*"(\w+)"', source, re.M)}
+    published = {name for name, kind in numbers.items() if kind == "published"}
     metrics = [line for line in lines if "_aws" in line]
     assert len({line["run_id"] for line in metrics}) == len(metrics) > 10
     for line in metrics:
         [directive] = line["_aws"]["CloudWatchMetrics"]
         assert directive["Namespace"] == "OkkiSync" and directive["Dimensions"] == [["mode"]]
         assert {metric["Name"] for metric in directive["Metrics"]} == published
-        assert set(constants.values()) <= line.keys() and line["mode"] in ("sync", "plan", "verify")
+        assert set(numbers) <= line.keys() and line["mode"] in ("sync", "plan", "verify")
     printed = world.log.read_text(errors="replace")
     stored = "".join(world.get(key) for key in world.keys())
     for name, value in [*world.secret.items(), *world.sandbox.items()]:

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use okki_sync::testing::catalogue::RowKind;
 use okki_sync::testing::report::{Mode, Status};
-use okki_sync::testing::state::{Fingerprint, State};
+use okki_sync::testing::state::{Acknowledged, Fingerprint, State};
 use okki_sync::testing::sync::Outcome;
 use okki_sync_sandbox::Stats;
 use serde_json::value::RawValue;
@@ -77,9 +77,10 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     let rows = rows_at_the_target(world);
 
     // State never ahead of the target.
-    for (_, id, fingerprint) in state.rows.iter() {
+    for (_, id, acknowledged) in state.rows.iter() {
+        let Acknowledged::Known(fingerprint) = acknowledged else { continue };
         let taken = ledger.accepted.get(id).is_some_and(|taken| taken.contains(&fingerprint));
-        if fingerprint.is_acknowledged() && !taken {
+        if !taken {
             return Err(format!(
                 "state ahead of the target: row {id} counts as written, the target never took it"
             ));
@@ -90,7 +91,8 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     let wanted = world.pipeline.shape.rows(&catalogue);
     for (id, row) in &wanted {
         let there = rows.get(id).is_some_and(|theirs| theirs.get() == row);
-        let counted = state.rows.get(id.as_str()) == Some(Fingerprint::of(row.as_bytes()));
+        let counted =
+            state.rows.get(id.as_str()) == Some(Acknowledged::Known(Fingerprint::of(row.as_bytes())));
         if counted && !there {
             let theirs = rows.get(id).map(|row| row.get());
             return Err(format!(
@@ -194,7 +196,7 @@ fn nothing_outside_the_plan(
             world.pipeline.tombstones && !known.contains(id) && acknowledged.is_some()
         } else {
             wanted.get(id).is_some_and(|wanted| wanted == row.get())
-                && acknowledged != Some(Fingerprint::of(row.get().as_bytes()))
+                && acknowledged != Some(Acknowledged::Known(Fingerprint::of(row.get().as_bytes())))
         };
         if !planned {
             return Err(format!(

@@ -1,0 +1,332 @@
+//! The state's file: a header line, a line for each acknowledged row, a line for each refused one.
+//!
+//! ```text
+//! {"format":"okki-sync state","version":3,"connection":"acme","target":"qeasy …","rows":3,…,"checksum":"68d4…"}
+//! /QKwGGGjk3ek7FeF7X5UxQ "37004000100"
+//! 0 "37004000107"
+//! 1 "37004000114"
+//! ! {"id":"37004000107","fingerprint":"d7e9…","times":2,"not_before_run":4,"said":"…"}
+//! ```
+//!
+//! A fingerprint is base64 without padding; `0` marks a row that the target may not have, `1` one whose content is not
+//! known. Lines keep the order in which rows first came, so two versions differ where rows do.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::header::{self, CHECKSUM_DIGITS};
+use super::{Acknowledged, Fingerprint, Refusal, State};
+use crate::catalogue::RecordId;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A higher version is refused: an older program would forget what it cannot read.
+const FORMAT_VERSION: u32 = 3;
+const FORMAT_NAME: &str = "okki-sync state";
+
+/// A row's line but for its id.
+const ROW_BYTES: usize = FINGERPRINT_BYTES + " \"\"\n".len();
+/// A fingerprint in base64.
+const FINGERPRINT_BYTES: usize = 22;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+    connection: String,
+    target: String,
+    rows: usize,
+    refused: usize,
+    runs: u64,
+    source_products: Option<u64>,
+    /// Covers the header with an empty checksum, and all lines below it.
+    checksum: String,
+}
+
+impl Header {
+    fn line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct RefusedLine {
+    id: RecordId,
+    #[serde(flatten)]
+    refusal: Refusal,
+}
+
+/// 32 digits; all zero for `None`.
+pub(super) mod hexadecimal {
+    use super::Fingerprint;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        fingerprint: &Option<Fingerprint>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{:032x}", fingerprint.map_or(0, Fingerprint::bits)))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Fingerprint>, D::Error> {
+        let text = String::deserialize(from)?;
+        match u128::from_str_radix(&text, 16).map_err(D::Error::custom)? {
+            0 => Ok(None),
+            bits => {
+                let fingerprint = Fingerprint::from_bits(bits);
+                fingerprint.map(Some).ok_or_else(|| D::Error::custom("not a fingerprint"))
+            }
+        }
+    }
+}
+
+impl Acknowledged {
+    fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Unknown => out.push(b'0'),
+            Self::Unsure => out.push(b'1'),
+            Self::Known(fingerprint) => {
+                let mut digits = [0; FINGERPRINT_BYTES];
+                // 16 bytes always are 22 digits.
+                let _ = BASE64.encode_slice(fingerprint.bits().to_be_bytes(), &mut digits);
+                out.extend_from_slice(&digits);
+            }
+        }
+    }
+
+    fn read(digits: &str) -> Option<Self> {
+        match digits {
+            "0" => Some(Self::Unknown),
+            "1" => Some(Self::Unsure),
+            _ if digits.len() == FINGERPRINT_BYTES => {
+                // The decoder asks for more room than it needs, and returns how much it used.
+                let mut room = [0; 18];
+                let used = BASE64.decode_slice(digits, &mut room).ok()?;
+                let bytes = room.get(..used)?.first_chunk::<16>()?;
+                Fingerprint::from_bits(u128::from_be_bytes(*bytes)).map(Self::Known)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    // Texts and numbers are written into memory: that cannot fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+fn bad(connection: &str, what: &str) -> Error {
+    Error::new(ErrorKind::BadState, format!("state of connection \"{connection}\": {what}"))
+}
+
+fn damaged(connection: &str, what: &str) -> Error {
+    let message = format!(
+        "is damaged ({what}); nothing was written; put state/{connection}.state.previous in its place, or make it anew with okki-sync state rebuild"
+    );
+    bad(connection, &message)
+}
+
+/// A file whose header and checksum are right, with its rows not read yet.
+struct Checked<'a> {
+    header: Header,
+    body: &'a str,
+}
+
+impl<'a> Checked<'a> {
+    fn read(bytes: &'a [u8], connection: &str) -> Result<Self> {
+        let damaged = |what: &str| damaged(connection, what);
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;
+        let (first, body) = text.split_once('\n').ok_or_else(|| damaged("no header line"))?;
+        let plain: serde_json::Value =
+            serde_json::from_str(first).map_err(|_| damaged("its header is not JSON"))?;
+        if plain.get("format").and_then(serde_json::Value::as_str) != Some(FORMAT_NAME) {
+            return Err(damaged("its header is not one of this program"));
+        }
+        let version = plain.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if version > u64::from(FORMAT_VERSION) {
+            let what = format!(
+                "has format version {version}, this program knows up to {FORMAT_VERSION}; use the newer program"
+            );
+            return Err(bad(connection, &what));
+        }
+        if version < u64::from(FORMAT_VERSION) {
+            let what = format!(
+                "has format version {version} of an early program, this one knows {FORMAT_VERSION}; make it anew with okki-sync state rebuild"
+            );
+            return Err(bad(connection, &what));
+        }
+        let mut header: Header =
+            serde_json::from_value(plain).map_err(|_| damaged("its header lacks a field"))?;
+        let stored = std::mem::take(&mut header.checksum);
+        if header::checksum(&header.line(), [body.as_bytes()]) != stored {
+            return Err(damaged("its checksum does not match"));
+        }
+        if header.connection != connection {
+            return Err(bad(connection, &format!("belongs to connection \"{}\"", header.connection)));
+        }
+        Ok(Self { header, body })
+    }
+
+    fn ensure_target(&self, connection: &str, target: &str) -> Result<()> {
+        let stored = &self.header.target;
+        if stored == target {
+            return Ok(());
+        }
+        let what = format!(
+            "speaks of another target ({stored}, now {target}); give the new target its own connection name, or make the state anew with okki-sync state rebuild"
+        );
+        Err(bad(connection, &what))
+    }
+
+    fn state(&self, connection: &str) -> Result<State> {
+        let Self { header, body } = self;
+        let mut state =
+            State { runs: header.runs, source_products: header.source_products, ..State::default() };
+        state.rows.reserve(header.rows);
+        for line in body.lines() {
+            state.add_line(line).ok_or_else(|| damaged(connection, "a row"))?;
+        }
+        if (state.rows.len(), state.refused.len()) != (header.rows, header.refused) {
+            return Err(damaged(connection, "rows are missing"));
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    /// Refuses what [`State::from_bytes`] would refuse, without reading the rows.
+    pub fn ensure_is_for(bytes: &[u8], connection: &str, target: &str) -> Result<()> {
+        Checked::read(bytes, connection)?.ensure_target(connection, target)
+    }
+
+    /// Reads a state; one that is damaged, of another version, or another connection's or target's is refused by name.
+    pub fn from_bytes(bytes: &[u8], connection: &str, target: &str) -> Result<Self> {
+        let checked = Checked::read(bytes, connection)?;
+        let state = checked.state(connection)?;
+        checked.ensure_target(connection, target).map(|()| state)
+    }
+
+    /// Reads a state and the target that it speaks of.
+    pub fn with_target(bytes: &[u8], connection: &str) -> Result<(Self, String)> {
+        let checked = Checked::read(bytes, connection)?;
+        let state = checked.state(connection)?;
+        Ok((state, checked.header.target))
+    }
+
+    /// Writes the state of a connection. `target` names the target that it speaks of, without secrets.
+    pub fn to_text(&self, connection: &str, target: &str) -> Vec<u8> {
+        let mut header = Header {
+            format: FORMAT_NAME.to_owned(),
+            version: FORMAT_VERSION,
+            connection: connection.to_owned(),
+            target: target.to_owned(),
+            rows: self.rows.len(),
+            refused: self.refused.len(),
+            runs: self.runs,
+            source_products: self.source_products,
+            checksum: String::new(),
+        };
+        let unsigned = header.line();
+        // The checksum is known last and comes first: its place is reserved, so that the text is never in memory twice.
+        header.checksum = "0".repeat(CHECKSUM_DIGITS);
+        let ids_bytes: usize = self.rows.iter().map(|(_, id, _)| id.len()).sum();
+        let mut text = Vec::with_capacity(unsigned.len() + ids_bytes + (self.rows.len() + 1) * ROW_BYTES);
+        text.extend_from_slice(header.line().as_bytes());
+        text.push(b'\n');
+        let body_at = text.len();
+        for (_, id, acknowledged) in self.rows.iter() {
+            acknowledged.write(&mut text);
+            text.push(b' ');
+            write_json(&mut text, id);
+            text.push(b'\n');
+        }
+        for (id, refusal) in &self.refused {
+            text.extend_from_slice(b"! ");
+            write_json(&mut text, &RefusedLine { id: id.clone(), refusal: refusal.clone() });
+            text.push(b'\n');
+        }
+        let sum = header::checksum(&unsigned, text.get(body_at..));
+        // The header ends with the checksum's digits, a quote, a brace and the line's end.
+        let digits_at = body_at - sum.len() - 3;
+        if let Some(place) = text.get_mut(digits_at..digits_at + sum.len()) {
+            place.copy_from_slice(sum.as_bytes());
+        }
+        text
+    }
+
+    fn add_line(&mut self, line: &str) -> Option<()> {
+        if let Some(json) = line.strip_prefix("! ") {
+            let line: RefusedLine = serde_json::from_str(json).ok()?;
+            self.refused.insert(line.id, line.refusal);
+        } else {
+            let (digits, id) = line.split_once(' ')?;
+            let id: RecordId = serde_json::from_str(id).ok()?;
+            self.rows.insert(&id, Acknowledged::read(digits)?);
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::state::Rows;
+
+    fn known(row: &[u8]) -> Acknowledged {
+        Acknowledged::Known(Fingerprint::of(row))
+    }
+
+    fn sample() -> State {
+        let mut rows = Rows::default();
+        rows.extend([("1", known(b"a")), ("2\n\"x\"", known(b"b"))]);
+        let deletion = Refusal { fingerprint: None, ..refusal("no", 1) };
+        State {
+            rows,
+            refused: [("3".into(), refusal("必填字段缺失", 2)), ("6".into(), deletion)].into(),
+            runs: 7,
+            source_products: Some(9),
+        }
+    }
+
+    fn refusal(said: &str, times: u32) -> Refusal {
+        Refusal { fingerprint: Some(Fingerprint::of(b"c")), times, not_before_run: 9, said: said.to_owned() }
+    }
+
+    #[test]
+    fn a_state_comes_back_as_it_was_saved() {
+        let mut state = sample();
+        state.rows.extend([("4", Acknowledged::Unknown), ("5", Acknowledged::Unsure)]);
+        let text = state.to_text("acme", "qeasy x");
+        assert_eq!(State::from_bytes(&text, "acme", "qeasy x").unwrap(), state);
+    }
+
+    #[test]
+    fn every_changed_or_missing_byte_is_noticed() {
+        let text = sample().to_text("acme", "t");
+        for at in 0..text.len() {
+            let mut damaged = text.clone();
+            damaged[at] ^= 1;
+            assert!(State::from_bytes(&damaged, "acme", "t").is_err(), "byte {at} changed");
+            assert!(State::from_bytes(&text[..at], "acme", "t").is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_state_and_another_target_s_are_refused_by_name() {
+        let text = String::from_utf8(sample().to_text("acme", "t")).unwrap();
+        let newer = text.replacen("\"version\":3", "\"version\":4", 1);
+        let error = State::from_bytes(newer.as_bytes(), "acme", "t").unwrap_err();
+        assert!(error.message.contains("format version 4"), "{error}");
+        let error = State::from_bytes(text.as_bytes(), "acme", "u").unwrap_err();
+        assert!(error.message.contains("another target"), "{error}");
+        let error = State::ensure_is_for(text.as_bytes(), "acme", "u").unwrap_err();
+        assert!(error.message.contains("another target"), "{error}");
+        State::ensure_is_for(text.as_bytes(), "acme", "t").unwrap();
+        let error = State::from_bytes(text.as_bytes(), "other", "t").unwrap_err();
+        assert!(error.message.contains("belongs to connection \"acme\""), "{error}");
+    }
+}
