@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::show::{clean, count, duration};
+use crate::error::Side;
 use crate::sync::{Progress, Watch};
 
 /// How often a phase without an end in sight says in plain lines that it is alive.
@@ -108,7 +109,7 @@ impl State {
                     bar.reset();
                 }
             }
-            Progress::Waiting(time) => self.wait(time),
+            Progress::Waiting { side, wait } => self.wait(side, wait),
             Progress::Planned(plan) => {
                 self.end_phase();
                 if self.how == How::Lines {
@@ -162,8 +163,8 @@ impl State {
         self.note(&format!("{}: {}{of} {}", phase.label(), count(done), phase.unit()));
     }
 
-    fn wait(&mut self, time: Duration) {
-        let message = format!("waiting {}", duration(time));
+    fn wait(&mut self, side: Side, time: Duration) {
+        let message = format!("waiting {} for the {side}", duration(time));
         match (&self.current, self.how) {
             (Some((_, bar)), How::Bars { .. }) => bar.set_message(message),
             // The pauses between two calls are part of an ordinary pace.
@@ -230,14 +231,14 @@ mod tests {
         for how in [How::Bars { colour: true }, How::Lines, How::Silent] {
             let shown = Shown::new(how);
             let watch = shown.watch();
-            watch(Progress::Waiting(Duration::from_secs(1)));
+            watch(Progress::Waiting { side: Side::Target, wait: Duration::from_secs(1) });
             watch(Progress::Reading { read: 0, total: 0 });
             watch(Progress::Reading { read: 1, total: 2 });
             watch(Progress::ReadingAgain { attempt: 2, why: "pages\u{1b}[2J moved".to_owned() });
             watch(Progress::Reading { read: 3, total: 2 });
             watch(Progress::Planned(PlanCounts::default()));
             watch(Progress::Writing { acknowledged: 1, planned: 2 });
-            watch(Progress::Waiting(Duration::from_secs(1)));
+            watch(Progress::Waiting { side: Side::Target, wait: Duration::from_secs(1) });
             watch(Progress::ReadingBack(5));
             shown.end();
         }

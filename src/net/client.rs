@@ -93,7 +93,7 @@ impl Client {
                 Attempted::Failed(error) => error,
             };
             match self.next_step(budget, error, &attempts, idempotent).await? {
-                Step::Repeat(wait) => budget.sleep(wait).await?,
+                Step::Repeat(wait) => budget.sleep(self.side, wait).await?,
                 Step::Refresh => {
                     // A token that expired while the call waited for its turn says nothing about the credentials.
                     let stale = token.as_ref().is_some_and(CachedToken::is_stale);
@@ -103,7 +103,7 @@ impl Client {
                     }
                 }
                 Step::ReadBack(wait) => {
-                    budget.sleep(wait).await?;
+                    budget.sleep(self.side, wait).await?;
                     if let Some(lost) = when_lost.take() {
                         return Ok(lost);
                     }
@@ -124,7 +124,7 @@ impl Client {
                 Attempted::Done(token) => return Ok(token),
                 Attempted::Failed(error) => {
                     if let Step::Repeat(wait) = self.next_step(budget, error, &attempts, true).await? {
-                        budget.sleep(wait).await?;
+                        budget.sleep(self.side, wait).await?;
                     }
                 }
             }
@@ -239,7 +239,7 @@ impl token::Caller for Caller<'_> {
     }
 
     async fn sleep(&self, wait: Duration) -> Result<()> {
-        self.budget.sleep(wait).await
+        self.budget.sleep(self.client.side, wait).await
     }
 
     async fn log_in(&self, login: &Login) -> Result<Token> {

@@ -114,11 +114,15 @@ pub(crate) async fn run(
     context.okki.start_run();
     context.target.start_run();
 
-    let result = match request.mode {
-        Mode::Sync => run.sync(budget).await,
-        Mode::Plan => run.plan_only(budget).await,
-        Mode::Verify => run.verify(budget).await,
+    let (budget, waits) = budget.with_waits();
+    let work = async {
+        match request.mode {
+            Mode::Sync => run.sync(&budget).await,
+            Mode::Plan => run.plan_only(&budget).await,
+            Mode::Verify => run.verify(&budget).await,
+        }
     };
+    let result = waits.tell(watch, work).await;
 
     let Run { mut tally, run_id, .. } = run;
     let mut outcome = Outcome {
@@ -287,7 +291,7 @@ impl Run<'_> {
             tracing::warn!(attempt, %why, "the pages may not agree, reading again");
             (self.watch)(Progress::ReadingAgain { attempt: attempt + 1, why });
             // The source's clock counts seconds: what was created in the one in which a read began would always look new.
-            budget.sleep(Duration::from_millis(1_100)).await?;
+            budget.sleep(Side::Source, Duration::from_millis(1_100)).await?;
         }
         Err(Error::new(
             ErrorKind::InconsistentSource,

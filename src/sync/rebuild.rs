@@ -102,5 +102,6 @@ pub(crate) async fn rebuild(
         super::Request { mode: super::Mode::Verify, full: false, allow_mass_delete: false, deadline: None };
     context.okki.start_run();
     context.target.start_run();
-    Run::new(context, &request, watch).rebuild(budget, own_extra).await
+    let (budget, waits) = budget.with_waits();
+    waits.tell(watch, Run::new(context, &request, watch).rebuild(&budget, own_extra)).await
 }

@@ -49,6 +49,7 @@ impl PerMinute {
             let wait = self.wait(budget, what)?;
             if !wait.is_zero() {
                 drop(turn);
+                budget.announce_wait(self.side, wait);
                 tokio::time::sleep(wait).await;
                 continue;
             }
