@@ -1,5 +1,4 @@
-//! What a run may still spend: its time, until it is asked to stop, under the lease that counts its calls. Whoever waits
-//! on its account tells so here, since a person who watches must not take a long wait for a hang.
+//! What a run may still spend: its time, until it is asked to stop. Whoever waits on its account announces that here, since a person who watches must not take a long wait for a hang.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +8,6 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::report::{Progress, Watch};
-use crate::store::lease::Lease;
 
 /// Time kept free before the deadline, for saving the state and the report.
 pub(crate) const SAVE_RESERVE: Duration = Duration::from_secs(5);
@@ -56,27 +54,19 @@ impl Waits {
     }
 }
 
-/// The run's budget of time, the wish that it stop, and the lease under which it calls the target.
 #[derive(Clone)]
 pub(crate) struct Budget {
     deadline: Option<Instant>,
     stop: watch::Receiver<bool>,
     /// Turns true when no call is begun any more; those that were sent are awaited.
     closing: Option<watch::Receiver<bool>>,
-    /// Where calls to the target are reserved before they are made.
-    pub lease: Option<Arc<Lease>>,
     announcer: Option<Arc<Announcer>>,
 }
 
 impl Budget {
     /// A budget that ends at the deadline, or when `stop` turns true.
     pub(crate) fn new(deadline: Option<Instant>, stop: watch::Receiver<bool>) -> Self {
-        Self { deadline, stop, closing: None, lease: None, announcer: None }
-    }
-
-    /// The same, with the lease that keeps the calls to the target.
-    pub(crate) fn under(&self, lease: &Arc<Lease>) -> Self {
-        Self { lease: Some(Arc::clone(lease)), ..self.clone() }
+        Self { deadline, stop, closing: None, announcer: None }
     }
 
     /// The same, and the waits that its callers announce.

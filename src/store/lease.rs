@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::limit::CallLedger;
 use crate::store::{RunLock, Store, Version};
 
 /// A lease that is not renewed ends after this.
@@ -135,13 +136,6 @@ impl Lease {
         (held.record.target_calls_ms.clone(), held.record.target_blocked_until_ms)
     }
 
-    /// Keeps the calls to the target, made and reserved, before the next one is made.
-    pub(crate) async fn note_calls(&self, calls_ms: Vec<u64>) -> Result<()> {
-        let mut held = self.held.lock().await;
-        held.record.target_calls_ms = calls_ms;
-        self.write(&mut held).await
-    }
-
     /// Renews the lease until it is lost, which is what it returns. In a directory there is nothing to renew.
     pub(crate) async fn renew_until_lost(&self) -> Error {
         if self.lock.is_held() {
@@ -230,6 +224,15 @@ impl Lease {
     }
 }
 
+#[async_trait::async_trait]
+impl CallLedger for Lease {
+    async fn reserve(&self, calls_ms: Vec<u64>) -> Result<()> {
+        let mut held = self.held.lock().await;
+        held.record.target_calls_ms = calls_ms;
+        self.write(&mut held).await
+    }
+}
+
 /// Who holds the lease, for a message: a record that cannot be read names nobody.
 async fn holder_of(store: &Store, connection: &str) -> Option<Holder> {
     record(store, connection).await.ok().and_then(|record| record.holder)
@@ -290,9 +293,9 @@ mod tests {
         let first = take(&store, "run-1", slow).await.unwrap();
         let ahead = Clock::starting_at_ms(1_800_000_040_000);
         let second = take(&store, "run-2", ahead).await.unwrap();
-        assert_eq!(first.note_calls(vec![1]).await.unwrap_err().kind, ErrorKind::StateConflict);
+        assert_eq!(first.reserve(vec![1]).await.unwrap_err().kind, ErrorKind::StateConflict);
         assert_eq!(first.renew_until_lost().await.kind, ErrorKind::StateConflict);
-        second.note_calls(vec![2]).await.unwrap();
+        second.reserve(vec![2]).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -300,7 +303,7 @@ mod tests {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
         let lease = take(&store, "run-1", clock).await.unwrap();
         let stale = lease.held.lock().await.version.clone();
-        lease.note_calls(vec![1]).await.unwrap();
+        lease.reserve(vec![1]).await.unwrap();
         lease.held.lock().await.version = stale;
         lease.release(vec![2], None).await;
         assert_eq!(take(&store, "run-2", clock).await.unwrap().limits().await.0, [2]);

@@ -6,7 +6,6 @@ mod in_flight;
 mod rebuild;
 mod verify;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::PutPayload;
@@ -179,10 +178,9 @@ impl Run<'_> {
         work: impl AsyncFnOnce(&mut Self, &Budget, &Lease) -> Result<T>,
     ) -> Result<T> {
         let lease = self.take_lease().await?;
-        let budget = budget.under(&lease);
         let done = tokio::select! {
             biased;
-            done = work(self, &budget, &lease) => done,
+            done = work(self, budget, &lease) => done,
             lost = lease.renew_until_lost() => Err(lost),
         };
         self.give_lease_back(&lease, &done).await;
@@ -195,7 +193,7 @@ impl Run<'_> {
         checkpoint.bump_run_counter();
         let (catalogue, plan) = self.read_and_decide(budget, &checkpoint.state).await?;
         checkpoint.forget_refusals_except(&plan, &catalogue);
-        self.write(budget, &catalogue, &plan, &mut checkpoint).await
+        self.write(budget, lease, &catalogue, &plan, &mut checkpoint).await
     }
 
     async fn plan_only(&mut self, budget: &Budget) -> Result<()> {
@@ -218,16 +216,20 @@ impl Run<'_> {
         let catalogue = self.read(budget, None).await?;
         let plan = Plan::new(context.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
-        let theirs = context.target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await?;
+        let theirs = context
+            .target
+            .reserving_in(lease)
+            .read_back(budget, |read| watch(Progress::ReadingBack(read)))
+            .await?;
         verify::compare(context, &catalogue, &plan, theirs, &mut self.tally);
         self.tally.rejected.extend(catalogue.rejected);
         self.tally.rejected.extend(plan.rejected);
         Ok(())
     }
 
-    async fn take_lease(&self) -> Result<Arc<Lease>> {
+    async fn take_lease(&self) -> Result<Lease> {
         let RunContext { store, connection, clock, .. } = *self.context;
-        Lease::take(store, connection, &self.run_id, clock).await.map(Arc::new)
+        Lease::take(store, connection, &self.run_id, clock).await
     }
 
     /// Tells the target's pace what earlier runs used. While the target wants silence not even a login is sent.
@@ -409,13 +411,14 @@ impl Run<'_> {
     async fn write(
         &mut self,
         budget: &Budget,
+        lease: &Lease,
         catalogue: &Catalogue,
         plan: &Plan,
         checkpoint: &mut Checkpoint,
     ) -> Result<()> {
         let started = Instant::now();
         checkpoint.record_intent(self.context, plan, catalogue).await?;
-        let writing = self.write_batches(budget, catalogue, plan, checkpoint).await;
+        let writing = self.write_batches(budget, lease, catalogue, plan, checkpoint).await;
         if writing.is_ok() {
             checkpoint.complete(self.tally.source.products);
         }
@@ -435,6 +438,7 @@ impl Run<'_> {
     async fn write_batches(
         &mut self,
         budget: &Budget,
+        lease: &Lease,
         catalogue: &Catalogue,
         plan: &Plan,
         checkpoint: &mut Checkpoint,
@@ -442,7 +446,7 @@ impl Run<'_> {
         let context = self.context;
         // Rows of groups go one batch after the other: a parent stands before its children.
         let most = if context.rows.per_product() { context.max_concurrency } else { 1 };
-        let mut under_way = InFlight::new(context.target, budget, most);
+        let mut under_way = InFlight::new(context.target.reserving_in(lease), budget, most);
         let sent = self.send_batches(&mut under_way, catalogue, plan, checkpoint).await;
         if let Err(error) = sent {
             under_way.end_with(error);

@@ -48,8 +48,11 @@ impl Run<'_> {
         let catalogue = self.read(budget, None).await?;
         let plan = Plan::new(context.rows, &catalogue, &State::default(), OnDelete::Ignore);
         let watch = self.watch;
-        let mut theirs =
-            context.target.read_back(budget, |read| watch(super::Progress::ReadingBack(read))).await?;
+        let mut theirs = context
+            .target
+            .reserving_in(lease)
+            .read_back(budget, |read| watch(super::Progress::ReadingBack(read)))
+            .await?;
 
         let renderer = Renderer::new(context.rows, &catalogue);
         let (mut state, mut found, mut row) = (State::default(), Rebuilt::default(), Vec::new());
