@@ -459,6 +459,16 @@ fn line(change: Change<'_>, catalogue: &Catalogue) -> DiffLine {
     DiffLine { depth, mark, name, id: change.id.to_string(), why }
 }
 
+/// A row for the quarantine, with what the pipeline keeps of it.
+pub(crate) fn rejected(origin: RowRef, id: &str, reason: String, catalogue: &Catalogue) -> Rejected {
+    let (kind, id, raw) = match origin {
+        RowRef::Group(group) => group_raw(catalogue, group),
+        RowRef::Product(group, product) => product_raw(catalogue, group, product),
+        RowRef::Gone => (RowKind::Record, id.to_owned(), "null".to_owned()),
+    };
+    Rejected::new(kind, Some(id), reason, &raw)
+}
+
 fn product_raw(catalogue: &Catalogue, group: usize, product: u32) -> (RowKind, String, String) {
     let id = catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN).to_owned();
     let of = catalogue.groups.get(group).map(|g| g.id.to_string()).unwrap_or_default();

@@ -17,14 +17,14 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::okki::{self, Cache, Okki};
 pub(crate) use crate::plan::DiffLine;
-use crate::plan::{Action, Change, DeleteGuard, OnDelete, Plan, RowRef, SourceSummary};
+use crate::plan::{self, Action, Change, DeleteGuard, OnDelete, Plan, RowRef, SourceSummary};
 use crate::report::{Mode, PlanCounts, SourceCounts};
 pub(crate) use crate::report::{Progress, Watch};
 use crate::state::State;
 use crate::store::Store;
 use crate::store::lease::Lease;
 use crate::targets::Target;
-use crate::targets::batch::{Batch, Builder};
+use crate::targets::batch::{Batch, Builder, EntryKind};
 use crate::testing::Mutant;
 use crate::transform::{Renderer, RowMap};
 use checkpoint::Checkpoint;
@@ -94,7 +94,7 @@ struct Tally {
     deleted: u64,
     batches: u64,
     differences: u64,
-    /// Rows of the plan that the target refused.
+    /// Rows of the plan that the target refused, or that could not be written.
     refused: u64,
     rejected: Vec<Rejected>,
     lines: Vec<DiffLine>,
@@ -469,19 +469,32 @@ impl Run<'_> {
         let mut builder =
             Builder::new(context.target.wrap(), context.max_rows_per_batch, context.max_bytes_per_batch);
         for change in plan.pending(catalogue) {
-            let is_tombstone = change.action == Action::Delete;
-            let full = builder
-                .push(change.id.into(), is_tombstone, |out| render(context.rows, &renderer, change, out));
-            if let Some(batch) = full
-                && !self.send(under_way, batch, plan, checkpoint).await?
-            {
-                return Ok(());
+            let kind = match change.action {
+                Action::Delete => EntryKind::Tombstone,
+                _ => EntryKind::Row,
+            };
+            let write = |out: &mut Vec<u8>| render(context.rows, &renderer, change, out);
+            match builder.push(change.id.into(), kind, write) {
+                Ok(None) => {}
+                Ok(Some(batch)) => {
+                    if !self.send(under_way, batch, plan, checkpoint).await? {
+                        return Ok(());
+                    }
+                }
+                Err(reason) => self.leave_out(catalogue, change, reason),
             }
         }
         match builder.finish() {
             Some(batch) => self.send(under_way, batch, plan, checkpoint).await.map(drop),
             None => Ok(()),
         }
+    }
+
+    /// A row that fits the plan and cannot be written after all: it is reported, and the other rows go on.
+    fn leave_out(&mut self, catalogue: &Catalogue, change: Change<'_>, reason: String) {
+        tracing::warn!(id = change.id, %reason, "a row of the plan cannot be written; it is left out");
+        self.tally.refused += 1;
+        self.tally.rejected.push(plan::rejected(change.origin, change.id, reason, catalogue));
     }
 
     /// Begins a batch once there is room for it; false if one before it has ended the writing.
@@ -522,11 +535,21 @@ impl Run<'_> {
     }
 }
 
-fn render(rows: &RowMap, renderer: &Renderer<'_>, change: Change<'_>, out: &mut Vec<u8>) {
-    // Rows that do not fit were left out of the plan, so writing them again cannot fail.
+/// Writes a row. An error says why it does not fit; what was written until then is of no use.
+fn render(
+    rows: &RowMap,
+    renderer: &Renderer<'_>,
+    change: Change<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
     match change.origin {
-        RowRef::Group(group) => drop(renderer.group(group, out)),
-        RowRef::Product(group, product) => drop(renderer.product(group, product, out)),
-        RowRef::Gone => rows.write_tombstone(change.id, out),
+        RowRef::Group(group) => renderer.group(group, out).map(drop).map_err(|misfit| misfit.reason),
+        RowRef::Product(group, product) => {
+            renderer.product(group, product, out).map_err(|misfit| misfit.reason)
+        }
+        RowRef::Gone => {
+            rows.write_tombstone(change.id, out);
+            Ok(())
+        }
     }
 }

@@ -59,7 +59,8 @@ impl Run<'_> {
         found.extra_owned = own_extra;
         for change in plan.changes(&catalogue) {
             row.clear();
-            render(context.rows, &renderer, change, &mut row);
+            // A row that cannot be written equals no row of the target.
+            let _ = render(context.rows, &renderer, change, &mut row);
             let Some(their) = theirs.remove(change.id) else {
                 found.missing += 1;
                 continue;

@@ -21,7 +21,8 @@ pub(super) fn compare(
     let mut row = Vec::new();
     for change in plan.changes_in_tree(catalogue) {
         row.clear();
-        render(context.rows, &renderer, change, &mut row);
+        // A row that cannot be written equals no row of the target.
+        let _ = render(context.rows, &renderer, change, &mut row);
         let (mark, why, count) = match theirs.remove(change.id) {
             None => ('+', "missing at the target", &mut tally.plan.create),
             Some(their) if crate::targets::contains(&their, &row) => ('=', "", &mut tally.plan.unchanged),
