@@ -1,37 +1,79 @@
-//! What a run may still spend: its time, until it is asked to stop, under the lease that counts its calls.
+//! What a run may still spend: its time, until it is asked to stop. Whoever waits on its account announces that here, since a person who watches must not take a long wait for a hang.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::store::lease::Lease;
+use crate::error::{Error, ErrorKind, Result, Side};
+use crate::report::{Progress, Watch};
 
 /// Time kept free before the deadline, for saving the state and the report.
 pub(crate) const SAVE_RESERVE: Duration = Duration::from_secs(5);
 
-/// The run's budget of time, the wish that it stop, and the lease under which it calls the target.
+/// A shorter wait is part of an ordinary pace and is not told.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// Where a run's callers announce their waits. Of several that wait for the same moment, one is told.
+struct Announcer {
+    waits: mpsc::UnboundedSender<Progress>,
+    told_until: Mutex<Instant>,
+}
+
+impl Announcer {
+    fn announce(&self, side: Side, wait: Duration) {
+        let Some(end) = Instant::now().checked_add(wait) else { return };
+        let mut told_until = self.told_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if wait < WORTH_TELLING || end < *told_until + WORTH_TELLING {
+            return;
+        }
+        *told_until = end;
+        // Nobody listens any more: nobody has to be told.
+        let _ = self.waits.send(Progress::Waiting { side, wait });
+    }
+}
+
+/// The waits that the callers under a budget announce.
+pub(crate) struct Waits(mpsc::UnboundedReceiver<Progress>);
+
+impl Waits {
+    /// Does the work, and tells the watcher of each wait meanwhile.
+    pub(crate) async fn tell<T>(mut self, watch: &Watch, work: impl Future<Output = T>) -> T {
+        let telling = async {
+            while let Some(wait) = self.0.recv().await {
+                watch(wait);
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = telling => never,
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Budget {
     deadline: Option<Instant>,
     stop: watch::Receiver<bool>,
     /// Turns true when no call is begun any more; those that were sent are awaited.
     closing: Option<watch::Receiver<bool>>,
-    /// Where calls to the target are reserved before they are made.
-    pub lease: Option<Arc<Lease>>,
+    announcer: Option<Arc<Announcer>>,
 }
 
 impl Budget {
     /// A budget that ends at the deadline, or when `stop` turns true.
     pub(crate) fn new(deadline: Option<Instant>, stop: watch::Receiver<bool>) -> Self {
-        Self { deadline, stop, closing: None, lease: None }
+        Self { deadline, stop, closing: None, announcer: None }
     }
 
-    /// The same, with the lease that keeps the calls to the target.
-    pub(crate) fn under(&self, lease: &Arc<Lease>) -> Self {
-        Self { lease: Some(Arc::clone(lease)), ..self.clone() }
+    /// The same, and the waits that its callers announce.
+    pub(crate) fn with_waits(&self) -> (Self, Waits) {
+        let (waits, told) = mpsc::unbounded_channel();
+        let announcer = Announcer { waits, told_until: Mutex::new(Instant::now()) };
+        (Self { announcer: Some(Arc::new(announcer)), ..self.clone() }, Waits(told))
     }
 
     /// The same, for several callers of which one may close the door for all.
@@ -80,9 +122,17 @@ impl Budget {
         }
     }
 
-    /// Sleeps between two calls, as long as another one may still begin.
-    pub(crate) async fn sleep(&self, wait: Duration) -> Result<()> {
+    /// Sleeps between two calls to a side, as long as another one may still begin.
+    pub(crate) async fn sleep(&self, side: Side, wait: Duration) -> Result<()> {
+        self.announce_wait(side, wait);
         self.before_a_call(tokio::time::sleep(wait)).await
+    }
+
+    /// Somebody is about to wait this long for a side.
+    pub(crate) fn announce_wait(&self, side: Side, wait: Duration) {
+        if let Some(announcer) = &self.announcer {
+            announcer.announce(side, wait);
+        }
     }
 }
 
@@ -100,4 +150,33 @@ fn closed() -> Error {
 /// The run ends here, in good order.
 pub(crate) fn interrupted(why: &str) -> Error {
     Error::new(ErrorKind::Interrupted, format!("{why}; what remains is for the next run"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_one_moment_is_told_once_and_a_short_one_not_at_all() {
+        let told: Arc<Mutex<Vec<Duration>>> = Arc::default();
+        let heard = Arc::clone(&told);
+        let watch = move |progress| {
+            if let Progress::Waiting { wait, .. } = progress {
+                heard.lock().unwrap().push(wait);
+            }
+        };
+        let (budget, waits) = Budget::new(None, watch::Sender::new(false).subscribe()).with_waits();
+        let (seconds, ms) = (Duration::from_secs, Duration::from_millis);
+        let work = async {
+            budget.sleep(Side::Source, ms(999)).await.unwrap();
+            for wait in [seconds(30), seconds(30), seconds(20), seconds(75)] {
+                budget.announce_wait(Side::Target, wait);
+            }
+            tokio::time::sleep(seconds(75)).await;
+            budget.sleep(Side::Target, seconds(2)).await.unwrap();
+        };
+        waits.tell(&watch, work).await;
+        assert_eq!(*told.lock().unwrap(), [seconds(30), seconds(75), seconds(2)]);
+    }
 }

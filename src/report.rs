@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Side;
+
 /// What a run is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -165,8 +167,13 @@ pub enum Progress {
         /// Rows of the plan that need a call.
         planned: u64,
     },
-    /// The target's limit, a lockout or a backoff makes us wait.
-    Waiting(std::time::Duration),
+    /// A limit of this side, or a backoff after a failed call, makes the run wait.
+    Waiting {
+        /// The side that is not called meanwhile.
+        side: Side,
+        /// For how long.
+        wait: std::time::Duration,
+    },
     /// Rows of the target that were read back so far.
     ReadingBack(u64),
 }

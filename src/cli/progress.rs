@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::term::{count, duration, sanitize};
+use crate::error::Side;
 use crate::sync::{Progress, Watch};
 
 /// How often plain lines say how far a phase has come.
@@ -105,7 +106,7 @@ impl State {
                     bar.reset();
                 }
             }
-            Progress::Waiting(time) => self.wait(time),
+            Progress::Waiting { side, wait } => self.wait(side, wait),
             Progress::Planned(plan) => {
                 self.end_phase();
                 if self.mode == ProgressMode::Lines {
@@ -159,8 +160,8 @@ impl State {
         self.note(&format!("{}: {}{of} {}", phase.label(), count(done), phase.unit()));
     }
 
-    fn wait(&mut self, time: Duration) {
-        let message = format!("waiting {}", duration(time));
+    fn wait(&mut self, side: Side, time: Duration) {
+        let message = format!("waiting {} for the {side}", duration(time));
         match (&self.current, self.mode) {
             (Some((_, bar)), ProgressMode::Bars { .. }) => bar.set_message(message),
             // Short pauses between two calls are the ordinary pace.
@@ -227,14 +228,14 @@ mod tests {
         for mode in [ProgressMode::Bars { colour: true }, ProgressMode::Lines, ProgressMode::Silent] {
             let shown = ProgressView::new(mode);
             let watch = shown.watch();
-            watch(Progress::Waiting(Duration::from_secs(1)));
+            watch(Progress::Waiting { side: Side::Target, wait: Duration::from_secs(1) });
             watch(Progress::Reading { read: 0, total: 0 });
             watch(Progress::Reading { read: 1, total: 2 });
             watch(Progress::ReadingAgain { attempt: 2, why: "pages\u{1b}[2J moved".to_owned() });
             watch(Progress::Reading { read: 3, total: 2 });
             watch(Progress::Planned(PlanCounts::default()));
             watch(Progress::Writing { acknowledged: 1, planned: 2 });
-            watch(Progress::Waiting(Duration::from_secs(1)));
+            watch(Progress::Waiting { side: Side::Target, wait: Duration::from_secs(1) });
             watch(Progress::ReadingBack(5));
             shown.end();
         }

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::net::limit::{CallLedger, Turn};
+
 /// How a call is made.
-pub(crate) struct Call<T> {
-    /// Its name in messages.
-    pub(super) what: &'static str,
+pub(crate) struct Call<'a, T> {
+    pub(super) turn: Turn<'a>,
     pub(super) body: Body,
     /// Whether the other side may lack what the call asks for.
     pub(super) optional: bool,
@@ -22,10 +23,17 @@ pub(super) enum Body {
     Text,
 }
 
-impl<T> Call<T> {
-    /// A call that is repeated if its answer is lost.
+impl<'a, T> Call<'a, T> {
+    /// A call that is repeated if its answer is lost. `what` names it in messages.
     pub(crate) fn new(what: &'static str) -> Self {
-        Self { what, body: Body::Rows, optional: false, when_lost: None }
+        let turn = Turn { what, ledger: None };
+        Self { turn, body: Body::Rows, optional: false, when_lost: None }
+    }
+
+    /// Stores the call in this ledger before it is made, and its login too.
+    pub(crate) fn reserved_in(self, ledger: &'a dyn CallLedger) -> Self {
+        let turn = Turn { ledger: Some(ledger), ..self.turn };
+        Self { turn, ..self }
     }
 
     /// Removes credentials and token from the answer before it is judged.
@@ -48,8 +56,8 @@ impl<T> Call<T> {
 }
 
 /// How far a call has come.
-pub(super) struct Attempts {
-    pub what: &'static str,
+pub(super) struct Attempts<'a> {
+    pub turn: Turn<'a>,
     /// From 1, this one included.
     pub attempt: u32,
     pub optional: bool,

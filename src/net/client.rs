@@ -10,7 +10,7 @@ use crate::budget::{Budget, interrupted};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::call::{Attempts, Body, Call, Counters};
-use crate::net::limit::Pace;
+use crate::net::limit::{Pace, Turn};
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, CallAction, CallContext, FailureKind};
 use crate::net::token::{self, Auth, CachedToken, Login, Token, TokenCache};
@@ -70,17 +70,17 @@ impl Client {
     pub(crate) async fn call<T>(
         &self,
         budget: &Budget,
-        call: Call<T>,
+        call: Call<'_, T>,
         build: impl Fn(Option<&SecretString>) -> Request,
         judge: impl Fn(&Answer, u64) -> Result<T, CallError>,
     ) -> Result<T> {
-        let Call { what, body, optional, mut when_lost } = call;
+        let Call { turn, body, optional, mut when_lost } = call;
         let can_refresh = self.tokens.can_refresh();
         let can_read_back = when_lost.is_some();
-        let mut attempts = Attempts { what, attempt: 0, optional, can_refresh, can_read_back };
+        let mut attempts = Attempts { turn, attempt: 0, optional, can_refresh, can_read_back };
         loop {
             attempts.attempt += 1;
-            let token = self.tokens.get_in_time(&Caller { client: self, budget, what }).await?;
+            let token = self.tokens.get_in_time(&Caller { client: self, budget, turn }).await?;
             let token_text = token.as_ref().map(|token| &token.value);
             let request = build(token_text);
             let idempotent = request.idempotent;
@@ -93,7 +93,7 @@ impl Client {
                 Attempted::Failed(error) => error,
             };
             match self.next_step(budget, error, &attempts, idempotent).await? {
-                Step::Repeat(wait) => budget.sleep(wait).await?,
+                Step::Repeat(wait) => budget.sleep(self.side, wait).await?,
                 Step::Refresh => {
                     // A token that expired while the call waited for its turn says nothing about the credentials.
                     let stale = token.as_ref().is_some_and(CachedToken::is_stale);
@@ -103,7 +103,7 @@ impl Client {
                     }
                 }
                 Step::ReadBack(wait) => {
-                    budget.sleep(wait).await?;
+                    budget.sleep(self.side, wait).await?;
                     if let Some(lost) = when_lost.take() {
                         return Ok(lost);
                     }
@@ -112,10 +112,15 @@ impl Client {
         }
     }
 
-    async fn login(&self, budget: &Budget, login: &Login) -> Result<Token> {
+    async fn login(&self, budget: &Budget, turn: Turn<'_>, login: &Login) -> Result<Token> {
         // A refused login is final: there is no token to refresh.
-        let mut attempts =
-            Attempts { what: "token", attempt: 0, optional: false, can_refresh: false, can_read_back: false };
+        let mut attempts = Attempts {
+            turn: Turn { what: "token", ..turn },
+            attempt: 0,
+            optional: false,
+            can_refresh: false,
+            can_read_back: false,
+        };
         let secrets = Secrets { credentials: &self.credentials, token: None };
         loop {
             attempts.attempt += 1;
@@ -124,7 +129,7 @@ impl Client {
                 Attempted::Done(token) => return Ok(token),
                 Attempted::Failed(error) => {
                     if let Step::Repeat(wait) = self.next_step(budget, error, &attempts, true).await? {
-                        budget.sleep(wait).await?;
+                        budget.sleep(self.side, wait).await?;
                     }
                 }
             }
@@ -134,13 +139,13 @@ impl Client {
     async fn attempt<T>(
         &self,
         budget: &Budget,
-        attempts: &Attempts,
+        attempts: &Attempts<'_>,
         request: Request,
         secrets: Secrets<'_>,
         body: Body,
         judge: &impl Fn(&Answer, u64) -> Result<T, CallError>,
     ) -> Result<Attempted<T>> {
-        let _slot = budget.before_a_call(self.pace.acquire(budget, attempts.what)).await??;
+        let _slot = budget.before_a_call(self.pace.acquire(budget, attempts.turn)).await??;
         budget.check_open()?;
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         if attempts.attempt > 1 {
@@ -173,7 +178,7 @@ impl Client {
         &self,
         budget: &Budget,
         error: CallError,
-        attempts: &Attempts,
+        attempts: &Attempts<'_>,
         idempotent: bool,
     ) -> Result<Step> {
         self.counters.count_failure();
@@ -191,7 +196,7 @@ impl Client {
             budget: retry::RETRY_BUDGET.saturating_sub(waited),
             jitter: fastrand::f64(),
         };
-        let what = attempts.what;
+        let what = attempts.turn.what;
         match retry::after_call(&error.failure, context) {
             CallAction::Refresh => Ok(Step::Refresh),
             CallAction::Wait(wait) => {
@@ -230,19 +235,19 @@ impl Client {
 struct Caller<'a> {
     client: &'a Client,
     budget: &'a Budget,
-    what: &'a str,
+    turn: Turn<'a>,
 }
 
 impl token::Caller for Caller<'_> {
     fn wait(&self) -> Result<Duration> {
-        self.client.pace.wait(self.budget, self.what)
+        self.client.pace.wait(self.budget, self.turn.what)
     }
 
     async fn sleep(&self, wait: Duration) -> Result<()> {
-        self.budget.sleep(wait).await
+        self.budget.sleep(self.client.side, wait).await
     }
 
     async fn log_in(&self, login: &Login) -> Result<Token> {
-        self.client.login(self.budget, login).await
+        self.client.login(self.budget, self.turn, login).await
     }
 }

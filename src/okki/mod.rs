@@ -207,7 +207,7 @@ impl Okki {
     async fn list(
         &self,
         budget: &Budget,
-        call: Call<ProductPage>,
+        call: Call<'_, ProductPage>,
         query: &[(&str, &str)],
         reader: RowReader<'_>,
     ) -> Result<ProductPage> {

@@ -19,8 +19,7 @@ use crate::state::{Acknowledged, Fingerprint, Refusal, State};
 use crate::transform::{RowMap, RowUnit};
 pub(crate) use display::{DiffKind, DiffLine};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
-use rows::Unfit;
-pub(crate) use rows::{RowRef, RowWriter, rows, rows_in_tree};
+pub(crate) use rows::{RowRef, RowWriter, Unfit, rows, rows_in_tree};
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

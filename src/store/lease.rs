@@ -35,6 +35,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::limit::CallLedger;
 use crate::store::{RunLock, Store, Version, paths};
 
 /// A lease that is not renewed expires after this.
@@ -167,13 +168,6 @@ impl Lease {
         self.current.lock().await.file.window.clone()
     }
 
-    /// Saves the calls to the target, made and reserved. To be awaited before the reserved one is made.
-    pub(crate) async fn note_calls(&self, calls_ms: Vec<u64>) -> Result<()> {
-        let mut current = self.current.lock().await;
-        current.file.window.calls_ms = calls_ms;
-        self.write(&mut current).await
-    }
-
     /// Renews the lease until it is lost, which is what it returns. In a directory there is nothing to renew.
     pub(crate) async fn renew_until_lost(&self) -> Error {
         if let RunLock::Ours(_) = self.lock {
@@ -263,6 +257,15 @@ impl Lease {
     }
 }
 
+#[async_trait::async_trait]
+impl CallLedger for Lease {
+    async fn reserve(&self, calls_ms: Vec<u64>) -> Result<()> {
+        let mut current = self.current.lock().await;
+        current.file.window.calls_ms = calls_ms;
+        self.write(&mut current).await
+    }
+}
+
 /// Who holds the lease, for a message; `None` also if the object cannot be read.
 async fn holder_of(store: &Store, connection: &str) -> Option<Holder> {
     LeaseFile::load(store, connection).await.ok().and_then(|file| file.holder)
@@ -335,9 +338,9 @@ mod tests {
         let first = take(&store, "run-1", slow).await.unwrap();
         let ahead = Clock::starting_at_ms(1_800_000_040_000);
         let second = take(&store, "run-2", ahead).await.unwrap();
-        assert_eq!(first.note_calls(vec![1]).await.unwrap_err().kind, ErrorKind::StateConflict);
+        assert_eq!(first.reserve(vec![1]).await.unwrap_err().kind, ErrorKind::StateConflict);
         assert_eq!(first.renew_until_lost().await.kind, ErrorKind::StateConflict);
-        second.note_calls(vec![2]).await.unwrap();
+        second.reserve(vec![2]).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -345,7 +348,7 @@ mod tests {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
         let lease = take(&store, "run-1", clock).await.unwrap();
         let stale = lease.current.lock().await.version.clone();
-        lease.note_calls(vec![1]).await.unwrap();
+        lease.reserve(vec![1]).await.unwrap();
         lease.current.lock().await.version = stale;
         lease.release(used(2)).await;
         assert_eq!(take(&store, "run-2", clock).await.unwrap().window().await.calls_ms, [2]);

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::budget::{Budget, interrupted};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::targets::batch::Batch;
-use crate::targets::{Target, Written};
+use crate::targets::{TargetRun, Written};
 
 /// A batch that has ended.
 pub(super) struct Done {
@@ -39,7 +39,7 @@ pub(super) struct Done {
 
 /// The batches of a run at its target.
 pub(super) struct InFlight<'a> {
-    target: &'a Target,
+    target: TargetRun<'a>,
     budget: Budget,
     closing: watch::Sender<bool>,
     batches: FuturesUnordered<BoxFuture<'a, Done>>,
@@ -52,7 +52,7 @@ pub(super) struct InFlight<'a> {
 
 impl<'a> InFlight<'a> {
     /// At most `most` batches at a time.
-    pub(super) fn new(target: &'a Target, budget: &Budget, most: usize) -> Self {
+    pub(super) fn new(target: TargetRun<'a>, budget: &Budget, most: usize) -> Self {
         let closing = watch::Sender::new(false);
         Self {
             target,

@@ -113,7 +113,7 @@ struct Tally {
     deleted: u64,
     batches: u64,
     differences: u64,
-    /// Rows of the plan that the target refused.
+    /// Rows of the plan that the target refused, or that could not be written.
     refused: u64,
     rejected: Vec<Rejected>,
     lines: Vec<DiffLine>,
@@ -127,11 +127,15 @@ pub(crate) async fn run(
     watch: &Watch,
 ) -> Outcome {
     let mut run = Run::begin(context, watch);
-    let result = match request.mode {
-        Mode::Sync => run.sync(budget, request).await,
-        Mode::Plan => run.plan_only(budget, request).await,
-        Mode::Verify => run.verify(budget).await,
+    let (budget, waits) = budget.with_waits();
+    let work = async {
+        match request.mode {
+            Mode::Sync => run.sync(&budget, request).await,
+            Mode::Plan => run.plan_only(&budget, request).await,
+            Mode::Verify => run.verify(&budget).await,
+        }
     };
+    let result = waits.tell(watch, work).await;
     let Run { tally, start, .. } = run;
     archive::end(context, request.mode, start, tally, result.err()).await
 }
@@ -172,7 +176,7 @@ impl Run<'_> {
 
         let started = Instant::now();
         checkpoint.record_intent(self.context, &plan, &catalogue).await?;
-        let written = self.write(budget, &catalogue, &plan, &mut checkpoint).await;
+        let written = self.write(budget, lease, &catalogue, &plan, &mut checkpoint).await;
         if written.is_ok() {
             checkpoint.complete(self.tally.source.products);
         }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::{Run, RunRequest, millis};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Side};
 use crate::okki::{self, Cache, ReadInfo};
 use crate::plan::{DeleteGuard, Plan, SourceSummary};
 use crate::report::{Mode, Progress};
@@ -102,7 +102,7 @@ impl Run<'_> {
             let why = "products were created while the pages were read".to_owned();
             tracing::warn!(attempt, %why, "the pages may not agree, reading again");
             (self.watch)(Progress::ReadingAgain { attempt: attempt + 1, why });
-            budget.sleep(PAUSE_BEFORE_READING_AGAIN).await?;
+            budget.sleep(Side::Source, PAUSE_BEFORE_READING_AGAIN).await?;
         }
         Err(Error::new(
             ErrorKind::InconsistentSource,

@@ -43,8 +43,11 @@ pub(crate) async fn rebuild(
     extras: Extras,
 ) -> Result<Rebuilt> {
     let mut run = Run::begin(context, watch);
-    run.under_lease(budget, async |run, budget, lease| run.rebuild_under_lease(budget, lease, extras).await)
-        .await
+    let (budget, waits) = budget.with_waits();
+    let work = run.under_lease(&budget, async |run, budget, lease| {
+        run.rebuild_under_lease(budget, lease, extras).await
+    });
+    waits.tell(watch, work).await
 }
 
 impl Run<'_> {
@@ -60,7 +63,7 @@ impl Run<'_> {
         // The stored state is kept as `.previous`, readable or not.
         let version = context.store.load(&path).await?.map(|(_, version)| version);
         let (catalogue, _) = self.read(budget, None).await?;
-        let mut theirs = self.read_back(budget).await?;
+        let mut theirs = self.read_back(budget, lease).await?;
 
         let mut rows = RowWriter::new(context.rows, &catalogue);
         let (mut state, mut ours) = (State::default(), Vec::new());

@@ -1,7 +1,5 @@
 //! A run's turn: it calls the target only under the connection's lease, and by what earlier runs used of the limit.
 
-use std::sync::Arc;
-
 use super::{Run, RunContext, millis};
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result, Side};
@@ -16,19 +14,18 @@ impl Run<'_> {
         work: impl AsyncFnOnce(&mut Self, &Budget, &Lease) -> Result<T>,
     ) -> Result<T> {
         let lease = self.take_lease().await?;
-        let budget = budget.under(&lease);
         let done = tokio::select! {
             biased;
-            done = work(self, &budget, &lease) => done,
+            done = work(self, budget, &lease) => done,
             lost = lease.renew_until_lost() => Err(lost),
         };
         self.release(&lease, &done).await;
         done
     }
 
-    async fn take_lease(&self) -> Result<Arc<Lease>> {
+    async fn take_lease(&self) -> Result<Lease> {
         let RunContext { store, connection, clock, .. } = *self.context;
-        Lease::take(store, connection, &self.start.run_id, clock).await.map(Arc::new)
+        Lease::take(store, connection, &self.start.run_id, clock).await
     }
 
     /// Tells the target's limit what earlier runs used. While the target wants no calls, not even a login is sent.

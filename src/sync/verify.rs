@@ -28,15 +28,15 @@ impl Run<'_> {
             State::ensure_is_for(&bytes, context.connection, &context.target.identity())?;
         }
         let (catalogue, _) = self.read(budget, None).await?;
-        let theirs = self.read_back(budget).await?;
+        let theirs = self.read_back(budget, lease).await?;
         compare(context, catalogue, theirs, &mut self.tally);
         Ok(())
     }
 
     /// The target's rows by their ids.
-    pub(super) async fn read_back(&self, budget: &Budget) -> Result<HashMap<String, Value>> {
-        let watch = self.watch;
-        self.context.target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await
+    pub(super) async fn read_back(&self, budget: &Budget, lease: &Lease) -> Result<HashMap<String, Value>> {
+        let (watch, target) = (self.watch, self.context.target.reserving_in(lease));
+        target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await
     }
 }
 

@@ -8,9 +8,10 @@ use super::{Run, millis};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
 use crate::error::Result;
-use crate::plan::{Action, Plan, RowWriter};
+use crate::plan::{Action, Plan, RowWriter, Unfit};
 use crate::report::Progress;
-use crate::targets::batch::{Batch, Builder};
+use crate::store::lease::Lease;
+use crate::targets::batch::{Batch, Builder, EntryKind};
 use crate::transform::RowUnit;
 
 /// Whether the writing goes on.
@@ -26,6 +27,7 @@ impl Run<'_> {
     pub(super) async fn write(
         &mut self,
         budget: &Budget,
+        lease: &Lease,
         catalogue: &Catalogue,
         plan: &Plan,
         checkpoint: &mut Checkpoint,
@@ -33,7 +35,7 @@ impl Run<'_> {
         let context = self.context;
         // Rows of groups go one batch after the other: a parent must be at the target before its children.
         let most = if context.rows.unit() == RowUnit::Product { context.settings.max_concurrency } else { 1 };
-        let mut in_flight = InFlight::new(context.target, budget, most);
+        let mut in_flight = InFlight::new(context.target.reserving_in(lease), budget, most);
         let sent = self.send_batches(&mut in_flight, catalogue, plan, checkpoint).await;
         if let Err(error) = sent {
             in_flight.end_with(error);
@@ -56,16 +58,26 @@ impl Run<'_> {
         let mut builder =
             Builder::new(context.target.wrap(), settings.max_rows_per_batch, settings.max_bytes_per_batch);
         for change in plan.pending(catalogue) {
-            let is_tombstone = change.action == Action::Delete;
-            let full = builder.push(change.id.into(), is_tombstone, |out| {
-                // The plan left out the rows that do not fit, so writing one again cannot fail.
-                let _ = rows.write(change.row, change.id, out);
-            });
-            if let Some(batch) = full
-                && self.send(in_flight, batch, plan, checkpoint).await? == Writing::HasEnded
-            {
-                return Ok(());
+            let kind = match change.action {
+                Action::Delete => EntryKind::Tombstone,
+                _ => EntryKind::Row,
+            };
+            match builder.push(change.id.into(), kind, |out| rows.write(change.row, change.id, out)) {
+                Ok(None) => {}
+                Ok(Some(batch)) => {
+                    if self.send(in_flight, batch, plan, checkpoint).await? == Writing::HasEnded {
+                        return Ok(());
+                    }
+                }
+                // A row that fits the plan and cannot be written after all: it is reported, and the others go on.
+                Err(Unfit) => {
+                    tracing::warn!(id = change.id, "a row of the plan cannot be written; it is left out");
+                    self.tally.refused += 1;
+                    self.tally.rejected.append(&mut rows.rejected);
+                }
             }
+            // Items that were left out are in the tally since the plan was made.
+            rows.rejected.clear();
         }
         match builder.finish() {
             Some(batch) => self.send(in_flight, batch, plan, checkpoint).await.map(drop),

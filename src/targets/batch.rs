@@ -1,5 +1,6 @@
 //! Batches: rows cut by count and by bytes, each row written once, straight into the request's body.
 
+use std::convert::Infallible;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -40,23 +41,35 @@ impl Wrap {
     }
 }
 
+/// What a row tells the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// How it is now.
+    Row,
+    /// That it is gone.
+    Tombstone,
+}
+
 /// A row in a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The row's id.
     pub id: RecordId,
-    /// What the state will know of it once it is acknowledged; none for a tombstone.
+    /// What the state will know of it once it is acknowledged; `None` for a tombstone.
     pub fingerprint: Option<Fingerprint>,
-    /// Where it stands in the body.
+    /// Its place in the body.
     pub at: Range<usize>,
+}
+
+impl Entry {
+    fn kind(&self) -> EntryKind {
+        if self.fingerprint.is_some() { EntryKind::Row } else { EntryKind::Tombstone }
+    }
 }
 
 /// A body that is ready to be sent, and what is in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
-    /// The body.
     pub body: Bytes,
-    /// Its rows.
     pub entries: Vec<Entry>,
     /// Whether this is what was missing when the target was asked which rows of a larger batch it holds.
     pub was_read_back: bool,
@@ -69,7 +82,7 @@ impl Batch {
         self.body.get(entry.at.clone()).unwrap_or(&[])
     }
 
-    /// Two halves of a batch of two rows or more; none for a single row.
+    /// Two halves; `None` for a single row.
     pub(crate) fn halves(&self) -> Option<(Self, Self)> {
         let middle = self.entries.len() / 2;
         if middle == 0 {
@@ -79,14 +92,13 @@ impl Batch {
         Some((self.only(left), self.only(right)))
     }
 
-    /// A batch of these of its rows.
+    /// A batch of some of its rows.
     pub(crate) fn only(&self, entries: &[Entry]) -> Self {
         let mut builder = Builder::new(self.wrap, usize::MAX, usize::MAX);
         for entry in entries {
             let row = self.row(entry);
-            // Unlimited, so nothing is ever cut off here.
-            let _ =
-                builder.push(entry.id.clone(), entry.fingerprint.is_none(), |out| out.extend_from_slice(row));
+            // Unlimited and copied, so that no batch is full here and no row fails.
+            let _ = builder.push(entry.id.clone(), entry.kind(), |out| copy(row, out));
         }
         builder.finish().unwrap_or_else(|| Self {
             body: Bytes::new(),
@@ -95,6 +107,11 @@ impl Batch {
             wrap: self.wrap,
         })
     }
+}
+
+fn copy(row: &[u8], out: &mut Vec<u8>) -> Result<(), Infallible> {
+    out.extend_from_slice(row);
+    Ok(())
 }
 
 /// Cuts rows into batches.
@@ -113,17 +130,22 @@ impl Builder {
         Self { wrap, max_rows, max_bytes, body: Vec::new(), entries: Vec::new() }
     }
 
-    /// Writes a row straight into the body; gives back the batch that became full because of it.
-    pub(crate) fn push(
+    /// Writes a row straight into the body, and returns the batch that became full because of it.
+    ///
+    /// If `write` fails, whatever it wrote is taken out again: no body ever holds a part of a row.
+    pub(crate) fn push<E>(
         &mut self,
         id: RecordId,
-        is_tombstone: bool,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Option<Batch> {
+        kind: EntryKind,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Option<Batch>, E> {
         let before = self.body.len();
         self.body.extend_from_slice(if self.entries.is_empty() { self.wrap.open() } else { b"," });
         let mut start = self.body.len();
-        write(&mut self.body);
+        if let Err(error) = write(&mut self.body) {
+            self.body.truncate(before);
+            return Err(error);
+        }
         let is_full =
             self.entries.len() >= self.max_rows || self.body.len() + self.wrap.close().len() > self.max_bytes;
         let mut ready = None;
@@ -136,9 +158,12 @@ impl Builder {
             self.body.extend_from_slice(&row);
         }
         let at = start..self.body.len();
-        let fingerprint = self.body.get(at.clone()).filter(|_| !is_tombstone).map(Fingerprint::of);
+        let fingerprint = match kind {
+            EntryKind::Row => self.body.get(at.clone()).map(Fingerprint::of),
+            EntryKind::Tombstone => None,
+        };
         self.entries.push(Entry { id, fingerprint, at });
-        ready
+        Ok(ready)
     }
 
     /// The last batch, if there is one.
@@ -163,13 +188,24 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
+    fn push(builder: &mut Builder, row: &str) -> Option<Batch> {
+        builder.push(row.into(), EntryKind::Row, |out| copy(row.as_bytes(), out)).unwrap()
+    }
+
+    /// Fails after it has written a part of a row.
+    fn fail(builder: &mut Builder) {
+        let failed = builder.push("bad".into(), EntryKind::Row, |out| {
+            out.extend_from_slice(b"{\"id\":\"bad\",\"cost\":");
+            Err("not a number")
+        });
+        assert_eq!(failed.unwrap_err(), "not a number");
+    }
+
     fn cut(rows: &[&str], max_rows: usize, max_bytes: usize) -> Vec<String> {
         let mut builder = Builder::new(Wrap::Content, max_rows, max_bytes);
         let mut batches = Vec::new();
         for row in rows {
-            batches.extend(
-                builder.push(RecordId::from(*row), false, |out| out.extend_from_slice(row.as_bytes())),
-            );
+            batches.extend(push(&mut builder, row));
         }
         batches.extend(builder.finish());
         batches.iter().map(|batch| String::from_utf8(batch.body.to_vec()).unwrap()).collect()
@@ -187,11 +223,40 @@ mod tests {
     fn halves_hold_the_same_rows() {
         let mut builder = Builder::new(Wrap::Array, 9, 1000);
         for row in ["1", "2", "3"] {
-            builder.push(row.into(), false, |out| out.extend_from_slice(row.as_bytes()));
+            push(&mut builder, row);
         }
         let (left, right) = builder.finish().unwrap().halves().unwrap();
         assert_eq!((left.body.as_ref(), right.body.as_ref()), (&b"[1]"[..], &b"[2,3]"[..]));
         assert!(left.halves().is_none());
         assert_eq!(right.row(&right.entries[1]), b"3");
+    }
+
+    #[test]
+    fn a_row_that_fails_while_it_is_written_leaves_nothing_in_any_batch() {
+        // First, in the middle, where a batch is full, and last.
+        let mut builder = Builder::new(Wrap::Content, 2, 1000);
+        let mut batches = Vec::new();
+        fail(&mut builder);
+        batches.extend(push(&mut builder, "1"));
+        fail(&mut builder);
+        batches.extend(push(&mut builder, "2"));
+        fail(&mut builder);
+        batches.extend(push(&mut builder, "3"));
+        fail(&mut builder);
+        batches.extend(builder.finish());
+        let bodies: Vec<&[u8]> = batches.iter().map(|batch| batch.body.as_ref()).collect();
+        assert_eq!(bodies, [&br#"{"content":[1,2]}"#[..], br#"{"content":[3]}"#]);
+        let rows = |batch: &Batch| -> Vec<String> {
+            batch.entries.iter().map(|e| String::from_utf8_lossy(batch.row(e)).into_owned()).collect()
+        };
+        assert_eq!([rows(&batches[0]), rows(&batches[1])], [vec!["1", "2"], vec!["3"]]);
+    }
+
+    #[test]
+    fn rows_that_all_fail_make_no_batch() {
+        let mut builder = Builder::new(Wrap::Array, 2, 1000);
+        fail(&mut builder);
+        fail(&mut builder);
+        assert!(builder.finish().is_none());
     }
 }

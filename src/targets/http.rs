@@ -7,10 +7,10 @@ use url::Url;
 
 use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_failed_rows, denies_success};
 use super::batch::Batch;
-use super::{TokenIn, with_token};
+use super::{TargetRun, TokenIn, with_token};
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::net::{Answer, Call, CallError, Client, Request, exposed, judge_status, server_message};
+use crate::net::{Answer, Call, CallError, Request, exposed, judge_status, server_message};
 
 /// Headers with a shorter value are words ("true", "json"), which an answer may hold too. Longer ones may be keys.
 const SHORTEST_KEY_BYTES: usize = 8;
@@ -30,7 +30,7 @@ impl HttpTarget {
         self.headers.values().filter(|value| exposed(value).len() >= SHORTEST_KEY_BYTES)
     }
 
-    pub(super) async fn write(&self, client: &Client, budget: &Budget, batch: &Batch) -> Result<Verdict> {
+    pub(super) async fn write(&self, run: TargetRun<'_>, budget: &Budget, batch: &Batch) -> Result<Verdict> {
         let build = |token: Option<&SecretString>| {
             // The rows carry their ids: writing one twice leaves it as it is.
             let request = Request::post(self.url.clone(), batch.body.clone()).idempotent();
@@ -39,10 +39,10 @@ impl HttpTarget {
             request
         };
         let judge = |answer: &Answer, now_ms| written(answer, &self.success, now_ms);
-        client.call(budget, Call::new("write").redacted(), build, judge).await
+        run.call(budget, Call::new("write").redacted(), build, judge).await
     }
 
-    pub(super) async fn read_back(&self, client: &Client, budget: &Budget) -> Result<ReadPage> {
+    pub(super) async fn read_back(&self, run: TargetRun<'_>, budget: &Budget) -> Result<ReadPage> {
         let Some(url) = &self.read_url else {
             return Err(Error::new(
                 ErrorKind::BadPipeline,
@@ -50,7 +50,7 @@ impl HttpTarget {
             ));
         };
         let build = |token: Option<&SecretString>| self.with_headers(Request::get(url.clone()), token);
-        client.call(budget, Call::new("read back"), build, listed).await
+        run.call(budget, Call::new("read back"), build, listed).await
     }
 
     fn with_headers(&self, request: Request, token: Option<&SecretString>) -> Request {

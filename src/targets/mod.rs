@@ -27,8 +27,8 @@ use crate::budget::Budget;
 use crate::catalogue::Rejected;
 use crate::clock::Clock;
 use crate::error::{Result, Side};
-use crate::net::limit::Pace;
-use crate::net::{Auth, Client, Request, Wire, exposed};
+use crate::net::limit::{CallLedger, Pace};
+use crate::net::{Answer, Auth, Call, CallError, Client, Request, Wire, exposed};
 use crate::testing::Mutant;
 pub(crate) use batch::Wrap;
 pub(crate) use compare::contains;
@@ -130,21 +130,35 @@ impl Target {
         self.client.pace.blocked_for()
     }
 
-    /// Grows whenever a call or a batch does not succeed at once.
-    pub(crate) fn failures(&self) -> u64 {
-        self.client.counters.failures()
-    }
-
     /// A run begins: counters and the budgets for retries and for bisecting start afresh.
     pub(crate) fn start_run(&self) {
         self.client.start_run();
         self.split_calls.store(0, Ordering::Relaxed);
     }
 
+    /// The target for one run, whose calls are reserved in this ledger. There is no other way to call it.
+    pub(crate) fn reserving_in<'a>(&'a self, ledger: &'a dyn CallLedger) -> TargetRun<'a> {
+        TargetRun { target: self, ledger }
+    }
+}
+
+/// The target as one run calls it.
+#[derive(Clone, Copy)]
+pub(crate) struct TargetRun<'a> {
+    target: &'a Target,
+    ledger: &'a dyn CallLedger,
+}
+
+impl TargetRun<'_> {
+    /// Grows whenever a call or a batch does not succeed at once.
+    pub(crate) fn failures(self) -> u64 {
+        self.target.client.counters.failures()
+    }
+
     /// Writes a batch. If the answer leaves it open which rows are stored, they are read back, or sent again in halves.
     ///
     /// On an error, `written` still holds what was acknowledged before it.
-    pub(crate) async fn write(&self, budget: &Budget, batch: Batch, written: &mut Written) -> Result<()> {
+    pub(crate) async fn write(self, budget: &Budget, batch: Batch, written: &mut Written) -> Result<()> {
         if Mutant::AcknowledgeBeforeTheAnswer.is_active() {
             accept(batch.entries.clone(), written);
         }
@@ -167,16 +181,27 @@ impl Target {
                 }
                 Verdict::Refused(reason) => (BatchFailure::Refused, reason),
             };
-            self.client.counters.count_failure();
+            self.target.client.counters.count_failure();
             self.find_refused(budget, batch, (failure, &reason), &mut waiting, written).await?;
         }
         Ok(())
     }
 
-    async fn send(&self, budget: &Budget, batch: &Batch) -> Result<Verdict> {
-        match &self.protocol {
-            Protocol::Qeasy(qeasy) => qeasy.store(&self.client, budget, batch).await,
-            Protocol::Http(http) => http.write(&self.client, budget, batch).await,
+    /// A call to the target, counted in the run's ledger.
+    async fn call<T>(
+        self,
+        budget: &Budget,
+        call: Call<'_, T>,
+        build: impl Fn(Option<&SecretString>) -> Request,
+        judge: impl Fn(&Answer, u64) -> Result<T, CallError>,
+    ) -> Result<T> {
+        self.target.client.call(budget, call.reserved_in(self.ledger), build, judge).await
+    }
+
+    async fn send(self, budget: &Budget, batch: &Batch) -> Result<Verdict> {
+        match &self.target.protocol {
+            Protocol::Qeasy(qeasy) => qeasy.store(self, budget, batch).await,
+            Protocol::Http(http) => http.write(self, budget, batch).await,
         }
     }
 }
@@ -202,7 +227,7 @@ fn with_token(request: Request, token: Option<&SecretString>, token_in: TokenIn)
 
 /// Reads an answer in every way, for the fuzz targets.
 #[cfg(feature = "testing")]
-pub(crate) fn fuzz(answer: &crate::net::Answer, success: &indexmap::IndexMap<String, serde_json::Value>) {
+pub(crate) fn fuzz(answer: &Answer, success: &indexmap::IndexMap<String, serde_json::Value>) {
     let _ = qeasy::token(answer, 0);
     let _ = qeasy::stored(answer, 0);
     let _ = qeasy::queried(answer, 0);

@@ -10,13 +10,12 @@ use url::Url;
 
 use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_failed_rows, denies_success};
 use super::batch::Batch;
-use super::{TokenIn, with_token};
+use super::{TargetRun, TokenIn, with_token};
 use crate::budget::Budget;
 use crate::error::{ErrorKind, Result, Side};
 use crate::net::retry::{self, FailureKind};
 use crate::net::{
-    Answer, Auth, Call, CallError, Client, Login, Request, Token, exposed, join_path, judge_status,
-    server_message,
+    Answer, Auth, Call, CallError, Login, Request, Token, exposed, join_path, judge_status, server_message,
 };
 
 /// Rows per `/query` call: the largest page.
@@ -44,7 +43,7 @@ impl Qeasy {
         Auth::Login(Login { request, read: token })
     }
 
-    pub(super) async fn store(&self, client: &Client, budget: &Budget, batch: &Batch) -> Result<Verdict> {
+    pub(super) async fn store(&self, run: TargetRun<'_>, budget: &Budget, batch: &Batch) -> Result<Verdict> {
         let url = self.url("store");
         let build = |token: Option<&SecretString>| {
             with_token(Request::post(url.clone(), batch.body.clone()).idempotent(), token, self.token_in)
@@ -52,33 +51,33 @@ impl Qeasy {
         // One call reads back a page of rows. For a larger batch, sending it again is cheaper.
         let reading_is_cheaper = batch.entries.len() <= QUERY_PAGE && !batch.was_read_back;
         let call = Call::new("store").redacted().when_lost(reading_is_cheaper.then_some(Verdict::Lost));
-        client.call(budget, call, build, stored).await
+        run.call(budget, call, build, stored).await
     }
 
     /// The rows with these ids, of which there are at most [`QUERY_PAGE`].
     pub(super) async fn rows_by_id(
         &self,
-        client: &Client,
+        run: TargetRun<'_>,
         budget: &Budget,
         id_field: &str,
         ids: &[&str],
     ) -> Result<Vec<Value>> {
         // `$in`, because a plain string matches fuzzily.
         let filter = serde_json::json!({"page": 1, "pageSize": QUERY_PAGE, format!("CONTENT_{id_field}"): {"$in": ids}});
-        Ok(self.query(client, budget, &filter).await?.rows)
+        Ok(self.query(run, budget, &filter).await?.rows)
     }
 
     /// A page of all rows, from 1.
-    pub(super) async fn page(&self, client: &Client, budget: &Budget, page: u64) -> Result<ReadPage> {
-        self.query(client, budget, &serde_json::json!({"page": page, "pageSize": QUERY_PAGE})).await
+    pub(super) async fn page(&self, run: TargetRun<'_>, budget: &Budget, page: u64) -> Result<ReadPage> {
+        self.query(run, budget, &serde_json::json!({"page": page, "pageSize": QUERY_PAGE})).await
     }
 
-    async fn query(&self, client: &Client, budget: &Budget, filter: &Value) -> Result<ReadPage> {
+    async fn query(&self, run: TargetRun<'_>, budget: &Budget, filter: &Value) -> Result<ReadPage> {
         let url = self.url("query");
         let build = |token: Option<&SecretString>| {
             with_token(Request::post(url.clone(), filter.to_string()).idempotent(), token, self.token_in)
         };
-        client.call(budget, Call::new("query").optional(), build, queried).await
+        run.call(budget, Call::new("query").optional(), build, queried).await
     }
 
     fn url(&self, call: &str) -> Url {

@@ -7,21 +7,21 @@ use serde_json::Value;
 use super::answer::ReadPage;
 use super::batch::Batch;
 use super::qeasy::{QUERY_PAGE, Qeasy};
-use super::{Protocol, Target};
+use super::{Protocol, TargetRun};
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result, Side};
 
-impl Target {
+impl TargetRun<'_> {
     /// The rows of this batch as the target holds them, by id.
-    pub(super) async fn stored_rows(&self, budget: &Budget, batch: &Batch) -> Result<HashMap<String, Value>> {
-        let Protocol::Qeasy(qeasy) = &self.protocol else {
+    pub(super) async fn stored_rows(self, budget: &Budget, batch: &Batch) -> Result<HashMap<String, Value>> {
+        let Protocol::Qeasy(qeasy) = &self.target.protocol else {
             let message = "a target of kind http cannot be asked for single rows";
             return Err(Error::new(ErrorKind::NotSupported(Side::Target), message));
         };
         let mut stored = HashMap::new();
         for entries in batch.entries.chunks(QUERY_PAGE) {
             let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
-            let rows = qeasy.rows_by_id(&self.client, budget, &self.id_field, &ids).await?;
+            let rows = qeasy.rows_by_id(self, budget, &self.target.id_field, &ids).await?;
             self.index_by_id(rows, &mut stored);
         }
         Ok(stored)
@@ -29,14 +29,14 @@ impl Target {
 
     /// Reads every row back, by id. Tombstones count as absent.
     pub(crate) async fn read_back(
-        &self,
+        self,
         budget: &Budget,
         on_page: impl Fn(u64),
     ) -> Result<HashMap<String, Value>> {
-        let mut rows = match &self.protocol {
+        let mut rows = match &self.target.protocol {
             Protocol::Qeasy(qeasy) => self.read_pages(qeasy, budget, on_page).await?,
             Protocol::Http(http) => {
-                let page = http.read_back(&self.client, budget).await?;
+                let page = http.read_back(self, budget).await?;
                 on_page(page.rows.len() as u64);
                 let mut rows = HashMap::new();
                 self.index_by_id(page.rows, &mut rows);
@@ -48,14 +48,14 @@ impl Target {
     }
 
     async fn read_pages(
-        &self,
+        self,
         qeasy: &Qeasy,
         budget: &Budget,
         on_page: impl Fn(u64),
     ) -> Result<HashMap<String, Value>> {
         let (mut rows, mut read) = (HashMap::new(), 0);
         for number in 1_u64.. {
-            let ReadPage { rows: page, total } = qeasy.page(&self.client, budget, number).await?;
+            let ReadPage { rows: page, total } = qeasy.page(self, budget, number).await?;
             let (known, on_this_page) = (rows.len(), page.len());
             read += on_this_page as u64;
             self.index_by_id(page, &mut rows);
@@ -68,9 +68,9 @@ impl Target {
         Ok(rows)
     }
 
-    fn index_by_id(&self, rows: Vec<Value>, by_id: &mut HashMap<String, Value>) {
+    fn index_by_id(self, rows: Vec<Value>, by_id: &mut HashMap<String, Value>) {
         for row in rows {
-            let id = match row.get(&self.id_field) {
+            let id = match row.get(&self.target.id_field) {
                 Some(Value::String(id)) => id.clone(),
                 Some(Value::Number(id)) => id.to_string(),
                 _ => continue,

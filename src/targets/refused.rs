@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::batch::{Batch, Entry};
 use super::compare::contains;
-use super::{Protocol, Refused, Target, Written, accept};
+use super::{Protocol, Refused, TargetRun, Written, accept};
 use crate::budget::Budget;
 use crate::catalogue::{Rejected, RowKind};
 use crate::error::{Error, ErrorKind, Result, Side};
@@ -67,10 +67,10 @@ pub(super) fn after_batch(failure: BatchFailure, now: BatchContext) -> BatchActi
     }
 }
 
-impl Target {
+impl TargetRun<'_> {
     /// Decides what becomes of a batch that failed for `reason`. Halves to be sent are added to `waiting`.
     pub(super) async fn find_refused(
-        &self,
+        self,
         budget: &Budget,
         batch: Batch,
         (failure, reason): (BatchFailure, &str),
@@ -79,8 +79,8 @@ impl Target {
     ) -> Result<()> {
         let mut now = BatchContext {
             rows: batch.entries.len(),
-            can_read_back: matches!(self.protocol, Protocol::Qeasy(_)),
-            calls_left: SPLIT_CALLS.saturating_sub(self.split_calls.load(Ordering::Relaxed)),
+            can_read_back: matches!(self.target.protocol, Protocol::Qeasy(_)),
+            calls_left: SPLIT_CALLS.saturating_sub(self.target.split_calls.load(Ordering::Relaxed)),
         };
         let mut action = after_batch(failure, now);
         if action == BatchAction::ReadBack {
@@ -99,7 +99,7 @@ impl Target {
         }
         match (action, batch.halves()) {
             (BatchAction::Split, Some((left, right))) => {
-                self.split_calls.fetch_add(2, Ordering::Relaxed);
+                self.target.split_calls.fetch_add(2, Ordering::Relaxed);
                 waiting.extend([right, left]);
                 Ok(())
             }
@@ -118,7 +118,7 @@ impl Target {
 
     /// The answer was lost: acknowledges what the target holds of the batch, and sends the rest again.
     pub(super) async fn read_back_lost(
-        &self,
+        self,
         budget: &Budget,
         batch: Batch,
         waiting: &mut Vec<Batch>,

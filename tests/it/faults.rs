@@ -1,9 +1,10 @@
 //! What goes wrong on the wire, one fault at a time: a run ends with everything delivered, or says what is missing.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use okki_sync::testing::error::{ErrorKind, Side};
-use okki_sync::testing::report::Status;
+use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Outcome, Progress};
 use okki_sync_sandbox::CodeReading::{A, B, C};
 use okki_sync_sandbox::Options;
@@ -75,6 +76,43 @@ async fn a_throttling_source_is_waited_for_as_long_as_it_says() {
     assert_eq!((outcome.report.source.throttled, outcome.report.source.retries), (1, 1));
     let fault = Fault::Throttle { retry_after_seconds: None };
     survives(world(|_| ()), Endpoint::OkkiGroups, fault, 2, 0).await;
+}
+
+/// The waits that a person who watches a run is told of.
+async fn waits(world: &World) -> Vec<(Side, Duration)> {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let outcome = world
+        .run(&request(Mode::Sync), move |progress| {
+            if let Progress::Waiting { side, wait } = progress {
+                heard.lock().unwrap().push((side, wait));
+            }
+        })
+        .await;
+    assert_eq!(outcome.report.status, Status::Succeeded, "{:?}", outcome.report);
+    std::mem::take(&mut *told.lock().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_who_watches_is_told_of_each_wait_once_with_side_and_time() {
+    let calm = world(|_| ());
+    assert_eq!(waits(&calm).await, []);
+
+    let throttled = world(|_| ());
+    let fault = Fault::Throttle { retry_after_seconds: Some(30) };
+    throttled.fault(Endpoint::OkkiProducts, fault, 1, 5);
+    assert_eq!(waits(&throttled).await, [(Side::Source, Duration::from_secs(30))]);
+
+    // Of sixteen batches, of which four wait at a time, six calls fit into the first minute.
+    let options = Options { groups: 160, products: 160, ..Options::default() };
+    let target = "max_rows_per_batch = 10\nmax_concurrency = 4\nrequests_per_minute = 6";
+    let full = World::new(options, qeasy("products", target));
+    let waits = waits(&full).await;
+    assert_eq!(waits.len(), 2, "seventeen calls are three minutes' worth: {waits:?}");
+    for (side, wait) in waits {
+        assert_eq!(side, Side::Target);
+        assert!(wait > Duration::from_secs(55) && wait <= Duration::from_secs(60), "{wait:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ mod window;
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::SemaphorePermit;
 
 use crate::budget::{Budget, interrupted};
@@ -21,6 +22,23 @@ use per_second::PerSecond;
 
 /// An answer that takes longer asks for a slower pace: the other side has enough to do.
 const SLOW_ANSWER: Duration = Duration::from_secs(10);
+
+/// Where a run's calls are stored before they are made, for limits that outlive the run.
+#[async_trait]
+pub(crate) trait CallLedger: Send + Sync {
+    /// Stores the calls of the last minute, made and reserved, as wall-clock milliseconds. The calls may be made once
+    /// this has succeeded.
+    async fn reserve(&self, calls_ms: Vec<u64>) -> Result<()>;
+}
+
+/// For whom a turn is taken.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    /// The call's name in messages.
+    pub what: &'a str,
+    /// `None`: its limit is forgotten with the process.
+    pub ledger: Option<&'a dyn CallLedger>,
+}
 
 /// The pace of one side.
 pub(crate) enum Pace {
@@ -46,8 +64,8 @@ impl Pace {
         Self::PerMinute(PerMinute::new(calls, reserve_ratio, side, clock))
     }
 
-    /// Waits for the turn of the call `what`; an error if it would come too late for this run.
-    pub(super) async fn acquire(&self, budget: &Budget, what: &str) -> Result<Slot<'_>> {
+    /// Waits for a call's turn; an error if it would come too late for this run.
+    pub(super) async fn acquire(&self, budget: &Budget, turn: Turn<'_>) -> Result<Slot<'_>> {
         check_time(budget)?;
         let in_flight = match self {
             Self::PerSecond(pace) => {
@@ -55,7 +73,7 @@ impl Pace {
                 permit.map_err(|_| interrupted("the run's time is over"))?
             }
             Self::PerMinute(pace) => {
-                pace.acquire(budget, what).await?;
+                pace.acquire(budget, turn).await?;
                 None
             }
         };

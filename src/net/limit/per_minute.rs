@@ -16,6 +16,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::window::{RateLimit, Window};
+use super::{CallLedger, Turn};
 use crate::budget::{Budget, interrupted};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
@@ -43,16 +44,18 @@ impl PerMinute {
         }
     }
 
-    pub(super) async fn acquire(&self, budget: &Budget, what: &str) -> Result<()> {
+    pub(super) async fn acquire(&self, budget: &Budget, turn: Turn<'_>) -> Result<()> {
+        let Turn { what, ledger } = turn;
         loop {
-            let turn = self.turn.lock().await;
+            let taking = self.turn.lock().await;
             let wait = self.wait(budget, what)?;
             if !wait.is_zero() {
-                drop(turn);
+                drop(taking);
+                budget.announce_wait(self.side, wait);
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            self.reserve(budget).await?;
+            self.reserve(budget, ledger).await?;
             if self.wait(budget, what)?.is_zero() {
                 self.window().count(self.clock.now_ms());
                 return Ok(());
@@ -77,16 +80,16 @@ impl PerMinute {
     }
 
     /// Reserves the next few calls if none are left, and stores that before the first of them is made.
-    async fn reserve(&self, budget: &Budget) -> Result<()> {
+    async fn reserve(&self, budget: &Budget, ledger: Option<&dyn CallLedger>) -> Result<()> {
         let reserved = self.window().reserve(self.clock.now_ms());
-        let (true, Some(lease)) = (reserved, &budget.lease) else { return Ok(()) };
+        let (true, Some(ledger)) = (reserved, ledger) else { return Ok(()) };
         let persisted_ms = self.window().persisted_ms();
-        let noted = tokio::time::timeout(budget.left(), lease.note_calls(persisted_ms)).await;
-        let noted = noted.unwrap_or_else(|_| Err(interrupted("the run's time is over")));
-        if noted.is_err() {
+        let stored = tokio::time::timeout(budget.left(), ledger.reserve(persisted_ms)).await;
+        let stored = stored.unwrap_or_else(|_| Err(interrupted("the run's time is over")));
+        if stored.is_err() {
             self.window().release_reserved();
         }
-        noted
+        stored
     }
 
     pub(super) fn observe(&self, headers: &HeaderMap, now_ms: u64) {
@@ -130,6 +133,8 @@ mod tests {
 
     use super::*;
 
+    const STORE: Turn<'static> = Turn { what: "store", ledger: None };
+
     fn pace(calls: u32) -> PerMinute {
         PerMinute::new(calls, 0.2, Side::Target, Clock::starting_at_ms(1_800_000_000_000))
     }
@@ -142,7 +147,7 @@ mod tests {
 
     async fn acquired_after(pace: &PerMinute, budget: &Budget) -> Duration {
         let started = Instant::now();
-        pace.acquire(budget, "store").await.unwrap();
+        pace.acquire(budget, STORE).await.unwrap();
         started.elapsed()
     }
 
@@ -157,7 +162,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_who_waits_sees_what_another_call_is_told_meanwhile() {
         let (pace, budget) = (pace(1), budget(600));
-        pace.acquire(&budget, "store").await.unwrap();
+        pace.acquire(&budget, STORE).await.unwrap();
         let told = async {
             tokio::time::sleep(Duration::from_secs(50)).await;
             pace.block(Duration::from_secs(30));
@@ -170,8 +175,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_turn_that_comes_too_late_ends_the_run_with_the_time_to_come_back() {
         let (pace, budget) = (pace(1), budget(30));
-        pace.acquire(&budget, "store").await.unwrap();
-        let full = pace.acquire(&budget, "store").await.unwrap_err();
+        pace.acquire(&budget, STORE).await.unwrap();
+        let full = pace.acquire(&budget, STORE).await.unwrap_err();
         assert_eq!(full.to_string(), "store: the calls of this minute are used up; come back in 61 s");
         assert_eq!(full.kind, ErrorKind::Throttled(Side::Target));
         assert_eq!(full.resume_after, Some(Duration::from_secs(60)));
@@ -185,5 +190,61 @@ mod tests {
         let pace = pace(1);
         pace.block(Duration::from_secs(3601));
         assert_eq!(pace.blocked_for(), Duration::ZERO);
+    }
+
+    /// Keeps what it was given; its store may fail, or take its time.
+    #[derive(Default)]
+    struct Ledger {
+        stored: Mutex<Vec<Vec<u64>>>,
+        fails: bool,
+        takes: Duration,
+    }
+
+    #[async_trait::async_trait]
+    impl CallLedger for Ledger {
+        async fn reserve(&self, calls_ms: Vec<u64>) -> Result<()> {
+            tokio::time::sleep(self.takes).await;
+            self.stored.lock().unwrap().push(calls_ms);
+            if self.fails { Err(Error::new(ErrorKind::Store, "full")) } else { Ok(()) }
+        }
+    }
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reservation_is_stored_before_the_first_of_its_calls_and_once_for_all_of_them() {
+        let (pace, budget, ledger) = (pace(24), budget(600), Ledger::default());
+        let turn = Turn { what: "store", ledger: Some(&ledger) };
+        for _ in 0..4 {
+            pace.acquire(&budget, turn).await.unwrap();
+        }
+        let later = NOW_MS + 5_000;
+        let expected = [vec![later; 3], vec![NOW_MS, NOW_MS, NOW_MS, later, later, later]];
+        assert_eq!(*ledger.stored.lock().unwrap(), expected);
+        assert_eq!(pace.release_reservations(), [NOW_MS; 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_cannot_be_reserved_is_not_made_nor_counted() {
+        let (pace, budget) = (pace(24), budget(600));
+        let ledger = Ledger { fails: true, ..Ledger::default() };
+        let turn = Turn { what: "store", ledger: Some(&ledger) };
+        assert_eq!(pace.acquire(&budget, turn).await.unwrap_err().kind, ErrorKind::Store);
+        assert!(pace.release_reservations().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_asks_for_no_calls_while_a_reservation_is_stored_holds_for_its_call() {
+        let (pace, budget) = (pace(24), budget(600));
+        let ledger = Ledger { takes: Duration::from_secs(2), ..Ledger::default() };
+        let turn = Turn { what: "store", ledger: Some(&ledger) };
+        let told = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            pace.block(Duration::from_secs(30));
+        };
+        let started = Instant::now();
+        let (acquired, ()) = tokio::join!(pace.acquire(&budget, turn), told);
+        acquired.unwrap();
+        assert!(started.elapsed() >= Duration::from_secs(31), "{:?}", started.elapsed());
     }
 }
