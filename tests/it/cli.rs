@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use okki_sync::testing::clock::Clock;
-use okki_sync_sandbox::faults::{Endpoint, Fault, Kind};
+use okki_sync_sandbox::faults::{Endpoint, Fault, FaultKind};
 use okki_sync_sandbox::{Options, Sandbox, Serving};
 use serde_json::Value;
 
@@ -129,7 +129,7 @@ fn checked(name: &str, text: &str, variables: &[(&str, &str)]) -> (Option<i32>, 
     (output.status.code(), report(&output))
 }
 
-/// Kind and place of each diagnostic. Every one has a message and help.
+/// FaultKind and place of each diagnostic. Every one has a message and help.
 fn diagnostics(answer: &Value) -> Vec<(&str, &str)> {
     let text = |one: &'_ Value, key: &str| one[key].as_str().is_some_and(|text| !text.is_empty());
     let all = answer["diagnostics"].as_array().unwrap();
@@ -278,7 +278,7 @@ async fn after_kill_9_at_any_moment_the_next_run_ends_right() {
     let desk = desk(Options { latency: Duration::from_millis(3), ..small() }).await;
     let mut random = fastrand::Rng::with_seed(9);
     for _ in 0..50 {
-        desk.sandbox.change_as_people_do();
+        desk.sandbox.simulate_edits();
         let mut child = desk.command(&["sync", "--json"]).spawn().unwrap();
         tokio::time::sleep(Duration::from_millis(random.u64(0..300))).await;
         child.kill().unwrap();
@@ -297,7 +297,7 @@ async fn of_two_runs_at_once_the_second_says_that_the_first_goes_on() {
     let desk = desk(small()).await;
     desk.sandbox.fault(Fault {
         at: Endpoint::OkkiGroups,
-        kind: Kind::Slow(Duration::from_secs(2)),
+        kind: FaultKind::Slow(Duration::from_secs(2)),
         times: 1,
         after: 0,
     });

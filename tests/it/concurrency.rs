@@ -7,7 +7,7 @@ use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::Progress;
 use okki_sync_sandbox::Options;
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use tokio::time::Instant;
 
 use crate::support::{World, qeasy, request};
@@ -59,7 +59,7 @@ async fn batches_of_groups_go_one_after_the_other() {
 async fn when_one_of_several_batches_is_told_to_be_silent_the_others_are_acknowledged_and_nobody_calls_again()
 {
     let world = sixteen_batches("products", 4);
-    world.fault(Endpoint::QeasyStore, Fault::Throttle { retry_after_seconds: Some(300) }, 1, 9);
+    world.fault(Endpoint::QeasyStore, FaultKind::Throttle { retry_after_seconds: Some(300) }, 1, 9);
     let outcome = world.sync().await;
     let report = &outcome.report;
     assert_eq!(outcome.error.as_ref().unwrap().kind, ErrorKind::Throttled(Side::Target));
@@ -81,7 +81,7 @@ async fn when_one_of_several_batches_is_told_to_be_silent_the_others_are_acknowl
 #[tokio::test(start_paused = true)]
 async fn a_short_wish_for_silence_is_kept_by_every_batch_under_way() {
     let world = sixteen_batches("products", 4);
-    world.fault(Endpoint::QeasyStore, Fault::Throttle { retry_after_seconds: Some(30) }, 1, 9);
+    world.fault(Endpoint::QeasyStore, FaultKind::Throttle { retry_after_seconds: Some(30) }, 1, 9);
     let started = Instant::now();
     let outcome = world.sync_well().await;
     assert_eq!((outcome.report.target.throttled, outcome.report.target.retries), (1, 1));

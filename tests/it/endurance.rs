@@ -11,7 +11,7 @@ use okki_sync::testing::clock::Clock;
 use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::Request;
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{Options, Sandbox};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -42,7 +42,7 @@ fn before(
 async fn a_row_that_is_refused_again_and_again_is_tried_at_a_growing_distance_and_delays_no_other() {
     let world = World::new(small(), qeasy("groups", ""));
     let id = world.catalogue().groups[3].id.clone();
-    world.fault(Endpoint::QeasyStore, Fault::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
     let mut tried = Vec::new();
     for run in 1..=20 {
         let calls = world.calls(Endpoint::QeasyStore);
@@ -58,7 +58,7 @@ async fn a_row_that_is_refused_again_and_again_is_tried_at_a_growing_distance_an
     }
     assert_eq!(tried, [1, 2, 4, 8, 16]);
     // A change of the row is a new reason to try.
-    world.sandbox.heal();
+    world.sandbox.clear_faults();
     world.sandbox.edit(|catalogue| catalogue.groups[3].name.push('!'));
     world.sync_well().await;
     world.assert_complete();
@@ -100,7 +100,7 @@ async fn an_outage_that_flickers_costs_minutes_and_not_hours() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_does_not_fit_the_deadline_pauses_the_run_at_once() {
-    for fault in [Fault::Throttle { retry_after_seconds: Some(70) }, Fault::Lockout] {
+    for fault in [FaultKind::Throttle { retry_after_seconds: Some(70) }, FaultKind::Lockout] {
         let world = World::new(small(), qeasy("groups", ""));
         let limited =
             Request { deadline: Some(Instant::now() + Duration::from_secs(60)), ..request(Mode::Sync) };
@@ -119,7 +119,7 @@ async fn a_wait_that_does_not_fit_the_deadline_pauses_the_run_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_server_error_near_the_deadline_pauses_the_run_instead_of_failing_it() {
     let world = World::new(small(), qeasy("groups", ""));
-    world.fault(Endpoint::QeasyStore, Fault::Status(500), ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::Status(500), ALWAYS, 0);
     let limited =
         Request { deadline: Some(Instant::now() + Duration::from_millis(6_500)), ..request(Mode::Sync) };
     let outcome = world.run(&limited, |_| {}).await;
@@ -286,10 +286,10 @@ async fn a_change_whose_answer_was_never_seen_and_that_people_took_back_is_taken
     let name = world.catalogue().groups[0].name.clone();
     world.sandbox.edit(|catalogue| catalogue.groups[0].name.push('!'));
     // The row is stored; every answer, and the answer to what is stored, is lost.
-    world.fault(Endpoint::QeasyStore, Fault::LostAfter, ALWAYS, 0);
-    world.fault(Endpoint::QeasyQuery, Fault::LostAfter, ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::LostAfter, ALWAYS, 0);
+    world.fault(Endpoint::QeasyQuery, FaultKind::LostAfter, ALWAYS, 0);
     assert_eq!(world.sync().await.report.status, Status::Failed);
-    world.sandbox.heal();
+    world.sandbox.clear_faults();
     world.sandbox.edit(|catalogue| catalogue.groups[0].name.clone_from(&name));
     world.wind(60).await;
     assert_eq!(world.sync_well().await.report.plan.update, 1);
@@ -334,11 +334,11 @@ async fn a_header_that_is_only_a_word_may_stand_in_the_answer_too() {
 #[tokio::test(start_paused = true)]
 async fn a_success_that_says_neither_success_nor_a_count_is_not_believed() {
     let world = World::new(small(), qeasy("groups", ""));
-    world.fault(Endpoint::QeasyStore, Fault::AccessDenied, ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::AccessDenied, ALWAYS, 0);
     let outcome = world.sync().await;
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::BadAnswer(Side::Target));
     assert_eq!((outcome.report.target.written, world.rows().len()), (0, 0));
-    world.sandbox.heal();
+    world.sandbox.clear_faults();
     world.sync_well().await;
     world.assert_complete();
 }
@@ -362,7 +362,7 @@ async fn a_scheme_that_cannot_be_asked_is_searched_by_halves() {
         }
     });
     let world = World::of(sandbox, None, env(), qeasy("groups", ""), Clock::pinned()).with_target(closed);
-    world.fault(Endpoint::QeasyStore, Fault::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
     let outcome = world.sync().await;
     assert_eq!((outcome.report.status, outcome.report.quarantined), (Status::Partial, 1));
     assert_eq!((outcome.rejected[0].id.as_deref(), world.rows().len()), (Some(id.as_str()), 39));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::report::Mode;
 use okki_sync::testing::sync::{Outcome, Request};
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{Options, Sandbox};
 
 use crate::support::{World, env, qeasy, request, wall};
@@ -152,7 +152,7 @@ async fn a_group_that_is_gone_takes_its_products_into_the_quarantine_without_an_
 async fn changes_whose_pages_shift_are_read_again_and_lose_nothing() {
     let world = synced("products").await;
     world.sandbox.edit(|catalogue| catalogue.products.iter_mut().take(350).for_each(|p| p.name.push('!')));
-    world.fault(Endpoint::OkkiProducts, Fault::ShiftPages, 1, 1);
+    world.fault(Endpoint::OkkiProducts, FaultKind::ShiftPages, 1, 1);
     world.sync().await;
     world.wind(3600).await;
     sync(&world).await;

@@ -8,9 +8,9 @@ use fastrand::Rng;
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::state::LONGEST_DISTANCE_RUNS;
 use okki_sync::testing::sync::{Outcome, Request};
-use okki_sync_sandbox::Side;
+use okki_sync_sandbox::Service;
 use okki_sync_sandbox::catalogue::Catalogue;
-use okki_sync_sandbox::faults::{Endpoint, Fault, Kind};
+use okki_sync_sandbox::faults::{Endpoint, Fault, FaultKind};
 
 use crate::Log;
 use crate::coverage::Coverage;
@@ -263,7 +263,7 @@ impl Scenario {
         let (a, b) = futures::join!(world.drive(&first, &one, death), async {
             tokio::time::sleep(after).await;
             if changes {
-                sandbox.change_as_people_do();
+                sandbox.simulate_edits();
                 world.note_source();
             }
             world.drive(&second, &two, Death::None).await
@@ -323,7 +323,12 @@ impl Scenario {
             Death::After(self.world.rng.u64(0..2_000))
         } else {
             let at = if self.world.pipeline.qeasy { Endpoint::QeasyStore } else { Endpoint::HttpTarget };
-            sandbox.fault(Fault { at, kind: Kind::LostAfter, times: 6, after: self.world.rng.u32(0..4) });
+            sandbox.fault(Fault {
+                at,
+                kind: FaultKind::LostAfter,
+                times: 6,
+                after: self.world.rng.u32(0..4),
+            });
             Death::None
         };
         self.run("regretted", &request(Mode::Sync), death).await?;
@@ -342,7 +347,7 @@ impl Scenario {
         let seed = self.rng().u64(..);
         let name = match what {
             0..=2 => {
-                sandbox.change_as_people_do();
+                sandbox.simulate_edits();
                 "a working day"
             }
             3 | 4 => {
@@ -362,7 +367,7 @@ impl Scenario {
             7 => {
                 // Nobody announces that an id is now there twice: only a pipeline that reads everything can know.
                 let twins = self.world.pipeline.text.contains("products = \"full\"");
-                sandbox.edit(|catalogue| soil(catalogue, twins, &mut Rng::with_seed(seed)));
+                sandbox.edit(|catalogue| add_dirty_rows(catalogue, twins, &mut Rng::with_seed(seed)));
                 "dirty rows"
             }
             8 => {
@@ -420,46 +425,46 @@ impl Scenario {
         };
         let seconds = *rng.choice(&[0, 1, 7, 30, 74, 76, 300, 5000]).unwrap();
         let mut kind = match rng.u8(0..26) {
-            0 => Kind::Throttle { retry_after_seconds: None },
-            1 | 2 => Kind::Throttle { retry_after_seconds: Some(seconds) },
-            3 => Kind::Overloaded { retry_after_seconds: seconds },
-            4 | 5 => Kind::Lockout,
-            6 | 7 => Kind::Status(*rng.choice(&[400, 401, 403, 404, 413, 500, 502, 503, 504]).unwrap()),
+            0 => FaultKind::Throttle { retry_after_seconds: None },
+            1 | 2 => FaultKind::Throttle { retry_after_seconds: Some(seconds) },
+            3 => FaultKind::Overloaded { retry_after_seconds: seconds },
+            4 | 5 => FaultKind::Lockout,
+            6 | 7 => FaultKind::Status(*rng.choice(&[400, 401, 403, 404, 413, 500, 502, 503, 504]).unwrap()),
             8 | 9 => {
                 let codes =
                     [-1, 400, 404, 500, 40001, 40003, 40029, 40101, 40102, 42901, 49999, 50000, 50201];
-                Kind::BodyCode(*rng.choice(&codes).unwrap(), "系统错误".to_owned())
+                FaultKind::BodyCode(*rng.choice(&codes).unwrap(), "系统错误".to_owned())
             }
-            10 => Kind::NotJson,
-            11 | 12 => Kind::Truncated,
+            10 => FaultKind::NotJson,
+            11 | 12 => FaultKind::Truncated,
             // Past the limit of 64 MiB a body costs too much to come often; under it, it is valid JSON of no use.
-            13 => Kind::Giant(if rng.u8(0..60) == 0 { 65 << 20 } else { 300_000 }),
-            14 => Kind::LostBefore,
-            15..=17 => Kind::LostAfter,
-            18 => Kind::Slow(Duration::from_millis(rng.u64(1..100_000))),
-            19 => Kind::Redirect("https://elsewhere.example/".to_owned()),
-            20 => Kind::AccessDenied,
-            21 => Kind::ShiftPages,
-            22 => Kind::SwapRows,
+            13 => FaultKind::Giant(if rng.u8(0..60) == 0 { 65 << 20 } else { 300_000 }),
+            14 => FaultKind::LostBefore,
+            15..=17 => FaultKind::LostAfter,
+            18 => FaultKind::Slow(Duration::from_millis(rng.u64(1..100_000))),
+            19 => FaultKind::Redirect("https://elsewhere.example/".to_owned()),
+            20 => FaultKind::AccessDenied,
+            21 => FaultKind::ShiftPages,
+            22 => FaultKind::SwapRows,
             _ => {
                 let some = (0..rng.usize(1..5)).filter_map(|_| rng.choice(&ids).cloned()).collect();
-                Kind::PartlyFailed(some)
+                FaultKind::PartlyFailed(some)
             }
         };
         match kind {
-            Kind::ShiftPages | Kind::SwapRows => at = Endpoint::OkkiProducts,
-            Kind::PartlyFailed(_) if qeasy => at = Endpoint::QeasyStore,
-            Kind::PartlyFailed(_) => kind = Kind::LostAfter,
+            FaultKind::ShiftPages | FaultKind::SwapRows => at = Endpoint::OkkiProducts,
+            FaultKind::PartlyFailed(_) if qeasy => at = Endpoint::QeasyStore,
+            FaultKind::PartlyFailed(_) => kind = FaultKind::LostAfter,
             _ => {}
         }
         // A plain HTTP target without `success` is believed when its JSON says nothing to the contrary: documented.
         let gullible = at == Endpoint::HttpTarget && !self.world.pipeline.success_is_named;
-        if gullible && matches!(kind, Kind::AccessDenied | Kind::Giant(_)) {
-            kind = Kind::LostBefore;
+        if gullible && matches!(kind, FaultKind::AccessDenied | FaultKind::Giant(_)) {
+            kind = FaultKind::LostBefore;
         }
         let rng = &mut self.world.rng;
         let times =
-            if matches!(kind, Kind::Giant(_)) { 1 } else { *rng.choice(&[1, 1, 1, 2, 3, 8]).unwrap() };
+            if matches!(kind, FaultKind::Giant(_)) { 1 } else { *rng.choice(&[1, 1, 1, 2, 3, 8]).unwrap() };
         let after = *rng.choice(&[0, 0, 1, 2, 3, 5, 9]).unwrap();
         Fault { at, kind, times, after }
     }
@@ -472,14 +477,14 @@ impl Scenario {
     }
 
     fn rotate(&mut self) -> Step {
-        let side = if self.rng().bool() { Side::Okki } else { Side::Target };
-        self.world.sandbox.rotate_credentials(side);
+        let service = if self.rng().bool() { Service::Okki } else { Service::Target };
+        self.world.sandbox.rotate_credentials(service);
         let known = self.rng().u8(0..4) > 0;
         if known {
             self.world.restart();
         }
         self.world.coverage.count("steps", "credentials rotated", 1);
-        self.world.tell(format!("new credentials at {side:?}, the program is told: {known}"));
+        self.world.tell(format!("new credentials at {service:?}, the program is told: {known}"));
         Ok(())
     }
 
@@ -512,8 +517,8 @@ impl Scenario {
 
     /// All faults cease: two runs later the target equals the source, and a third one writes nothing.
     async fn finish(&mut self) -> Step {
-        self.world.sandbox.heal();
-        self.world.objects.heal();
+        self.world.sandbox.clear_faults();
+        self.world.objects.clear_faults();
         self.world.restart();
         self.world.wind(Duration::from_secs(2 * 3600)).await;
         self.world.tell("all faults cease, two hours go by");
@@ -592,7 +597,7 @@ fn remove_some(catalogue: &mut Catalogue, rng: &mut Rng) {
 }
 
 /// Offenders of every sort: repeated ids, blank names, products of no group, orphans.
-fn soil(catalogue: &mut Catalogue, twins: bool, rng: &mut Rng) {
+fn add_dirty_rows(catalogue: &mut Catalogue, twins: bool, rng: &mut Rng) {
     for _ in 0..rng.u8(1..4) {
         let (groups, products) = (catalogue.groups.len(), catalogue.products.len());
         match rng.u8(0..6) {

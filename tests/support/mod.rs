@@ -17,8 +17,8 @@ use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::store::Store;
 use okki_sync::testing::sync::{Outcome, Progress, Request};
 use okki_sync_sandbox::catalogue::{Catalogue, Group, Product};
-use okki_sync_sandbox::faults::{ConnectionLost, Endpoint, Fault, Kind};
-use okki_sync_sandbox::{Credentials, Options, Sandbox};
+use okki_sync_sandbox::faults::{Endpoint, Fault, FaultKind};
+use okki_sync_sandbox::{ConnectionLost, Credentials, Options, Sandbox};
 use serde_json::value::RawValue;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
@@ -239,7 +239,7 @@ impl World {
         if rows.is_empty() { self.sandbox.http_rows() } else { rows }
     }
 
-    pub fn fault(&self, at: Endpoint, kind: Kind, times: u32, after: u32) {
+    pub fn fault(&self, at: Endpoint, kind: FaultKind, times: u32, after: u32) {
         self.sandbox.fault(Fault { at, kind, times, after });
     }
 
