@@ -22,6 +22,5 @@ mod notify;
 mod plan;
 mod runs;
 mod secrets;
-#[path = "../support/mod.rs"]
-#[allow(dead_code, reason = "each suite uses a part of it")]
-mod support;
+
+use okki_sync_test_support as support;
