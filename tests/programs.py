@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv" / "bin"
 # The first call includes cargo's own check that the program is built.
 BUILD_SECONDS = 600
+# Only a program that hangs takes so long, on a machine however slow.
+HANGS_SECONDS = 600
 
 
 def free_port():
@@ -22,7 +24,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for(what, condition, seconds=60):
+def wait_for(what, condition, seconds=HANGS_SECONDS):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if found := condition():
@@ -73,4 +75,4 @@ class Processes:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
+                process.wait()

@@ -44,6 +44,10 @@ async fn answer(sandbox: &Sandbox, request: Request) -> Response {
             sandbox.simulate_edits();
             done()
         }
+        (&Method::POST, "release") => {
+            sandbox.release();
+            done()
+        }
         (&Method::POST, "revoke") => {
             sandbox.revoke_tokens();
             done()

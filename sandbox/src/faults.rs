@@ -68,6 +68,8 @@ pub enum FaultKind {
     LostAfter,
     /// The effect comes at once and the answer late; in JSON a number of seconds.
     Slow(#[serde(deserialize_with = "seconds")] Duration),
+    /// The effect comes at once and the answer after [`Sandbox::release`].
+    Hold,
     /// HTTP 302 to that address.
     Redirect(String),
     /// Right after this page of products the catalogue changes so that the next pages overlap (first
@@ -103,6 +105,7 @@ impl FaultKind {
             Self::LostBefore => "lost before",
             Self::LostAfter => "lost after",
             Self::Slow(_) => "slow",
+            Self::Hold => "hold",
             Self::Redirect(_) => "redirect",
             Self::ShiftPages => "shift pages",
             Self::SwapRows => "swap rows",
@@ -141,6 +144,12 @@ impl Sandbox {
     /// Queues a fault.
     pub fn fault(&self, fault: Fault) {
         self.state().faults.push(fault);
+    }
+
+    /// Answers the calls that [`FaultKind::Hold`] holds, and holds no further ones.
+    pub fn release(&self) {
+        self.state().faults.retain(|fault| fault.kind != FaultKind::Hold);
+        self.inner.releases.send_modify(|count| *count += 1);
     }
 
     /// Drops all queued faults and ends lockouts.
@@ -192,6 +201,8 @@ pub(crate) fn failing_ids(queue: &mut Vec<Fault>, ids: &[String]) -> Vec<String>
 
 /// Answers a call, through the fault that waits for it if there is one.
 pub(crate) async fn through(sandbox: &Sandbox, at: Endpoint, answer: impl FnOnce() -> Response) -> Response {
+    // Before a fault is taken: no release can fall between the two.
+    let mut releases = sandbox.inner.releases.subscribe();
     let kind = take(&mut sandbox.state().faults, at);
     let Some(kind) = kind else { return answer() };
     tracing::debug!(?at, ?kind, "sandbox fault");
@@ -216,6 +227,12 @@ pub(crate) async fn through(sandbox: &Sandbox, at: Endpoint, answer: impl FnOnce
             // The effect comes first: a client that gives up waiting must not conclude that nothing happened.
             let late = answer();
             tokio::time::sleep(delay).await;
+            late
+        }
+        FaultKind::Hold => {
+            let late = answer();
+            // An error means that the sandbox is gone, and its caller with it.
+            let _ = releases.changed().await;
             late
         }
         FaultKind::Redirect(location) => redirect(&location),
@@ -282,6 +299,22 @@ fn redirect(location: &str) -> Response {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::tests::{call, small};
+
+    #[tokio::test]
+    async fn a_held_call_is_answered_with_the_release_and_no_further_one_is_held() {
+        let sandbox = small(|_| ());
+        sandbox.fault(Fault { at: Endpoint::OkkiGroups, kind: FaultKind::Hold, times: 9, after: 0 });
+        let groups = || call(sandbox.okki(), "GET", "/v1/product/groups", "", "");
+        let held = tokio::spawn(groups());
+        while sandbox.stats().struck.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!held.is_finished());
+        sandbox.release();
+        assert_eq!(held.await.unwrap().1["error"], "access_denied");
+        assert_eq!(groups().await.1["error"], "access_denied");
+    }
 
     #[test]
     fn faults_read_from_json_wait_and_run_out() {
@@ -296,7 +329,7 @@ mod tests {
         for kind in
             [r#""not_json""#, r#"{"body_code":[404,"x"]}"#, r#"{"partly_failed":["1"]}"#, r#"{"giant":9}"#]
                 .into_iter()
-                .chain([r#""swap_rows""#, r#"{"overloaded":{"retry_after_seconds":3}}"#])
+                .chain([r#""hold""#, r#""swap_rows""#, r#"{"overloaded":{"retry_after_seconds":3}}"#])
         {
             serde_json::from_str::<FaultKind>(kind).unwrap();
         }

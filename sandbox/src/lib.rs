@@ -52,6 +52,7 @@ use axum::extract::Request;
 use fastrand::Rng;
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
 use catalogue::Catalogue;
 use faults::Endpoint;
@@ -70,6 +71,8 @@ type NowMs = Box<dyn Fn() -> u64 + Send + Sync>;
 struct Inner {
     now_ms: NowMs,
     state: Mutex<SandboxState>,
+    /// Counts releases of held calls.
+    releases: watch::Sender<u64>,
 }
 
 /// A local OKKI and Qeasy that share a clock. Clones are handles on the same sandbox.
@@ -91,7 +94,8 @@ impl Sandbox {
     /// A sandbox with a fresh catalogue. `now_ms` is its wall clock, milliseconds since 1970-01-01 UTC.
     pub fn new(options: Options, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         let state = SandboxState::new(options, (now_ms() / 1000) as i64);
-        Self { inner: Arc::new(Inner { now_ms: Box::new(now_ms), state: Mutex::new(state) }) }
+        let releases = watch::Sender::new(0);
+        Self { inner: Arc::new(Inner { now_ms: Box::new(now_ms), state: Mutex::new(state), releases }) }
     }
 
     /// OKKI, as a router that is also a tower service.

@@ -15,7 +15,7 @@ import boto3
 from samtranslator.yaml_helper import yaml_parse
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from programs import ROOT, Processes, call, free_port, listens, wait_for  # noqa: E402
+from programs import HANGS_SECONDS, ROOT, Processes, call, free_port, listens, wait_for  # noqa: E402
 
 BUCKET = "okki-sync-test"
 REGION = "ap-east-1"
@@ -38,7 +38,7 @@ class Sandbox:
         self.okki, self.target = self.env["OKKI_BASE_URL"], self.env["TARGET_BASE_URL"]
 
     def pipeline(self, connection):
-        text = (ROOT / "src/sandbox/pipeline.toml").read_text().replace('"sandbox"', f'"{connection}"', 1)
+        text = (ROOT / "sandbox/src/pipeline.toml").read_text().replace('"sandbox"', f'"{connection}"', 1)
         text = text.replace("[source]\n", f'[source]\nbase_url = "{self.okki}"\n', 1)
         return text.replace("[target]\n", f'[target]\nbase_url = "{self.target}"\n', 1)
 
@@ -128,7 +128,7 @@ class Cloud:
         return self.machines.create_state_machine(
             name=name, definition=json.dumps(definition), roleArn="arn:aws:iam::000000000000:role/any")["stateMachineArn"]
 
-    def execute(self, machine, data=None, seconds=120):
+    def execute(self, machine, data=None, seconds=HANGS_SECONDS):
         """Runs the state machine to its end; answers the execution as described."""
         started = self.machines.start_execution(stateMachineArn=machine, input=json.dumps(data if data is not None else {}))
         arn = started["executionArn"]

@@ -28,7 +28,7 @@ def test_everything_that_the_template_declares_is_made(stacks, cloud, name):
 @pytest.mark.parametrize("name", ["one", "fleet"])
 def test_the_schedule_fires_the_program_until_the_target_holds_the_catalogue(stacks, name):
     stack = stacks[name]
-    wait_for("the catalogue at the target", stack.sandbox.holds_the_catalogue, seconds=150)
+    wait_for("the catalogue at the target", stack.sandbox.holds_the_catalogue)
     report = json.loads(wait_for("the run's report", lambda: stack.stored("reports/main/"))[0])
     assert (report["mode"], report["connection"], report["status"]) == ("sync", "main", "succeeded")
     assert report["plan"]["create"] == report["target"]["written"] == 12

@@ -83,7 +83,8 @@ fn serves_until_it_is_told_to_stop(arguments: &[String], directory: &Path) {
         .spawn()
         .unwrap();
     let started = Instant::now();
-    while !file.exists() && started.elapsed() < Duration::from_secs(20) {
+    // Only a program that hangs takes so long, on a machine however slow.
+    while !file.exists() && started.elapsed() < Duration::from_secs(600) {
         std::thread::sleep(Duration::from_millis(20));
     }
     let environment = std::fs::read_to_string(&file).unwrap_or_default();
@@ -130,7 +131,7 @@ fn both_languages_of_the_readme_show_the_same_commands_keys_and_errors() {
 }
 
 #[test]
-fn core_modules_import_no_edge_and_no_wiring_and_the_two_sides_do_not_know_each_other() {
+fn core_imports_no_edge_and_the_two_sides_do_not_know_each_other() {
     let core = ["error", "model", "mutants", "plan", "report", "retry", "state", "transform"];
     let folders = [
         "state/mod",

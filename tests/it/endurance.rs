@@ -39,7 +39,7 @@ fn before(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_that_is_refused_again_and_again_is_tried_at_a_growing_distance_and_delays_no_other() {
+async fn a_row_refused_repeatedly_is_tried_less_often_and_delays_no_other() {
     let world = World::new(small(), qeasy("groups", ""));
     let id = world.catalogue().groups[3].id.clone();
     world.fault(Endpoint::QeasyStore, FaultKind::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
@@ -131,7 +131,7 @@ async fn a_server_error_near_the_deadline_pauses_the_run_instead_of_failing_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_product_list_that_shrank_or_is_empty_is_refused_before_groups_lose_their_items() {
+async fn a_product_list_that_shrank_or_is_empty_is_refused() {
     let world = World::new(small(), qeasy("groups-with-items", ""));
     world.sync_well().await;
     let rows = format!("{:?}", world.rows());
@@ -153,7 +153,7 @@ async fn a_product_list_that_shrank_or_is_empty_is_refused_before_groups_lose_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_deleted_and_another_created_between_two_pages_make_no_third_one_vanish() {
+async fn a_deletion_and_a_creation_between_two_pages_hide_no_third_row() {
     for shape in ["products", "groups-with-items"] {
         let sandbox =
             Sandbox::new(Options { groups: 5, products: 250, ..Options::default() }, wall(Clock::pinned()));
@@ -243,7 +243,7 @@ async fn calls_that_others_make_with_the_same_key_are_left_to_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_version_before_the_last_save_is_kept_and_a_lost_state_is_made_anew_from_the_target() {
+async fn the_previous_state_is_kept_and_a_lost_one_is_rebuilt() {
     let world = World::new(small(), qeasy("groups", ""));
     world.sync_well().await;
     let first = world.state().await.unwrap();
@@ -266,7 +266,7 @@ async fn the_version_before_the_last_save_is_kept_and_a_lost_state_is_made_anew_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rebuilt_state_leaves_rows_alone_that_only_the_target_has_unless_it_is_told_that_they_are_ours() {
+async fn a_rebuilt_state_takes_over_extra_rows_only_when_it_is_told_to() {
     let world = World::new(small(), qeasy("groups", ""));
     world.sync_well().await;
     world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
@@ -280,7 +280,7 @@ async fn a_rebuilt_state_leaves_rows_alone_that_only_the_target_has_unless_it_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_whose_answer_was_never_seen_and_that_people_took_back_is_taken_back_at_the_target_too() {
+async fn an_unanswered_change_that_people_took_back_is_taken_back_at_the_target() {
     let world = World::new(small(), qeasy("groups", "max_rows_per_batch = 500"));
     world.sync_well().await;
     let name = world.catalogue().groups[0].name.clone();

@@ -138,7 +138,7 @@ async fn faults_of_the_target_that_pass_cost_no_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_small_batch_whose_answer_was_lost_the_target_is_asked_what_it_holds_and_no_row_is_sent_twice() {
+async fn a_small_batch_whose_answer_was_lost_is_read_back_and_not_sent_twice() {
     for fault in [FaultKind::LostBefore, FaultKind::LostAfter] {
         let (world, _) = survives(world(|_| ()), Endpoint::QeasyStore, fault, 1, 3).await;
         assert_eq!((world.sandbox.stats().rows_written, world.calls(Endpoint::QeasyQuery)), (200, 1));
@@ -167,7 +167,7 @@ async fn a_source_token_that_expires_in_the_middle_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_token_that_is_revoked_or_expires_is_replaced_in_every_reading_of_the_codes() {
+async fn a_revoked_or_expired_target_token_is_replaced_in_every_reading() {
     for codes in [A, B, C] {
         let world = world(|options| options.codes = codes);
         let sandbox = world.sandbox.clone();
@@ -214,7 +214,7 @@ async fn pages_that_never_stand_still_end_the_run_before_anything_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_that_the_target_leaves_out_of_a_batch_are_quarantined_and_delivered_later() {
+async fn rows_that_the_target_leaves_out_are_quarantined_and_delivered_later() {
     for codes in [A, B, C] {
         for query_shape in 1..=4 {
             let world = world(|options| {

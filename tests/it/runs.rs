@@ -25,7 +25,7 @@ fn another(world: &World, directory: &tempfile::TempDir) -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_programs_on_one_directory_the_second_is_told_that_the_first_is_busy() {
+async fn of_two_programs_on_one_directory_the_second_hears_that_one_is_busy() {
     let directory = tempfile::tempdir().unwrap();
     let one = on_directory(slow(), &qeasy("groups-with-items", ""), &directory);
     let two = another(&one, &directory);

@@ -118,12 +118,13 @@ def test_a_state_that_is_damaged_is_refused_and_left_as_it_is(world):
 def test_a_state_that_somebody_else_saved_meanwhile_is_not_overwritten(world):
     good = world.get("state/main.state")
     world.control("change")
-    world.control("faults", {"at": "okki_groups", "kind": {"slow": 2}})
+    world.control("faults", {"at": "okki_groups", "kind": "hold"})
     before = world.stats()["calls"]["okki_groups"]
     with ThreadPoolExecutor() as pool:
         running = pool.submit(world.invoke, event("sync.json"))
         wait_for("the run", lambda: world.stats()["calls"]["okki_groups"] > before)
         world.put("state/main.state", "somebody else's")
+        world.control("release")
         _, answer = running.result()
     assert answer["errorType"] == "StateConflict"
     assert world.get("state/main.state") == "somebody else's"

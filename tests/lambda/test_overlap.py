@@ -4,6 +4,7 @@ import json
 import subprocess
 
 from conftest import BUCKET, PREFIX, ROOT, SECRET, wait_for
+from programs import HANGS_SECONDS
 
 
 def start(world, connection):
@@ -19,7 +20,7 @@ def start(world, connection):
 
 
 def end(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANGS_SECONDS)
     return process.returncode, json.loads(out), err
 
 
@@ -28,14 +29,14 @@ def record(world):
     return json.loads(world.get(keys[0])) if keys else {}
 
 
-def slow_source(world, seconds):
-    world.control("faults", {"at": "okki_groups", "kind": {"slow": seconds}})
+def hold_source(world):
+    world.control("faults", {"at": "okki_groups", "kind": "hold"})
 
 
 def test_of_two_runs_on_one_bucket_the_second_names_the_first_and_a_killed_one_holds_on_for_30_s_at_most(world):
-    pipeline = (ROOT / "src/sandbox/pipeline.toml").read_text()
+    pipeline = (ROOT / "sandbox/src/pipeline.toml").read_text()
     world.put("pipelines/overlap.toml", pipeline.replace('"sandbox"', '"overlap"', 1))
-    slow_source(world, 4)
+    hold_source(world)
     first = start(world, "overlap")
     wait_for("the first run's lease", lambda: record(world).get("holder"))
     holder = record(world)["holder"]
@@ -43,12 +44,13 @@ def test_of_two_runs_on_one_bucket_the_second_names_the_first_and_a_killed_one_h
     assert (code, report["status"]) == (1, "failed")
     assert report["error"].startswith(f"Busy: run {holder['run_id']} (since {holder['since']})"), report["error"]
     assert report["source"]["requests"] == report["target"]["requests"] == 0
+    world.control("release")
     code, report, error = end(first)
     assert code == 0, error
     rows = report["plan"]["create"]
     assert record(world)["holder"] is None and report["target"]["written"] == rows > 100
 
-    slow_source(world, 60)
+    hold_source(world)
     killed = start(world, "overlap")
     wait_for("the killed run's lease", lambda: record(world).get("holder"))
     killed.kill()

@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from programs import ROOT
+from programs import HANGS_SECONDS, ROOT
 
 SECRET = {"okki_client_id": "a", "okki_client_secret": "b", "qeasy_app_key": "c", "qeasy_app_secret": "d"}
 PIPELINE = '[target]\nkind = "qeasy"\nscheme_id = "s"\n'
@@ -68,7 +68,7 @@ def check(aws, directory, **more):
         "OKKI_SYNC_STORE": "s3://bucket/prefix", "HTTPS_PROXY": "http://127.0.0.1:1",
     } | more
     done = subprocess.run([ROOT / "target/debug/okki-sync", "check"], cwd=directory, env=env, capture_output=True,
-                          text=True, timeout=120)
+                          text=True, timeout=HANGS_SECONDS)
     return done.returncode, done.stdout + done.stderr
 
 
