@@ -1,14 +1,17 @@
-//! Faults on demand: what can go wrong with a call to the sandbox, and how the wrong answer is made.
+//! Faults on demand: what can go wrong with a call to the sandbox, the queue of what shall, and its effect.
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::response::Response;
-use futures::StreamExt;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
 
-use super::{Sandbox, okki, qeasy};
+use crate::response::{
+    giant, html_response, json_response, lost, okki_envelope, okki_throttled, qeasy_failure, qeasy_throttled,
+    truncated,
+};
+use crate::{Sandbox, Service};
 
 /// Where a fault strikes, and what calls are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,15 +34,18 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn is_okki(self) -> bool {
-        matches!(self, Self::OkkiToken | Self::OkkiGroups | Self::OkkiProducts)
+    pub(crate) fn service(self) -> Service {
+        match self {
+            Self::OkkiToken | Self::OkkiGroups | Self::OkkiProducts => Service::Okki,
+            Self::QeasyToken | Self::QeasyStore | Self::QeasyQuery | Self::HttpTarget => Service::Target,
+        }
     }
 }
 
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum FaultKind {
     /// Too many requests, once, with or without a word on when to come back.
     Throttle {
         /// `Retry-After`; absent if none.
@@ -62,6 +68,8 @@ pub enum Kind {
     LostAfter,
     /// The effect comes at once and the answer late; in JSON a number of seconds.
     Slow(#[serde(deserialize_with = "seconds")] Duration),
+    /// The effect comes at once and the answer after [`Sandbox::release`].
+    Hold,
     /// HTTP 302 to that address.
     Redirect(String),
     /// Right after this page of products the catalogue changes so that the next pages overlap (first
@@ -79,11 +87,11 @@ pub enum Kind {
     PartlyFailed(Vec<String>),
     /// `{"error":"access_denied"}` under HTTP 200.
     AccessDenied,
-    /// The whole side refuses every call from now on, for [`super::Options::lockout`].
+    /// The whole side refuses every call from now on, for [`crate::Options::lockout`].
     Lockout,
 }
 
-impl Kind {
+impl FaultKind {
     /// A word for statistics.
     pub fn name(&self) -> &'static str {
         match self {
@@ -97,6 +105,7 @@ impl Kind {
             Self::LostBefore => "lost before",
             Self::LostAfter => "lost after",
             Self::Slow(_) => "slow",
+            Self::Hold => "hold",
             Self::Redirect(_) => "redirect",
             Self::ShiftPages => "shift pages",
             Self::SwapRows => "swap rows",
@@ -114,7 +123,7 @@ pub struct Fault {
     /// Which calls it strikes.
     pub at: Endpoint,
     /// What goes wrong.
-    pub kind: Kind,
+    pub kind: FaultKind,
     /// How many calls it strikes.
     #[serde(default = "once")]
     pub times: u32,
@@ -131,16 +140,32 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
     Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// Marks an answer whose connection broke before its first byte, for callers that use the routers without a
-/// connection: over TCP the client sees a closed connection, in process this extension and a failing body.
-#[derive(Debug, Clone, Copy)]
-pub struct ConnectionLost;
+impl Sandbox {
+    /// Queues a fault.
+    pub fn fault(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
 
-/// Takes the fault that strikes this call, if any; every other fault of the endpoint has one call less to wait.
-pub(super) fn take(queue: &mut Vec<Fault>, at: Endpoint) -> Option<Kind> {
+    /// Answers the calls that [`FaultKind::Hold`] holds, and holds no further ones.
+    pub fn release(&self) {
+        self.state().faults.retain(|fault| fault.kind != FaultKind::Hold);
+        self.inner.releases.send_modify(|count| *count += 1);
+    }
+
+    /// Drops all queued faults and ends lockouts.
+    pub fn clear_faults(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.okki.locked_until_ms = 0;
+        state.qeasy.limit.locked_until_ms = 0;
+    }
+}
+
+/// Takes the fault that strikes this call, if any. Every other fault of the endpoint waits for one call less.
+fn take(queue: &mut Vec<Fault>, at: Endpoint) -> Option<FaultKind> {
     let mut struck = None;
     for fault in queue.iter_mut() {
-        if fault.at != at || matches!(fault.kind, Kind::PartlyFailed(_)) {
+        if fault.at != at || matches!(fault.kind, FaultKind::PartlyFailed(_)) {
             continue;
         }
         if fault.after > 0 {
@@ -155,10 +180,10 @@ pub(super) fn take(queue: &mut Vec<Fault>, at: Endpoint) -> Option<Kind> {
 }
 
 /// The ids of a store call that shall fail.
-pub(super) fn failing_ids(queue: &mut Vec<Fault>, ids: &[String]) -> Vec<String> {
+pub(crate) fn failing_ids(queue: &mut Vec<Fault>, ids: &[String]) -> Vec<String> {
     let mut failing = Vec::new();
     for fault in queue.iter_mut() {
-        let Kind::PartlyFailed(wanted) = &fault.kind else { continue };
+        let FaultKind::PartlyFailed(wanted) = &fault.kind else { continue };
         let hit: Vec<_> = wanted.iter().filter(|id| ids.contains(id)).cloned().collect();
         if fault.at != Endpoint::QeasyStore || hit.is_empty() {
             continue;
@@ -175,147 +200,98 @@ pub(super) fn failing_ids(queue: &mut Vec<Fault>, ids: &[String]) -> Vec<String>
 }
 
 /// Answers a call, through the fault that waits for it if there is one.
-pub(super) async fn through(sandbox: &Sandbox, at: Endpoint, answer: impl FnOnce() -> Response) -> Response {
+pub(crate) async fn through(sandbox: &Sandbox, at: Endpoint, answer: impl FnOnce() -> Response) -> Response {
+    // Before a fault is taken: no release can fall between the two.
+    let mut releases = sandbox.inner.releases.subscribe();
     let kind = take(&mut sandbox.state().faults, at);
     let Some(kind) = kind else { return answer() };
     tracing::debug!(?at, ?kind, "sandbox fault");
     *sandbox.state().stats.struck.entry(kind.name()).or_default() += 1;
     match kind {
-        Kind::PartlyFailed(_) => answer(),
-        Kind::Throttle { retry_after_seconds } => throttled(sandbox, at, retry_after_seconds),
-        Kind::Lockout => {
-            let mut state = sandbox.state();
-            let until = sandbox.now_ms() + state.options.lockout.as_millis() as u64;
-            let seconds = state.options.lockout.as_secs();
-            let side =
-                if at.is_okki() { &mut state.okki.locked_until } else { &mut state.target.locked_until };
-            *side = until;
-            drop(state);
-            throttled(sandbox, at, Some(seconds))
+        FaultKind::PartlyFailed(_) => answer(),
+        FaultKind::Throttle { retry_after_seconds } => throttled(sandbox, at, retry_after_seconds),
+        FaultKind::Lockout => lock_out(sandbox, at),
+        FaultKind::Status(code) => html_response(code),
+        FaultKind::BodyCode(code, message) => body_code(sandbox, at, code, &message),
+        FaultKind::NotJson => {
+            json_response(StatusCode::OK, "系统维护中 <!-- down for maintenance -->".into())
         }
-        Kind::Status(code) => html(code),
-        Kind::BodyCode(code, message) => {
-            let state = sandbox.state();
-            if at.is_okki() {
-                okki::envelope(&state.options, sandbox.now_ms(), Some(code), &message, None)
-            } else if at == Endpoint::HttpTarget {
-                json(StatusCode::OK, serde_json::json!({"code": code, "message": message}).to_string())
-            } else {
-                let body =
-                    serde_json::json!({"success": false, "code": code, "message": message, "content": null});
-                json(StatusCode::OK, body.to_string())
-            }
-        }
-        Kind::NotJson => json(StatusCode::OK, "系统维护中 <!-- down for maintenance -->".into()),
-        Kind::Truncated => truncated(answer()).await,
-        Kind::Giant(bytes) => giant(bytes),
-        Kind::LostBefore => lost(),
-        Kind::LostAfter => {
+        FaultKind::Truncated => truncated(answer()).await,
+        FaultKind::Giant(bytes) => giant(bytes),
+        FaultKind::LostBefore => lost(),
+        FaultKind::LostAfter => {
             answer();
             lost()
         }
-        Kind::Slow(delay) => {
+        FaultKind::Slow(delay) => {
             // The effect comes first: a client that gives up waiting must not conclude that nothing happened.
             let late = answer();
             tokio::time::sleep(delay).await;
             late
         }
-        Kind::Redirect(location) => {
-            let mut response = html(302);
-            if let Ok(value) = HeaderValue::from_str(&location) {
-                response.headers_mut().insert(header::LOCATION, value);
-            }
-            response
+        FaultKind::Hold => {
+            let late = answer();
+            // An error means that the sandbox is gone, and its caller with it.
+            let _ = releases.changed().await;
+            late
         }
-        Kind::ShiftPages => {
+        FaultKind::Redirect(location) => redirect(&location),
+        FaultKind::ShiftPages => {
             let page = answer();
             sandbox.shift_pages();
             page
         }
-        Kind::SwapRows => {
+        FaultKind::SwapRows => {
             let page = answer();
             sandbox.swap_rows();
             page
         }
-        Kind::Overloaded { retry_after_seconds } => {
-            let mut response = html(503);
+        FaultKind::Overloaded { retry_after_seconds } => {
+            let mut response = html_response(503);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
             response
         }
-        Kind::AccessDenied => json(StatusCode::OK, r#"{"error":"access_denied"}"#.into()),
+        FaultKind::AccessDenied => json_response(StatusCode::OK, r#"{"error":"access_denied"}"#.into()),
     }
 }
 
 fn throttled(sandbox: &Sandbox, at: Endpoint, retry_after: Option<u64>) -> Response {
-    if at.is_okki() || at == Endpoint::HttpTarget {
-        return okki::throttled(retry_after);
+    if at.service() == Service::Okki || at == Endpoint::HttpTarget {
+        return okki_throttled(retry_after);
     }
-    qeasy::throttled(sandbox.state().options.codes, sandbox.now_ms(), retry_after, None)
+    qeasy_throttled(sandbox.state().options.codes, sandbox.now_ms(), retry_after, None)
 }
 
-/// A JSON answer.
-pub(super) fn json(status: StatusCode, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
-}
-
-fn html(code: u16) -> Response {
-    let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let title = format!("{code} {}", status.canonical_reason().unwrap_or("Error"));
-    let body =
-        format!("<html><head><title>{title}</title></head><body><h1>{title}</h1><hr>nginx</body></html>");
-    let mut response = json(status, body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-    response
-}
-
-fn broken() -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::ConnectionReset, "sandbox fault: the connection breaks")
-}
-
-/// hyper drops a connection whose body fails before the head was flushed, so no byte reaches the client.
-fn lost() -> Response {
-    let body = Body::from_stream(futures::stream::once(async { Err::<Bytes, _>(broken()) }));
-    let mut response = Response::new(body);
-    response.extensions_mut().insert(ConnectionLost);
-    response
-}
-
-async fn truncated(whole: Response) -> Response {
-    let (mut parts, body) = whole.into_parts();
-    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    let half = bytes.slice(..bytes.len() / 2);
-    let pieces = futures::stream::once(async move { Ok(half) }).chain(futures::stream::once(async {
-        // Gives hyper the occasion to flush the first half; else the break would swallow it.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        Err(broken())
-    }));
-    Response::from_parts(parts, Body::from_stream(pieces))
-}
-
-/// Valid JSON of exactly that size, if it is large enough to be JSON; made piece by piece and never held.
-fn giant(bytes: u64) -> Response {
-    const HEAD: &[u8] = br#"{"code":200,"data":""#;
-    const TAIL: &[u8] = br#""}"#;
-    let filler = bytes.saturating_sub((HEAD.len() + TAIL.len()) as u64);
-    let piece = Bytes::from(vec![b'x'; 64 * 1024]);
-    let middle = futures::stream::unfold(filler, move |left| {
-        let piece = piece.clone();
-        async move {
-            let size = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-            (size > 0).then(|| (piece.slice(..size), left - size as u64))
+fn lock_out(sandbox: &Sandbox, at: Endpoint) -> Response {
+    let lockout = {
+        let mut state = sandbox.state();
+        let lockout = state.options.lockout;
+        let until_ms = sandbox.now_ms() + lockout.as_millis() as u64;
+        match at.service() {
+            Service::Okki => state.okki.locked_until_ms = until_ms,
+            Service::Target => state.qeasy.limit.locked_until_ms = until_ms,
         }
-    });
-    let whole = futures::stream::once(async { Bytes::from_static(HEAD) })
-        .chain(middle)
-        .chain(futures::stream::once(async { Bytes::from_static(TAIL) }))
-        .map(Ok::<_, std::convert::Infallible>);
-    let mut response = json(StatusCode::OK, String::new());
-    *response.body_mut() = Body::from_stream(whole);
+        lockout
+    };
+    throttled(sandbox, at, Some(lockout.as_secs()))
+}
+
+fn body_code(sandbox: &Sandbox, at: Endpoint, code: i64, message: &str) -> Response {
+    if at.service() == Service::Okki {
+        return okki_envelope(&sandbox.state().options, sandbox.now_ms(), Some(code), message, None);
+    }
+    let body = match at {
+        Endpoint::HttpTarget => json!({"code": code, "message": message}).to_string(),
+        _ => qeasy_failure(code, message),
+    };
+    json_response(StatusCode::OK, body)
+}
+
+fn redirect(location: &str) -> Response {
+    let mut response = html_response(302);
+    if let Ok(value) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
     response
 }
 
@@ -323,6 +299,22 @@ fn giant(bytes: u64) -> Response {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::tests::{call, small};
+
+    #[tokio::test]
+    async fn a_held_call_is_answered_with_the_release_and_no_further_one_is_held() {
+        let sandbox = small(|_| ());
+        sandbox.fault(Fault { at: Endpoint::OkkiGroups, kind: FaultKind::Hold, times: 9, after: 0 });
+        let groups = || call(sandbox.okki(), "GET", "/v1/product/groups", "", "");
+        let held = tokio::spawn(groups());
+        while sandbox.stats().struck.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!held.is_finished());
+        sandbox.release();
+        assert_eq!(held.await.unwrap().1["error"], "access_denied");
+        assert_eq!(groups().await.1["error"], "access_denied");
+    }
 
     #[test]
     fn faults_read_from_json_wait_and_run_out() {
@@ -333,23 +325,13 @@ mod tests {
         let struck: Vec<bool> = (0..5).map(|_| take(&mut queue, Endpoint::OkkiProducts).is_some()).collect();
         assert_eq!(struck, [false, true, true, false, false]);
         let slow: Fault = serde_json::from_str(r#"{"at":"qeasy_store","kind":{"slow":1.5}}"#).unwrap();
-        assert_eq!(slow.kind, Kind::Slow(Duration::from_millis(1500)));
+        assert_eq!(slow.kind, FaultKind::Slow(Duration::from_millis(1500)));
         for kind in
             [r#""not_json""#, r#"{"body_code":[404,"x"]}"#, r#"{"partly_failed":["1"]}"#, r#"{"giant":9}"#]
                 .into_iter()
-                .chain([r#""swap_rows""#, r#"{"overloaded":{"retry_after_seconds":3}}"#])
+                .chain([r#""hold""#, r#""swap_rows""#, r#"{"overloaded":{"retry_after_seconds":3}}"#])
         {
-            serde_json::from_str::<Kind>(kind).unwrap();
+            serde_json::from_str::<FaultKind>(kind).unwrap();
         }
-    }
-
-    #[tokio::test]
-    async fn a_giant_has_its_size_and_a_truncated_answer_breaks() {
-        let body = axum::body::to_bytes(giant(200_000).into_body(), usize::MAX).await.unwrap();
-        assert_eq!(body.len(), 200_000);
-        serde_json::from_slice::<serde_json::Value>(&body).unwrap();
-        let half = truncated(json(StatusCode::OK, "0123456789".into())).await;
-        assert_eq!(half.headers()[header::CONTENT_LENGTH], "10");
-        assert!(axum::body::to_bytes(half.into_body(), usize::MAX).await.is_err());
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn demo(env: &Env, screen: Screen) -> u8 {
     let mut worst = EXIT_OK;
     for (mode, heading) in STEPS {
         if mode == Mode::Plan {
-            sandbox.change_as_people_do();
+            sandbox.simulate_edits();
         }
         print(&format!("\n{}\n", screen.style().bold(heading)));
         let request = RunRequest::new(mode);

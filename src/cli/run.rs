@@ -15,8 +15,9 @@ use crate::config::Env;
 use crate::report::{Mode, Status};
 use crate::sync::{Outcome, RunRequest};
 
-/// How long a run may take to end in good order after the first Ctrl-C.
-const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// How long a run may take after the first Ctrl-C to save what was acknowledged, which a slow store delays. Who does
+/// not want to wait presses it again; containers are killed ten seconds after SIGTERM.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
 
 /// What one of the three commands was asked to do.
 pub(super) struct RunCommand<'a> {

@@ -39,7 +39,7 @@ class Sandbox:
         self.okki, self.target = self.env["OKKI_BASE_URL"], self.env["TARGET_BASE_URL"]
 
     def pipeline(self, connection):
-        text = (ROOT / "src/sandbox/pipeline.toml").read_text().replace('"sandbox"', f'"{connection}"', 1)
+        text = (ROOT / "sandbox/src/pipeline.toml").read_text().replace('"sandbox"', f'"{connection}"', 1)
         text = text.replace("[source]\n", f'[source]\nbase_url = "{self.okki}"\n', 1)
         return text.replace("[target]\n", f'[target]\nbase_url = "{self.target}"\n', 1)
 

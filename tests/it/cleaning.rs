@@ -89,7 +89,7 @@ async fn product_ids_that_really_repeat_are_believed_after_two_reads_that_agree(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_that_becomes_dirty_after_it_was_written_is_not_deleted_at_the_target() {
+async fn a_row_that_becomes_dirty_after_its_write_is_not_deleted() {
     for shape in ["groups", SHAPE] {
         let world = World::new(small(), qeasy(shape, ""));
         world.sync_well().await;

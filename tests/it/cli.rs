@@ -1,13 +1,17 @@
 //! The real program over real sockets: exit codes, output, Ctrl-C, `kill -9`, two at once.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use okki_sync::testing::clock::Clock;
-use okki_sync_sandbox::faults::{Endpoint, Fault, Kind};
+use okki_sync_sandbox::faults::{Endpoint, Fault, FaultKind};
 use okki_sync_sandbox::{Options, Sandbox, Serving};
 use serde_json::Value;
+
+/// Only a program that hangs takes so long, on a machine however slow.
+const HANGS: Duration = Duration::from_secs(600);
 
 const PIPELINE: &str = r#"
 connection = "acme"
@@ -60,10 +64,16 @@ impl Desk {
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
-    async fn until(&self, condition: impl Fn(&Sandbox) -> bool) {
+    /// Holds the calls to this endpoint after the first `passing` ones until the sandbox is told to release them.
+    fn hold(&self, at: Endpoint, passing: u32) {
+        self.sandbox.fault(Fault { at, kind: FaultKind::Hold, times: u32::MAX, after: passing });
+    }
+
+    /// Waits until this endpoint has seen so many calls.
+    async fn calls(&self, at: Endpoint, count: u64) {
         let started = Instant::now();
-        while !condition(&self.sandbox) {
-            assert!(started.elapsed() < Duration::from_secs(30), "it did not come to that");
+        while self.sandbox.stats().calls.get(&at).copied().unwrap_or(0) < count {
+            assert!(started.elapsed() < HANGS, "it did not come to that");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -129,7 +139,7 @@ fn checked(name: &str, text: &str, variables: &[(&str, &str)]) -> (Option<i32>, 
     (output.status.code(), report(&output))
 }
 
-/// Kind and place of each diagnostic. Every one has a message and help.
+/// FaultKind and place of each diagnostic. Every one has a message and help.
 fn diagnostics(answer: &Value) -> Vec<(&str, &str)> {
     let text = |one: &'_ Value, key: &str| one[key].as_str().is_some_and(|text| !text.is_empty());
     let all = answer["diagnostics"].as_array().unwrap();
@@ -166,7 +176,7 @@ fn a_check_as_json_names_connection_target_and_needed_credentials() {
 }
 
 #[test]
-fn a_check_as_json_knows_a_good_pipeline_whose_credentials_and_store_are_not_there() {
+fn a_check_as_json_knows_a_pipeline_without_credentials_and_store() {
     let robot = ("NOTIFY_WEBHOOK", "https://example.com/hunter2");
     let (code, answer) = checked("acme.toml", PIPELINE, &[robot, ("OKKI_SYNC_STORE", "ftp://x")]);
     assert_eq!(code, Some(2), "{answer}");
@@ -212,7 +222,7 @@ fn a_check_as_json_of_a_bad_pipeline_says_what_is_wrong_and_knows_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_bad_input_is_one_clear_line_with_its_exit_code_and_nothing_is_written() {
+async fn each_bad_input_is_one_clear_line_with_its_exit_code() {
     let desk = desk(small()).await;
     let write = |name: &str, text: &str| std::fs::write(desk.directory.path().join(name), text).unwrap();
     write("unknown.toml", &PIPELINE.replace("max_rows_per_batch", "max_row_per_batch"));
@@ -252,18 +262,26 @@ async fn each_bad_input_is_one_clear_line_with_its_exit_code_and_nothing_is_writ
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_saves_what_was_acknowledged_and_the_next_run_goes_on_from_there() {
-    let desk = desk(Options { latency: Duration::from_millis(20), ..small() }).await;
-    let child = desk.command(&["sync", "--json"]).spawn().unwrap();
-    desk.until(|sandbox| sandbox.stats().rows_written >= 100).await;
-    let asked = Instant::now();
+    let desk = desk(small()).await;
+    desk.hold(Endpoint::QeasyStore, 2);
+    let mut child = desk.command(&["sync"]).spawn().unwrap();
+    desk.calls(Endpoint::QeasyStore, 3).await;
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    // The batches in flight are answered after the program has heard the signal.
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let heard = tokio::task::spawn_blocking(move || said.any(|line| line.unwrap().starts_with("stopping")));
+    assert!(heard.await.unwrap());
+    desk.sandbox.release();
     let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(3));
     assert_eq!(output.status.code(), Some(3));
-    let paused = report(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\n  remaining "));
+    let reports = desk.directory.path().join(".okki-sync/reports/acme");
+    let of_the_run = std::fs::read_dir(reports).unwrap().next().unwrap().unwrap().path();
+    let paused: Value = serde_json::from_slice(&std::fs::read(of_the_run).unwrap()).unwrap();
     assert_eq!(paused["status"], "paused");
     let written = paused["target"]["written"].as_u64().unwrap();
+    assert!((100..300).contains(&written), "{paused}");
     assert_eq!(paused["remaining"].as_u64().unwrap(), 300 - written);
     let next = report(&desk.run(&["sync", "--json"]).await);
     assert_eq!(
@@ -278,7 +296,7 @@ async fn after_kill_9_at_any_moment_the_next_run_ends_right() {
     let desk = desk(Options { latency: Duration::from_millis(3), ..small() }).await;
     let mut random = fastrand::Rng::with_seed(9);
     for _ in 0..50 {
-        desk.sandbox.change_as_people_do();
+        desk.sandbox.simulate_edits();
         let mut child = desk.command(&["sync", "--json"]).spawn().unwrap();
         tokio::time::sleep(Duration::from_millis(random.u64(0..300))).await;
         child.kill().unwrap();
@@ -295,20 +313,15 @@ async fn after_kill_9_at_any_moment_the_next_run_ends_right() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_runs_at_once_the_second_says_that_the_first_goes_on() {
     let desk = desk(small()).await;
-    desk.sandbox.fault(Fault {
-        at: Endpoint::OkkiGroups,
-        kind: Kind::Slow(Duration::from_secs(2)),
-        times: 1,
-        after: 0,
-    });
+    desk.hold(Endpoint::OkkiGroups, 0);
     let first = desk.command(&["sync", "--json"]).spawn().unwrap();
-    desk.until(|sandbox| sandbox.stats().calls.get(&Endpoint::OkkiGroups).is_some_and(|calls| *calls > 0))
-        .await;
+    desk.calls(Endpoint::OkkiGroups, 1).await;
     let second = desk.run(&["sync", "--json"]).await;
     assert_eq!(second.status.code(), Some(1));
     let error = report(&second)["error"].as_str().unwrap().to_owned();
     assert!(error.starts_with("Busy: run 2") && error.contains(" (since 2"), "{error}");
     assert!(error.contains(" of connection \"acme\" is going on"), "{error}");
+    desk.sandbox.release();
     assert_eq!(end(first).await, Some(0));
     assert_eq!(desk.sandbox.stats().rows_written, 300);
 }

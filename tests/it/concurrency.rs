@@ -7,7 +7,7 @@ use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::Progress;
 use okki_sync_sandbox::Options;
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use tokio::time::Instant;
 
 use crate::support::{World, qeasy, request};
@@ -56,10 +56,9 @@ async fn batches_of_groups_go_one_after_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_one_of_several_batches_is_told_to_be_silent_the_others_are_acknowledged_and_nobody_calls_again()
-{
+async fn after_a_lockout_other_batches_are_acknowledged_and_nobody_calls() {
     let world = sixteen_batches("products", 4);
-    world.fault(Endpoint::QeasyStore, Fault::Throttle { retry_after_seconds: Some(300) }, 1, 9);
+    world.fault(Endpoint::QeasyStore, FaultKind::Throttle { retry_after_seconds: Some(300) }, 1, 9);
     let outcome = world.sync().await;
     let report = &outcome.report;
     assert_eq!(outcome.error.as_ref().unwrap().kind, ErrorKind::Throttled(Side::Target));
@@ -79,9 +78,9 @@ async fn when_one_of_several_batches_is_told_to_be_silent_the_others_are_acknowl
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_wish_for_silence_is_kept_by_every_batch_under_way() {
+async fn a_short_lockout_is_kept_by_every_batch_in_flight() {
     let world = sixteen_batches("products", 4);
-    world.fault(Endpoint::QeasyStore, Fault::Throttle { retry_after_seconds: Some(30) }, 1, 9);
+    world.fault(Endpoint::QeasyStore, FaultKind::Throttle { retry_after_seconds: Some(30) }, 1, 9);
     let started = Instant::now();
     let outcome = world.sync_well().await;
     assert_eq!((outcome.report.target.throttled, outcome.report.target.retries), (1, 1));
@@ -91,7 +90,7 @@ async fn a_short_wish_for_silence_is_kept_by_every_batch_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_is_killed_or_stopped_with_several_batches_under_way_loses_nothing() {
+async fn a_run_killed_or_stopped_with_several_batches_in_flight_loses_nothing() {
     for after_ms in [30, 45, 60, 75, 90, 105, 120] {
         for stopped in [false, true] {
             let world = sixteen_batches("products", 4);

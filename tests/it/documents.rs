@@ -130,7 +130,8 @@ fn serves_until_it_is_told_to_stop(arguments: &[String], directory: &Path) {
         .spawn()
         .unwrap();
     let started = Instant::now();
-    while !file.exists() && started.elapsed() < Duration::from_secs(60) {
+    // Only a program that hangs takes so long, on a machine however slow.
+    while !file.exists() && started.elapsed() < Duration::from_secs(600) {
         std::thread::sleep(Duration::from_millis(20));
     }
     let environment = std::fs::read_to_string(&file).unwrap_or_default();

@@ -11,7 +11,7 @@ use okki_sync::testing::clock::Clock;
 use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Extras, RunRequest};
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{Options, Sandbox};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -39,10 +39,10 @@ fn before(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_that_is_refused_again_and_again_is_tried_at_a_growing_distance_and_delays_no_other() {
+async fn a_row_refused_repeatedly_is_tried_less_often_and_delays_no_other() {
     let world = World::new(small(), qeasy("groups", ""));
     let id = world.catalogue().groups[3].id.clone();
-    world.fault(Endpoint::QeasyStore, Fault::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
     let mut tried = Vec::new();
     for run in 1..=20 {
         let calls = world.calls(Endpoint::QeasyStore);
@@ -58,7 +58,7 @@ async fn a_row_that_is_refused_again_and_again_is_tried_at_a_growing_distance_an
     }
     assert_eq!(tried, [1, 2, 4, 8, 16]);
     // A change of the row is a new reason to try.
-    world.sandbox.heal();
+    world.sandbox.clear_faults();
     world.sandbox.edit(|catalogue| catalogue.groups[3].name.push('!'));
     world.sync_well().await;
     world.assert_complete();
@@ -100,7 +100,7 @@ async fn an_outage_that_flickers_costs_minutes_and_not_hours() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_does_not_fit_the_deadline_pauses_the_run_at_once() {
-    for fault in [Fault::Throttle { retry_after_seconds: Some(70) }, Fault::Lockout] {
+    for fault in [FaultKind::Throttle { retry_after_seconds: Some(70) }, FaultKind::Lockout] {
         let world = World::new(small(), qeasy("groups", ""));
         let limited =
             RunRequest { deadline: Some(Instant::now() + Duration::from_secs(60)), ..request(Mode::Sync) };
@@ -119,7 +119,7 @@ async fn a_wait_that_does_not_fit_the_deadline_pauses_the_run_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_server_error_near_the_deadline_pauses_the_run_instead_of_failing_it() {
     let world = World::new(small(), qeasy("groups", ""));
-    world.fault(Endpoint::QeasyStore, Fault::Status(500), ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::Status(500), ALWAYS, 0);
     let limited =
         RunRequest { deadline: Some(Instant::now() + Duration::from_millis(6_500)), ..request(Mode::Sync) };
     let outcome = world.run(&limited, |_| {}).await;
@@ -131,7 +131,7 @@ async fn a_server_error_near_the_deadline_pauses_the_run_instead_of_failing_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_product_list_that_shrank_or_is_empty_is_refused_before_groups_lose_their_items() {
+async fn a_product_list_that_shrank_or_is_empty_is_refused() {
     let world = World::new(small(), qeasy("groups-with-items", ""));
     world.sync_well().await;
     let rows = format!("{:?}", world.rows());
@@ -153,7 +153,7 @@ async fn a_product_list_that_shrank_or_is_empty_is_refused_before_groups_lose_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_deleted_and_another_created_between_two_pages_make_no_third_one_vanish() {
+async fn a_deletion_and_a_creation_between_two_pages_hide_no_third_row() {
     for shape in ["products", "groups-with-items"] {
         let sandbox =
             Sandbox::new(Options { groups: 5, products: 250, ..Options::default() }, wall(Clock::pinned()));
@@ -243,7 +243,7 @@ async fn calls_that_others_make_with_the_same_key_are_left_to_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_version_before_the_last_save_is_kept_and_a_lost_state_is_made_anew_from_the_target() {
+async fn the_previous_state_is_kept_and_a_lost_one_is_rebuilt() {
     let world = World::new(small(), qeasy("groups", ""));
     world.sync_well().await;
     let first = world.state().await.unwrap();
@@ -266,7 +266,7 @@ async fn the_version_before_the_last_save_is_kept_and_a_lost_state_is_made_anew_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rebuilt_state_leaves_rows_alone_that_only_the_target_has_unless_it_is_told_that_they_are_ours() {
+async fn a_rebuilt_state_takes_over_extra_rows_only_when_it_is_told_to() {
     let world = World::new(small(), qeasy("groups", ""));
     world.sync_well().await;
     world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
@@ -280,16 +280,16 @@ async fn a_rebuilt_state_leaves_rows_alone_that_only_the_target_has_unless_it_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_whose_answer_was_never_seen_and_that_people_took_back_is_taken_back_at_the_target_too() {
+async fn an_unanswered_change_that_people_took_back_is_taken_back_at_the_target() {
     let world = World::new(small(), qeasy("groups", "max_rows_per_batch = 500"));
     world.sync_well().await;
     let name = world.catalogue().groups[0].name.clone();
     world.sandbox.edit(|catalogue| catalogue.groups[0].name.push('!'));
     // The row is stored; every answer, and the answer to what is stored, is lost.
-    world.fault(Endpoint::QeasyStore, Fault::LostAfter, ALWAYS, 0);
-    world.fault(Endpoint::QeasyQuery, Fault::LostAfter, ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::LostAfter, ALWAYS, 0);
+    world.fault(Endpoint::QeasyQuery, FaultKind::LostAfter, ALWAYS, 0);
     assert_eq!(world.sync().await.report.status, Status::Failed);
-    world.sandbox.heal();
+    world.sandbox.clear_faults();
     world.sandbox.edit(|catalogue| catalogue.groups[0].name.clone_from(&name));
     world.wind(60).await;
     assert_eq!(world.sync_well().await.report.plan.update, 1);
@@ -334,11 +334,11 @@ async fn a_header_that_is_only_a_word_may_stand_in_the_answer_too() {
 #[tokio::test(start_paused = true)]
 async fn a_success_that_says_neither_success_nor_a_count_is_not_believed() {
     let world = World::new(small(), qeasy("groups", ""));
-    world.fault(Endpoint::QeasyStore, Fault::AccessDenied, ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::AccessDenied, ALWAYS, 0);
     let outcome = world.sync().await;
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::BadAnswer(Side::Target));
     assert_eq!((outcome.report.target.written, world.rows().len()), (0, 0));
-    world.sandbox.heal();
+    world.sandbox.clear_faults();
     world.sync_well().await;
     world.assert_complete();
 }
@@ -362,7 +362,7 @@ async fn a_scheme_that_cannot_be_asked_is_searched_by_halves() {
         }
     });
     let world = World::of(sandbox, None, env(), qeasy("groups", ""), Clock::pinned()).with_target(closed);
-    world.fault(Endpoint::QeasyStore, Fault::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::PartlyFailed(vec![id.clone()]), ALWAYS, 0);
     let outcome = world.sync().await;
     assert_eq!((outcome.report.status, outcome.report.quarantined), (Status::Partial, 1));
     assert_eq!((outcome.rejected[0].id.as_deref(), world.rows().len()), (Some(id.as_str()), 39));

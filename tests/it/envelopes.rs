@@ -6,7 +6,7 @@ use std::time::Duration;
 use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::Status;
 use okki_sync::testing::sync::Progress;
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{self, Options};
 
 use crate::support::{World, env, qeasy, request, small};
@@ -59,7 +59,7 @@ async fn a_server_that_caps_the_page_size_is_read_to_the_end() {
 async fn a_failing_body_code_under_http_200_is_no_success() {
     for at in [Endpoint::OkkiGroups, Endpoint::OkkiProducts] {
         let world = World::new(small(), qeasy(SHAPE, ""));
-        world.fault(at, Fault::BodyCode(404, "数据不存在".to_owned()), 1, 0);
+        world.fault(at, FaultKind::BodyCode(404, "数据不存在".to_owned()), 1, 0);
         let outcome = world.sync().await;
         let error = outcome.error.unwrap();
         assert_eq!((outcome.report.status, error.kind), (Status::Failed, ErrorKind::BadAnswer(Side::Source)));
@@ -74,7 +74,7 @@ async fn a_failing_server_code_under_http_200_is_tried_again() {
     for code in [500, -1] {
         for (at, after) in [(Endpoint::OkkiGroups, 0), (Endpoint::OkkiProducts, 1)] {
             let world = World::new(small(), qeasy(SHAPE, ""));
-            world.fault(at, Fault::BodyCode(code, "系统繁忙".to_owned()), 1, after);
+            world.fault(at, FaultKind::BodyCode(code, "系统繁忙".to_owned()), 1, after);
             let outcome = world.sync_well().await;
             assert_eq!(outcome.report.source.retries, 1);
             world.assert_complete();
@@ -85,7 +85,7 @@ async fn a_failing_server_code_under_http_200_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn access_denied_under_http_200_leads_to_one_new_token() {
     let world = World::new(small(), qeasy(SHAPE, ""));
-    world.fault(Endpoint::OkkiProducts, Fault::AccessDenied, 1, 1);
+    world.fault(Endpoint::OkkiProducts, FaultKind::AccessDenied, 1, 1);
     world.sync_well().await;
     world.assert_complete();
     assert_eq!(world.calls(Endpoint::OkkiToken), 2);
@@ -94,7 +94,7 @@ async fn access_denied_under_http_200_leads_to_one_new_token() {
 #[tokio::test(start_paused = true)]
 async fn access_denied_for_every_token_fails_and_writes_nothing() {
     let world = World::new(small(), qeasy(SHAPE, ""));
-    world.fault(Endpoint::OkkiGroups, Fault::AccessDenied, 100, 0);
+    world.fault(Endpoint::OkkiGroups, FaultKind::AccessDenied, 100, 0);
     let outcome = world.sync().await;
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::CredentialsRefused(Side::Source));
     assert_eq!((world.calls(Endpoint::OkkiToken), world.calls(Endpoint::OkkiGroups)), (2, 2));

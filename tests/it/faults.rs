@@ -8,7 +8,7 @@ use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Outcome, Progress};
 use okki_sync_sandbox::CodeReading::{A, B, C};
 use okki_sync_sandbox::Options;
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use tokio::time::Instant;
 
 use crate::support::{World, expected, http, qeasy, request};
@@ -35,7 +35,7 @@ fn assert_calm(world: &World) {
 }
 
 /// A fault that passes: the run succeeds with every row at the target.
-async fn survives(world: World, at: Endpoint, fault: Fault, times: u32, after: u32) -> (World, Outcome) {
+async fn survives(world: World, at: Endpoint, fault: FaultKind, times: u32, after: u32) -> (World, Outcome) {
     let name = format!("{fault:?}");
     world.fault(at, fault, times, after);
     let outcome = world.sync().await;
@@ -48,7 +48,7 @@ async fn survives(world: World, at: Endpoint, fault: Fault, times: u32, after: u
 }
 
 /// A fault that stays: the run fails in so many words, and the run after the mend delivers everything.
-async fn fails(world: World, at: Endpoint, fault: Fault, words: &[&str]) -> Outcome {
+async fn fails(world: World, at: Endpoint, fault: FaultKind, words: &[&str]) -> Outcome {
     let name = format!("{fault:?}");
     world.fault(at, fault, ALWAYS, 0);
     let outcome = world.sync().await;
@@ -58,7 +58,7 @@ async fn fails(world: World, at: Endpoint, fault: Fault, words: &[&str]) -> Outc
     for word in words {
         assert!(error.line().contains(word), "{name}: \"{word}\" is not in: {}", error.line());
     }
-    world.sandbox.heal();
+    world.sandbox.clear_faults();
     world.wind(3600).await;
     let after = world.sync_well().await;
     assert_eq!(after.report.target.written + outcome.report.target.written, 200);
@@ -70,11 +70,11 @@ async fn fails(world: World, at: Endpoint, fault: Fault, words: &[&str]) -> Outc
 #[tokio::test(start_paused = true)]
 async fn a_throttling_source_is_waited_for_as_long_as_it_says() {
     let started = Instant::now();
-    let fault = Fault::Throttle { retry_after_seconds: Some(30) };
+    let fault = FaultKind::Throttle { retry_after_seconds: Some(30) };
     let (_, outcome) = survives(world(|_| ()), Endpoint::OkkiProducts, fault, 1, 5).await;
     assert!(started.elapsed() >= Duration::from_secs(30));
     assert_eq!((outcome.report.source.throttled, outcome.report.source.retries), (1, 1));
-    let fault = Fault::Throttle { retry_after_seconds: None };
+    let fault = FaultKind::Throttle { retry_after_seconds: None };
     survives(world(|_| ()), Endpoint::OkkiGroups, fault, 2, 0).await;
 }
 
@@ -99,7 +99,7 @@ async fn a_person_who_watches_is_told_of_each_wait_once_with_side_and_time() {
     assert_eq!(waits(&calm).await, []);
 
     let throttled = world(|_| ());
-    let fault = Fault::Throttle { retry_after_seconds: Some(30) };
+    let fault = FaultKind::Throttle { retry_after_seconds: Some(30) };
     throttled.fault(Endpoint::OkkiProducts, fault, 1, 5);
     assert_eq!(waits(&throttled).await, [(Side::Source, Duration::from_secs(30))]);
 
@@ -118,7 +118,7 @@ async fn a_person_who_watches_is_told_of_each_wait_once_with_side_and_time() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_wants_an_hour_of_silence_pauses_the_run() {
     let world = world(|_| ());
-    let fault = Fault::Throttle { retry_after_seconds: Some(3600) };
+    let fault = FaultKind::Throttle { retry_after_seconds: Some(3600) };
     world.fault(Endpoint::OkkiProducts, fault, 1, 5);
     let outcome = world.sync().await;
     assert_eq!(
@@ -134,33 +134,33 @@ async fn a_source_that_wants_an_hour_of_silence_pauses_the_run() {
 async fn faults_of_the_source_that_pass_cost_no_row() {
     for at in [Endpoint::OkkiGroups, Endpoint::OkkiProducts, Endpoint::OkkiToken] {
         for fault in [
-            Fault::Status(500),
-            Fault::Status(502),
-            Fault::LostBefore,
-            Fault::LostAfter,
-            Fault::NotJson,
-            Fault::Truncated,
-            Fault::Slow(Duration::from_secs(90)),
+            FaultKind::Status(500),
+            FaultKind::Status(502),
+            FaultKind::LostBefore,
+            FaultKind::LostAfter,
+            FaultKind::NotJson,
+            FaultKind::Truncated,
+            FaultKind::Slow(Duration::from_secs(90)),
         ] {
             let after = if at == Endpoint::OkkiProducts { 5 } else { 0 };
             survives(world(|_| ()), at, fault, 1, after).await;
         }
     }
-    survives(world(|_| ()), Endpoint::OkkiProducts, Fault::BodyCode(500, "繁忙".to_owned()), 1, 5).await;
+    survives(world(|_| ()), Endpoint::OkkiProducts, FaultKind::BodyCode(500, "繁忙".to_owned()), 1, 5).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn faults_of_the_target_that_pass_cost_no_row() {
     let passing = || {
         [
-            Fault::Status(500),
-            Fault::Status(503),
-            Fault::LostBefore,
-            Fault::LostAfter,
-            Fault::NotJson,
-            Fault::Truncated,
-            Fault::Slow(Duration::from_secs(90)),
-            Fault::Throttle { retry_after_seconds: Some(7) },
+            FaultKind::Status(500),
+            FaultKind::Status(503),
+            FaultKind::LostBefore,
+            FaultKind::LostAfter,
+            FaultKind::NotJson,
+            FaultKind::Truncated,
+            FaultKind::Slow(Duration::from_secs(90)),
+            FaultKind::Throttle { retry_after_seconds: Some(7) },
         ]
     };
     for fault in passing() {
@@ -176,8 +176,8 @@ async fn faults_of_the_target_that_pass_cost_no_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_small_batch_whose_answer_was_lost_the_target_is_asked_what_it_holds_and_no_row_is_sent_twice() {
-    for fault in [Fault::LostBefore, Fault::LostAfter] {
+async fn a_small_batch_whose_answer_was_lost_is_read_back_and_not_sent_twice() {
+    for fault in [FaultKind::LostBefore, FaultKind::LostAfter] {
         let (world, _) = survives(world(|_| ()), Endpoint::QeasyStore, fault, 1, 3).await;
         assert_eq!((world.sandbox.stats().rows_written, world.calls(Endpoint::QeasyQuery)), (200, 1));
     }
@@ -187,7 +187,7 @@ async fn of_a_small_batch_whose_answer_was_lost_the_target_is_asked_what_it_hold
 async fn a_large_batch_whose_answer_was_lost_is_sent_again_in_one_call() {
     let options = Options { groups: 200, products: 2000, ..Options::default() };
     let world = World::new(options, qeasy(SHAPE, "max_rows_per_batch = 150"));
-    let (world, _) = survives(world, Endpoint::QeasyStore, Fault::LostAfter, 1, 0).await;
+    let (world, _) = survives(world, Endpoint::QeasyStore, FaultKind::LostAfter, 1, 0).await;
     assert_eq!((world.sandbox.stats().rows_written, world.calls(Endpoint::QeasyQuery)), (350, 0));
 }
 
@@ -205,7 +205,7 @@ async fn a_source_token_that_expires_in_the_middle_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_token_that_is_revoked_or_expires_is_replaced_in_every_reading_of_the_codes() {
+async fn a_revoked_or_expired_target_token_is_replaced_in_every_reading() {
     for codes in [A, B, C] {
         let world = world(|options| options.codes = codes);
         let sandbox = world.sandbox.clone();
@@ -221,7 +221,7 @@ async fn a_target_token_that_is_revoked_or_expires_is_replaced_in_every_reading_
         assert_eq!(world.calls(Endpoint::QeasyToken), 2);
         assert_eq!(world.sandbox.stats().rows_written, 200);
         world.wind(7200).await;
-        world.sandbox.change_as_people_do();
+        world.sandbox.simulate_edits();
         world.sync_well().await;
         world.assert_complete();
     }
@@ -231,7 +231,7 @@ async fn a_target_token_that_is_revoked_or_expires_is_replaced_in_every_reading_
 async fn pages_that_shift_are_read_until_the_catalogue_is_consistent() {
     for (times, after) in [(1, 0), (1, 7), (2, 3), (3, 10)] {
         let world = world(|_| ());
-        world.fault(Endpoint::OkkiProducts, Fault::ShiftPages, times, after);
+        world.fault(Endpoint::OkkiProducts, FaultKind::ShiftPages, times, after);
         let outcome = world.sync_well().await;
         world.assert_complete();
         assert!(world.calls(Endpoint::OkkiGroups) > 1, "a read that saw a shift does not count");
@@ -242,17 +242,17 @@ async fn pages_that_shift_are_read_until_the_catalogue_is_consistent() {
 #[tokio::test(start_paused = true)]
 async fn pages_that_never_stand_still_end_the_run_before_anything_is_written() {
     let world = world(|_| ());
-    world.fault(Endpoint::OkkiProducts, Fault::ShiftPages, ALWAYS, 0);
+    world.fault(Endpoint::OkkiProducts, FaultKind::ShiftPages, ALWAYS, 0);
     let outcome = world.sync().await;
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::InconsistentSource);
     assert_eq!((outcome.report.status, world.target_calls()), (Status::Failed, 0));
-    world.sandbox.heal();
+    world.sandbox.clear_faults();
     world.sync_well().await;
     world.assert_complete();
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_that_the_target_leaves_out_of_a_batch_are_quarantined_and_delivered_later() {
+async fn rows_that_the_target_leaves_out_are_quarantined_and_delivered_later() {
     for codes in [A, B, C] {
         for query_shape in 1..=4 {
             let world = world(|options| {
@@ -262,7 +262,7 @@ async fn rows_that_the_target_leaves_out_of_a_batch_are_quarantined_and_delivere
             let catalogue = world.catalogue();
             let ids: Vec<String> =
                 [3, 4, 60, 199].iter().map(|at| catalogue.groups[*at].id.clone()).collect();
-            world.fault(Endpoint::QeasyStore, Fault::PartlyFailed(ids.clone()), ALWAYS, 0);
+            world.fault(Endpoint::QeasyStore, FaultKind::PartlyFailed(ids.clone()), ALWAYS, 0);
             let outcome = world.sync().await;
             let report = &outcome.report;
             assert_eq!(report.status, Status::Partial, "{codes:?} {query_shape}: {report:?}");
@@ -281,7 +281,7 @@ async fn rows_that_the_target_leaves_out_of_a_batch_are_quarantined_and_delivere
             assert_eq!(world.quarantine(&outcome).await.len(), 4);
             assert_eq!(world.rows().len(), 196);
 
-            world.sandbox.heal();
+            world.sandbox.clear_faults();
             world.wind(60).await;
             let later = world.sync_well().await;
             assert_eq!((later.report.plan.create, later.report.plan.unchanged), (4, 196));
@@ -312,10 +312,11 @@ async fn an_id_check_that_excludes_changed_rows_is_reported_and_not_believed() {
 
 #[tokio::test(start_paused = true)]
 async fn success_false_under_http_200_is_no_success() {
-    let refusal = || Fault::BodyCode(49_999, "方案已停用".to_owned());
+    let refusal = || FaultKind::BodyCode(49_999, "方案已停用".to_owned());
     survives(world(|_| ()), Endpoint::QeasyStore, refusal(), 1, 2).await;
     survives(http_world(), Endpoint::HttpTarget, refusal(), 1, 2).await;
-    survives(world(|_| ()), Endpoint::QeasyStore, Fault::BodyCode(50_001, "系统错误".to_owned()), 1, 2).await;
+    survives(world(|_| ()), Endpoint::QeasyStore, FaultKind::BodyCode(50_001, "系统错误".to_owned()), 1, 2)
+        .await;
     for (world, at) in [(world(|_| ()), Endpoint::QeasyStore), (http_world(), Endpoint::HttpTarget)] {
         let outcome = fails(world, at, refusal(), &["方案已停用", "TargetBadAnswer"]).await;
         assert_eq!(outcome.report.target.written, 0);
@@ -327,7 +328,7 @@ async fn success_false_under_http_200_is_no_success() {
 async fn a_lockout_pauses_runs_until_it_is_over() {
     for codes in [A, B, C] {
         let world = world(|options| options.codes = codes);
-        world.fault(Endpoint::QeasyStore, Fault::Lockout, 1, 3);
+        world.fault(Endpoint::QeasyStore, FaultKind::Lockout, 1, 3);
         let outcome = world.sync().await;
         let report = outcome.report;
         assert_eq!(report.status, Status::Paused, "{codes:?}: {report:?}");
@@ -360,21 +361,24 @@ async fn a_lockout_pauses_runs_until_it_is_over() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_never_json_ends_the_run() {
     let source = ["source", "not its JSON", "系统维护中"];
-    fails(world(|_| ()), Endpoint::OkkiGroups, Fault::NotJson, &source).await;
-    fails(world(|_| ()), Endpoint::OkkiProducts, Fault::NotJson, &source).await;
-    fails(world(|_| ()), Endpoint::QeasyStore, Fault::NotJson, &["target", "not JSON", "系统维护中"]).await;
+    fails(world(|_| ()), Endpoint::OkkiGroups, FaultKind::NotJson, &source).await;
+    fails(world(|_| ()), Endpoint::OkkiProducts, FaultKind::NotJson, &source).await;
+    fails(world(|_| ()), Endpoint::QeasyStore, FaultKind::NotJson, &["target", "not JSON", "系统维护中"])
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_always_breaks_off_ends_the_run() {
-    fails(world(|_| ()), Endpoint::OkkiProducts, Fault::Truncated, &["SourceUnavailable", "broke off"]).await;
-    fails(http_world(), Endpoint::HttpTarget, Fault::Truncated, &["TargetUnavailable", "broke off"]).await;
-    fails(world(|_| ()), Endpoint::QeasyStore, Fault::LostBefore, &["TargetUnavailable", "broke"]).await;
+    fails(world(|_| ()), Endpoint::OkkiProducts, FaultKind::Truncated, &["SourceUnavailable", "broke off"])
+        .await;
+    fails(http_world(), Endpoint::HttpTarget, FaultKind::Truncated, &["TargetUnavailable", "broke off"])
+        .await;
+    fails(world(|_| ()), Endpoint::QeasyStore, FaultKind::LostBefore, &["TargetUnavailable", "broke"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_without_end_is_not_read_to_its_end() {
-    let giant = || Fault::Giant(65 << 20);
+    let giant = || FaultKind::Giant(65 << 20);
     let outcome =
         fails(world(|_| ()), Endpoint::OkkiGroups, giant(), &["source", "larger than 64 MiB"]).await;
     assert_eq!(outcome.report.source.retries, 0, "it would be as large again");
@@ -383,7 +387,7 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_redirect_is_named_and_not_followed() {
-    let away = || Fault::Redirect("https://evil.example/collect".to_owned());
+    let away = || FaultKind::Redirect("https://evil.example/collect".to_owned());
     fails(world(|_| ()), Endpoint::OkkiGroups, away(), &["source", "302", "redirect"]).await;
     fails(world(|_| ()), Endpoint::QeasyStore, away(), &["target", "302", "redirect"]).await;
     fails(http_world(), Endpoint::HttpTarget, away(), &["target", "302", "redirect"]).await;
@@ -394,7 +398,7 @@ async fn an_http_target_that_always_answers_html_is_not_believed() {
     let options = || Options { groups: 200, products: 2000, ..Options::default() };
     for target in ["max_rows_per_batch = 25", "max_rows_per_batch = 25\nsuccess = { \"/code\" = 0 }"] {
         let world = World::new(options(), http(SHAPE, target));
-        let outcome = fails(world, Endpoint::HttpTarget, Fault::NotJson, &["target", "not JSON"]).await;
+        let outcome = fails(world, Endpoint::HttpTarget, FaultKind::NotJson, &["target", "not JSON"]).await;
         assert_eq!(outcome.report.target.written, 0);
     }
 }

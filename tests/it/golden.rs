@@ -164,7 +164,7 @@ items = { each = "products", fields = { id = "product_id", name = "name", cost =
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_that_does_not_fit_its_field_is_quarantined_and_its_neighbours_go_on() {
+async fn a_value_that_does_not_fit_is_quarantined_and_its_neighbours_go_on() {
     let groups = r#"[{"id":5,"parent_id":0,"name":"LED"}]"#;
     let products = &[
         r#"{"product_id":1,"name":"x","group_id":5,"cost":"on request"}"#,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::report::Mode;
 use okki_sync::testing::sync::{Outcome, RunRequest};
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{Options, Sandbox};
 
 use crate::support::{World, env, qeasy, request, wall};
@@ -31,7 +31,7 @@ async fn sync(world: &World) -> (Outcome, u64, bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_without_a_change_is_four_calls_to_the_source_and_none_to_the_target() {
+async fn a_run_without_a_change_makes_four_source_calls_and_no_target_call() {
     for shape in ["products", "groups-with-items"] {
         let world = synced(shape).await;
         // A new program: its token is cold.
@@ -62,7 +62,7 @@ async fn changed_new_and_flagged_products_come_without_a_full_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_product_that_is_gone_without_notice_is_found_by_the_total_and_means_a_full_read() {
+async fn a_product_gone_without_notice_is_found_by_the_total_and_a_full_read() {
     let world = synced("products").await;
     world.sandbox.edit(|catalogue| drop(catalogue.products.remove(7)));
     let (outcome, _, full) = sync(&world).await;
@@ -79,7 +79,7 @@ async fn a_product_that_is_gone_without_notice_is_found_by_the_total_and_means_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_a_page_of_products_updated_in_one_second_is_read_whole_and_not_again() {
+async fn more_than_a_page_updated_in_one_second_is_read_whole_and_once() {
     let world = synced("products").await;
     world.sandbox.edit(|catalogue| catalogue.products.iter_mut().take(350).for_each(|p| p.name.push('!')));
     let (outcome, requests, full) = sync(&world).await;
@@ -94,7 +94,7 @@ async fn more_than_a_page_of_products_updated_in_one_second_is_read_whole_and_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_read_comes_at_least_as_often_as_the_guard_says_and_when_it_is_asked_for() {
+async fn a_full_read_comes_as_often_as_the_guard_says_and_when_asked_for() {
     let world = synced("products").await;
     assert!(!sync(&world).await.2);
     let full = RunRequest { full: true, ..request(Mode::Sync) };
@@ -123,7 +123,7 @@ async fn a_damaged_cache_costs_a_full_read_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_product_whose_group_comes_later_leaves_the_quarantine_without_an_update_of_its_own() {
+async fn a_product_whose_group_comes_later_leaves_the_quarantine() {
     let sandbox = Sandbox::new(options(), wall(Clock::pinned()));
     let mut group = None;
     sandbox.edit(|catalogue| group = catalogue.groups.pop());
@@ -138,7 +138,7 @@ async fn a_product_whose_group_comes_later_leaves_the_quarantine_without_an_upda
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_is_gone_takes_its_products_into_the_quarantine_without_an_update_of_their_own() {
+async fn a_group_that_is_gone_takes_its_products_into_the_quarantine() {
     let world = synced("groups-with-items").await;
     world.sandbox.edit(|catalogue| drop(catalogue.groups.pop()));
     let outcome = world.sync().await;
@@ -152,7 +152,7 @@ async fn a_group_that_is_gone_takes_its_products_into_the_quarantine_without_an_
 async fn changes_whose_pages_shift_are_read_again_and_lose_nothing() {
     let world = synced("products").await;
     world.sandbox.edit(|catalogue| catalogue.products.iter_mut().take(350).for_each(|p| p.name.push('!')));
-    world.fault(Endpoint::OkkiProducts, Fault::ShiftPages, 1, 1);
+    world.fault(Endpoint::OkkiProducts, FaultKind::ShiftPages, 1, 1);
     world.sync().await;
     world.wind(3600).await;
     sync(&world).await;

@@ -24,6 +24,5 @@ mod plan;
 mod released;
 mod runs;
 mod secrets;
-#[path = "../support/mod.rs"]
-#[allow(dead_code, reason = "each suite uses a part of it")]
-mod support;
+
+use okki_sync_test_support as support;

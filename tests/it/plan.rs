@@ -33,7 +33,7 @@ async fn a_plan_says_what_the_sync_then_does_and_writes_nothing_itself() {
         assert_eq!((world.sandbox.stats().rows_written, world.target_calls()), (0, 0));
         assert_eq!(world.sync_well().await.report.plan, planned.report.plan);
         for _ in 0..3 {
-            world.sandbox.change_as_people_do();
+            world.sandbox.simulate_edits();
             let (state, written) = (world.state().await, world.sandbox.stats().rows_written);
             let planned = world.plan().await;
             assert_eq!((world.state().await, world.sandbox.stats().rows_written), (state, written));

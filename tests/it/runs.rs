@@ -25,7 +25,7 @@ fn another(world: &World, directory: &tempfile::TempDir) -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_programs_on_one_directory_the_second_is_told_that_the_first_is_busy() {
+async fn of_two_programs_on_one_directory_the_second_hears_that_one_is_busy() {
     let directory = tempfile::tempdir().unwrap();
     let one = on_directory(slow(), &qeasy("groups-with-items", ""), &directory);
     let two = another(&one, &directory);
@@ -59,7 +59,7 @@ async fn a_plan_may_look_while_a_sync_is_going_on() {
 async fn refuses(text: String, word: &str) {
     let world = World::new(small(), qeasy("groups", ""));
     world.sync_well().await;
-    world.sandbox.change_as_people_do();
+    world.sandbox.simulate_edits();
     let calls = world.target_calls();
     world.app.store().await.unwrap().put("state/it.state", text.clone()).await.unwrap();
     for mode in [Mode::Sync, Mode::Plan, Mode::Verify] {
@@ -98,7 +98,7 @@ async fn a_state_that_somebody_else_saved_meanwhile_is_not_overwritten() {
     let world = World::new(small(), qeasy("groups", "max_rows_per_batch = 10"));
     world.sync_well().await;
     let theirs = world.state().await.unwrap();
-    world.sandbox.change_as_people_do();
+    world.sandbox.simulate_edits();
     let store = world.app.store().await.unwrap().clone();
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let sender = std::sync::Mutex::new(Some(sender));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use okki_sync::testing::report::Mode;
 use okki_sync::testing::sync::Outcome;
-use okki_sync_sandbox::faults::{Endpoint, Kind as Fault};
+use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{Options, Sandbox};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -105,15 +105,15 @@ async fn no_secret_shows_after_runs_with_many_faults() {
     // Each side echoes what it was sent, also where messages are cut short.
     let okki = |code| {
         let (id, secret, long) = (&known.okki_client_id, &known.okki_client_secret, "x".repeat(105));
-        Fault::BodyCode(code, format!("bad {id} {secret} {long} {secret}"))
+        FaultKind::BodyCode(code, format!("bad {id} {secret} {long} {secret}"))
     };
     let qeasy_echo = |code| {
         let (key, secret, long) = (&known.qeasy_app_key, &known.qeasy_app_secret, "x".repeat(100));
-        Fault::BodyCode(code, format!("bad {key} {secret} {long} {secret} {key}"))
+        FaultKind::BodyCode(code, format!("bad {key} {secret} {long} {secret} {key}"))
     };
     let http_echo = |code| {
         let (token, long) = (&known.target_token, "x".repeat(120));
-        Fault::BodyCode(code, format!("bad {token} {long} {token}"))
+        FaultKind::BodyCode(code, format!("bad {token} {long} {token}"))
     };
     for text in [
         qeasy("groups-with-items", "max_rows_per_batch = 5"),
@@ -128,27 +128,27 @@ async fn no_secret_shows_after_runs_with_many_faults() {
         for (at, fault, times) in [
             (Endpoint::OkkiToken, okki(500), 1),
             (Endpoint::OkkiToken, okki(400), 9),
-            (Endpoint::OkkiToken, Fault::NotJson, 9),
+            (Endpoint::OkkiToken, FaultKind::NotJson, 9),
             (Endpoint::OkkiGroups, okki(404), 1),
             (Endpoint::OkkiGroups, okki(401), 9),
             (Endpoint::OkkiProducts, okki(500), 9),
-            (Endpoint::OkkiProducts, Fault::LostAfter, 9),
-            (Endpoint::OkkiProducts, Fault::AccessDenied, 9),
+            (Endpoint::OkkiProducts, FaultKind::LostAfter, 9),
+            (Endpoint::OkkiProducts, FaultKind::AccessDenied, 9),
             (token, qeasy_echo(40_101), 9),
             (token, qeasy_echo(50_001), 9),
-            (token, Fault::LostBefore, 9),
+            (token, FaultKind::LostBefore, 9),
             (store, qeasy_echo(40_102), 9),
             (store, qeasy_echo(40_401), 1),
             (store, qeasy_echo(50_001), 9),
-            (store, Fault::Truncated, 9),
-            (store, Fault::Redirect("https://evil.example/".to_owned()), 1),
+            (store, FaultKind::Truncated, 9),
+            (store, FaultKind::Redirect("https://evil.example/".to_owned()), 1),
             (store, qeasy_echo(40_001), 1000),
             (store, qeasy_echo(1), 3),
             (store, qeasy_echo(42_901), 1),
             (Endpoint::HttpTarget, http_echo(401), 1),
             (Endpoint::HttpTarget, http_echo(7), 1000),
-            (Endpoint::HttpTarget, Fault::Status(500), 9),
-            (Endpoint::HttpTarget, Fault::Lockout, 1),
+            (Endpoint::HttpTarget, FaultKind::Status(500), 9),
+            (Endpoint::HttpTarget, FaultKind::Lockout, 1),
         ] {
             world.fault(at, fault, times, 0);
             // Something to write for every run, so that the target's faults strike, too.
@@ -158,7 +158,7 @@ async fn no_secret_shows_after_runs_with_many_faults() {
                 }
             });
             outcomes.push(world.sync().await);
-            world.sandbox.heal();
+            world.sandbox.clear_faults();
             // Tokens expire meanwhile, so that faults of the login strike, too.
             world.wind(30_000).await;
         }

@@ -49,7 +49,7 @@ class World:
         names = ["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "QEASY_APP_KEY", "QEASY_APP_SECRET", "TARGET_TOKEN"]
         self.secret = {name.lower(): self.sandbox[name] for name in names}
         self.secrets.create_secret(Name=SECRET, SecretString=json.dumps(self.secret))
-        pipeline = (ROOT / "src/sandbox/pipeline.toml").read_text()
+        pipeline = (ROOT / "sandbox/src/pipeline.toml").read_text()
         self.put("pipelines/main.toml", pipeline.replace('"sandbox"', '"main"', 1))
         self.put("pipelines/acme.toml", pipeline.replace('"sandbox"', '"acme"', 1))
         self.put("pipelines/misfiled.toml", pipeline.replace('"sandbox"', '"acme"', 1))

@@ -160,7 +160,7 @@ pub async fn after_one_run(
     }
     let stats = world.sandbox.stats();
     let struck = |stats: &Stats, kind| stats.struck.get(kind).copied().unwrap_or(0);
-    let told = stats.knocks - before.stats.knocks;
+    let told = stats.calls_during_lockout - before.stats.calls_during_lockout;
     let lockouts = struck(&stats, "lockout") - struck(&before.stats, "lockout");
     // A lockout refuses the calls that were under way when its answer came, and no other one.
     let most = u64::from(world.pipeline.at_once);

@@ -16,9 +16,6 @@ mod invariants;
 mod oracle;
 mod scenario;
 mod store;
-#[path = "../support/mod.rs"]
-#[allow(dead_code, reason = "each suite uses a part of it")]
-mod support;
 mod world;
 
 use std::sync::Mutex;
@@ -27,6 +24,7 @@ use std::time::Instant;
 
 use coverage::Coverage;
 use okki_sync::testing::{self, Mutant};
+use okki_sync_test_support as support;
 use scenario::{Broken, play};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;

@@ -86,7 +86,7 @@ impl Objects {
         self.trouble().faults.push((fault, after));
     }
 
-    pub fn heal(&self) {
+    pub fn clear_faults(&self) {
         self.trouble().faults.clear();
     }
 

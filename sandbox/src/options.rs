@@ -1,0 +1,122 @@
+//! How a sandbox behaves, and the credentials that it accepts.
+
+use std::time::Duration;
+
+/// Which of the contradictory documented readings Qeasy's failures follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodeReading {
+    /// The first code of each case under HTTP 200; throttled is HTTP 429 with rate-limit headers.
+    #[default]
+    A,
+    /// The second code of each case, always under HTTP 200 and without headers.
+    B,
+    /// HTTP statuses with the second error body, `{"code","message","detail","requestId","timestamp"}`.
+    C,
+}
+
+/// How the sandbox behaves. Seed, sizes and `dirty` count at the start only.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Seed of catalogue, tokens and changes.
+    pub seed: u64,
+    /// Number of groups.
+    pub groups: usize,
+    /// Number of products.
+    pub products: usize,
+    /// Adds a handful of bad rows: blank id, blank name, repeated id, unknown group, missing parent, cycle.
+    pub dirty: bool,
+    /// Qeasy scheme's idCheck: a repeated id is excluded and counted as failed.
+    pub id_check: bool,
+    /// Life of an OKKI token.
+    pub token_lifetime: Duration,
+    /// Life of a Qeasy token.
+    pub target_token_lifetime: Duration,
+    /// Whether OKKI's token answer carries `expires_in`.
+    pub expires_in: bool,
+    /// OKKI's ids (and layers) as strings instead of integers.
+    pub ids_as_strings: bool,
+    /// The product total is called `totalItem` instead of `count`.
+    pub total_item: bool,
+    /// OKKI's `code` of success; `None` leaves it out.
+    pub success_code: Option<i64>,
+    /// OKKI spells `msg` instead of `message`.
+    pub msg_key: bool,
+    /// OKKI's silent upper bound on the page size.
+    pub max_page_size: usize,
+    /// Qeasy's limit.
+    pub calls_per_minute: u32,
+    /// How long Qeasy refuses every call once the limit was passed.
+    pub lockout: Duration,
+    /// Shape of `/query` replies: 1 `content.list`, 2 `content.rows`, 3 `content` is the array,
+    /// 4 as 2 with `total` beside `content`.
+    pub query_shape: u8,
+    /// Which failure codes Qeasy uses.
+    pub codes: CodeReading,
+    /// Time each call takes at least.
+    pub latency: Duration,
+    /// Keeps every row that the targets take, for [`crate::Sandbox::journal`]; it grows without bound.
+    pub journal: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            groups: 120,
+            products: 3000,
+            dirty: false,
+            id_check: false,
+            token_lifetime: Duration::from_secs(28_800),
+            target_token_lifetime: Duration::from_secs(7200),
+            expires_in: true,
+            ids_as_strings: false,
+            total_item: false,
+            success_code: Some(200),
+            msg_key: false,
+            max_page_size: 100,
+            calls_per_minute: 60,
+            lockout: Duration::from_secs(300),
+            query_shape: 1,
+            codes: CodeReading::A,
+            latency: Duration::ZERO,
+            journal: false,
+        }
+    }
+}
+
+/// The credentials that a sandbox accepts. They are not secrets: every sandbox starts with the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// OKKI client id.
+    pub okki_client_id: String,
+    /// OKKI client secret.
+    pub okki_client_secret: String,
+    /// Qeasy app key, 12 characters.
+    pub qeasy_app_key: String,
+    /// Qeasy app secret, 20 characters.
+    pub qeasy_app_secret: String,
+    /// Bearer token of the plain HTTP target.
+    pub target_token: String,
+    /// The Qeasy scheme that exists.
+    pub scheme_id: String,
+}
+
+impl Credentials {
+    pub(crate) fn standard() -> Self {
+        Self {
+            okki_client_id: "sandbox-client".into(),
+            okki_client_secret: "sandbox-client-secret".into(),
+            qeasy_app_key: "SANDBOXKEY01".into(),
+            qeasy_app_secret: "sandboxsecret0123456".into(),
+            target_token: "sandbox-target-token".into(),
+            scheme_id: "0166a725-2b9a-30e4-91c5-3529176302c4".into(),
+        }
+    }
+
+    /// The values that must never appear in a log.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        [&self.okki_client_secret, &self.qeasy_app_key, &self.qeasy_app_secret, &self.target_token]
+            .map(Clone::clone)
+            .to_vec()
+    }
+}

@@ -1,0 +1,148 @@
+//! The state behind a sandbox: one lock, held for moments and never across an await.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fastrand::Rng;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::catalogue::Catalogue;
+use crate::faults::{Endpoint, Fault};
+use crate::okki::OkkiState;
+use crate::options::{Credentials, Options};
+use crate::qeasy::QeasyState;
+use crate::stored_rows::StoredRows;
+
+/// The window of [`Stats::max_target_calls_per_minute`].
+const MINUTE_MS: u64 = 60_000;
+
+/// One of the two services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// The source.
+    Okki,
+    /// Qeasy and the plain HTTP target.
+    Target,
+}
+
+/// What the sandbox has counted. `/_sandbox/stats` prints it, so its JSON keys stay as they are.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Stats {
+    /// Calls per endpoint, refused ones included.
+    pub calls: BTreeMap<Endpoint, u64>,
+    /// Rows that the targets took.
+    pub rows_written: u64,
+    /// Lockouts that callers provoked by exceeding the limit.
+    pub lockouts: u64,
+    /// Most calls to the target, token calls aside, in any 60 seconds.
+    pub max_target_calls_per_minute: usize,
+    /// Most calls to the target that were in flight at a time.
+    pub max_target_calls_at_once: usize,
+    /// Calls to OKKI, token aside, that were not GET.
+    pub okki_writes: u64,
+    /// Calls that Qeasy refused because a lockout had begun before them.
+    #[serde(rename = "knocks")]
+    pub calls_during_lockout: u64,
+    /// Faults that struck, by kind.
+    pub struck: BTreeMap<&'static str, u64>,
+}
+
+pub(crate) struct SandboxState {
+    pub(crate) options: Options,
+    pub(crate) credentials: Credentials,
+    pub(crate) catalogue: Catalogue,
+    /// Counts changes of the catalogue, so that an index over it knows when it is stale.
+    pub(crate) revision: u64,
+    pub(crate) faults: Vec<Fault>,
+    /// Page shifts so far: odd ones overlap, even ones skip a row.
+    pub(crate) shifts: u32,
+    pub(crate) stats: Stats,
+    recent_target_calls: VecDeque<u64>,
+    target_calls_in_flight: usize,
+    /// Secrets and tokens that were valid once.
+    pub(crate) issued: Vec<String>,
+    pub(crate) journal: Vec<(String, Box<RawValue>)>,
+    /// Apart from the catalogue's generator, so that a catalogue does not depend on what else is drawn.
+    pub(crate) rng: Rng,
+    pub(crate) okki: OkkiState,
+    pub(crate) qeasy: QeasyState,
+    /// Rows of the plain HTTP target.
+    pub(crate) http_rows: StoredRows,
+}
+
+impl SandboxState {
+    pub(crate) fn new(options: Options, now_s: i64) -> Self {
+        let catalogue =
+            Catalogue::generate(options.seed, options.groups, options.products, options.dirty, now_s);
+        let credentials = Credentials::standard();
+        Self {
+            rng: Rng::with_seed(options.seed ^ 0x5eed_0ff5),
+            options,
+            catalogue,
+            revision: 1,
+            faults: Vec::new(),
+            shifts: 0,
+            stats: Stats::default(),
+            recent_target_calls: VecDeque::new(),
+            target_calls_in_flight: 0,
+            issued: credentials.secrets(),
+            credentials,
+            journal: Vec::new(),
+            okki: OkkiState::default(),
+            qeasy: QeasyState::default(),
+            http_rows: StoredRows::default(),
+        }
+    }
+
+    /// Gives a service new secrets and revokes its tokens.
+    pub(crate) fn rotate_credentials(&mut self, service: Service) {
+        let fresh = random_hex(&mut self.rng, 20);
+        match service {
+            Service::Okki => {
+                self.credentials.okki_client_secret = fresh;
+                self.okki.token = None;
+            }
+            Service::Target => {
+                self.credentials.target_token = format!("target-{fresh}");
+                self.credentials.qeasy_app_secret = fresh;
+                self.qeasy.tokens.clear();
+            }
+        }
+        self.issued.extend(self.credentials.secrets());
+    }
+
+    pub(crate) fn count_call(&mut self, at: Endpoint, now_ms: u64) {
+        *self.stats.calls.entry(at).or_default() += 1;
+        if at.service() == Service::Okki || at == Endpoint::QeasyToken {
+            return;
+        }
+        self.recent_target_calls.push_back(now_ms);
+        while self.recent_target_calls.front().is_some_and(|call| now_ms - call >= MINUTE_MS) {
+            self.recent_target_calls.pop_front();
+        }
+        let most = &mut self.stats.max_target_calls_per_minute;
+        *most = (*most).max(self.recent_target_calls.len());
+    }
+
+    pub(crate) fn begin_target_call(&mut self) {
+        self.target_calls_in_flight += 1;
+        let most = &mut self.stats.max_target_calls_at_once;
+        *most = (*most).max(self.target_calls_in_flight);
+    }
+
+    pub(crate) fn end_target_call(&mut self) {
+        self.target_calls_in_flight -= 1;
+    }
+
+    /// Notes a row that a target took.
+    pub(crate) fn note_written(&mut self, id: &str, row: &RawValue) {
+        self.stats.rows_written += 1;
+        if self.options.journal {
+            self.journal.push((id.to_owned(), row.to_owned()));
+        }
+    }
+}
+
+pub(crate) fn random_hex(rng: &mut Rng, digits: usize) -> String {
+    (0..digits).map(|_| rng.digit(16)).collect()
+}

@@ -1,0 +1,76 @@
+//! The end of every scenario: all faults cease, and the target must come to equal the source.
+
+use std::time::Duration;
+
+use okki_sync::testing::error::ErrorKind;
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::state::LONGEST_DISTANCE_RUNS;
+use okki_sync::testing::sync::RunRequest;
+
+use super::{Scenario, Step};
+use crate::invariants;
+use crate::world::{Death, request};
+
+/// Once faults have ceased, this many runs bring the target to the source.
+const RUNS_TO_CONVERGE: u64 = 2;
+
+impl Scenario {
+    /// All faults cease: two runs later the target equals the source, and a third one writes nothing.
+    pub(super) async fn finish(&mut self) -> Step {
+        self.world.sandbox.clear_faults();
+        self.world.objects.clear_faults();
+        self.world.restart();
+        self.world.wind(Duration::from_secs(2 * 3600)).await;
+        self.world.tell("all faults cease, two hours go by");
+        let sync = RunRequest { allow_mass_delete: true, ..request(Mode::Sync) };
+        let (mut runs, mut refused) = (0_u64, 0_u64);
+        loop {
+            let outcome =
+                self.run("at the end", &sync, Death::None).await?.ok_or("a run was killed by nobody")?;
+            runs += 1;
+            // A clock that was set back makes an old lockout look young; its end is named, and kept.
+            if let (Some(seconds), true, 1) = (self.resume.take(), self.world.jumped, runs) {
+                self.world.wind(Duration::from_secs(seconds)).await;
+                runs = 0;
+                self.world.jumped = false;
+                continue;
+            }
+            // It makes a dead run's lease look young too, for as long as a lease may last.
+            let busy = outcome.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Busy);
+            if busy && self.world.jumped && runs == 1 {
+                self.world.wind(Duration::from_secs(120)).await;
+                runs = 0;
+                self.world.jumped = false;
+                continue;
+            }
+            if outcome.report.status == Status::Paused {
+                return Err(format!("a run paused without any fault: {:?}", outcome.report.error));
+            }
+            if outcome.report.status == Status::Failed {
+                return Err(format!("a run failed without any fault: {:?}", outcome.report.error));
+            }
+            // Rows that were refused earlier are due when their distance has run out.
+            if invariants::has_refused_rows(&outcome) && refused < LONGEST_DISTANCE_RUNS {
+                refused += 1;
+                continue;
+            }
+            let equal = invariants::target_equals_source(&self.world);
+            match equal {
+                Ok(()) => break,
+                Err(why) if runs >= RUNS_TO_CONVERGE + refused => return Err(why),
+                Err(_) => {}
+            }
+        }
+        let sent = self.world.sandbox.journal(0).len();
+        let outcome = self.run("once more", &sync, Death::None).await?.ok_or("a run was killed by nobody")?;
+        let more = self.world.sandbox.journal(0).len() - sent;
+        if more > 0 {
+            return Err(format!("a run with nothing to do sent {more} rows: {:?}", outcome.report));
+        }
+        let verified = self.run("verify", &request(Mode::Verify), Death::None).await?;
+        match verified.map(|outcome| outcome.report) {
+            Some(report) if report.remaining == 0 && report.status != Status::Failed => Ok(()),
+            other => Err(format!("the target equals the source, verify says otherwise: {other:?}")),
+        }
+    }
+}

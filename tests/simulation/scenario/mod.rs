@@ -1,0 +1,214 @@
+//! A scenario: steps drawn from the seed, each with its checks, and the end when all faults cease.
+
+mod edits;
+mod faults;
+mod finish;
+mod steps;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fastrand::Rng;
+use okki_sync::testing::report::Mode;
+use okki_sync::testing::sync::{Outcome, RunRequest};
+use okki_sync_sandbox::catalogue::Catalogue;
+
+use crate::Log;
+use crate::coverage::Coverage;
+use crate::invariants::{self, Ledger};
+use crate::world::{BEGINNING_MS, Death, Process, World};
+
+/// A seed that broke a promise.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    pub seed: u64,
+    pub what: String,
+    pub story: Vec<String>,
+}
+
+impl Broken {
+    pub fn line(&self) -> String {
+        format!("seed {} broke: {}; replay: make simulate SEED={}", self.seed, self.what, self.seed)
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n{}", self.story.join("\n"), self.line())
+    }
+}
+
+/// What came of one seed.
+pub struct Played {
+    pub coverage: Coverage,
+    pub broken: Option<Broken>,
+    pub story: Vec<String>,
+    /// Of all that the two sides saw and the store holds.
+    pub digest: u64,
+}
+
+/// Plays one seed from its beginning to its end.
+pub fn play(seed: u64) -> Played {
+    Log::listen();
+    Log::take();
+    fastrand::seed(seed);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let _inside = runtime.enter();
+    let mut scenario =
+        Scenario { world: World::new(seed), ledger: Ledger::default(), past: Vec::new(), resume: None };
+    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(scenario.play())));
+    let result = result.unwrap_or_else(|panic| {
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(format!("panic: {}", text.unwrap_or("?")))
+    });
+    let mut world = scenario.world;
+    count_the_world(&mut world);
+    let digest = runtime.block_on(digest(&world));
+    let broken = result.err().map(|what| Broken { seed, what, story: world.story.clone() });
+    Played { coverage: world.coverage, broken, story: world.story, digest }
+}
+
+fn count_the_world(world: &mut World) {
+    let stats = world.sandbox.stats();
+    let coverage = &mut world.coverage;
+    coverage.count("worlds", "seeds", 1);
+    coverage.count("worlds", "virtual hours", (world.clock.now_ms() - BEGINNING_MS) / 3_600_000);
+    coverage.count("worlds", "rows taken by targets", stats.rows_written);
+    coverage.count("worlds", "calls", stats.calls.values().sum());
+    coverage.count("worlds", format!("shape {:?}", world.pipeline.shape), 1);
+    coverage.count("worlds", if world.pipeline.qeasy { "kind qeasy" } else { "kind http" }, 1);
+    coverage.count("target calls at once", stats.max_target_calls_at_once.to_string(), 1);
+    for (kind, count) in stats.struck.iter().chain(&world.objects.struck()) {
+        coverage.count("faults that struck", *kind, *count);
+    }
+}
+
+async fn digest(world: &World) -> u64 {
+    let mut text = format!("{:?}", world.sandbox.stats());
+    for (id, row) in world.sandbox.journal(0) {
+        text.push_str(&format!("\n{id} {row}"));
+    }
+    for (path, bytes) in world.objects.all().await {
+        text.push_str(&format!("\n{path} {}", String::from_utf8_lossy(&bytes)));
+    }
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+}
+
+struct Scenario {
+    world: World,
+    ledger: Ledger,
+    /// Earlier catalogues, for people who change their mind.
+    past: Vec<Catalogue>,
+    /// When the last run asked to be called again, in seconds.
+    resume: Option<u64>,
+}
+
+type Step = Result<(), String>;
+
+impl Scenario {
+    async fn play(&mut self) -> Step {
+        let steps = self.world.rng.u32(3..=12);
+        if self.rng().bool() {
+            self.some_faults()?;
+        }
+        for _ in 0..steps {
+            self.step().await?;
+        }
+        self.finish().await?;
+        self.world.told.push_str(&Log::take());
+        invariants::no_secret_was_told(&self.world).await
+    }
+
+    async fn step(&mut self) -> Step {
+        match self.world.rng.u8(0..100) {
+            0..=27 => self.some_run().await,
+            28..=35 => self.overlap().await,
+            36..=47 => self.killed_run().await,
+            48..=50 => self.duplicate_event().await,
+            51..=65 => self.change_catalogue(),
+            66..=83 => self.some_faults(),
+            84..=86 => self.revoke(),
+            87..=88 => self.rotate(),
+            89..=92 => self.wait().await,
+            93..=94 => self.jump_clock().await,
+            95 => self.restart(),
+            96 | 97 => self.regret().await,
+            _ => self.frozen_run().await,
+        }
+    }
+
+    fn rng(&mut self) -> &mut Rng {
+        &mut self.world.rng
+    }
+
+    /// Drives one run that has the world to itself, and checks every promise.
+    async fn run(
+        &mut self,
+        what: &str,
+        request: &RunRequest,
+        death: Death,
+    ) -> Result<Option<Outcome>, String> {
+        let before = invariants::before(&self.world).await?;
+        let process = self.world.process.clone();
+        let store_before = self.world.objects.struck();
+        let outcome = self.world.drive(&process, request, death).await?;
+        self.note(what, &process, request, death, outcome.as_ref());
+        if outcome.is_none() || matches!(death, Death::Stopped(_)) {
+            self.world.restart();
+        }
+        invariants::after_any_run(&self.world, &mut self.ledger).await?;
+        let store_struck = self.world.objects.struck() != store_before;
+        // A store that hangs is the one thing that a run cannot cut short: what was acknowledged must be saved.
+        let overdue = request.deadline.filter(|_| !store_struck).map(|at| at.elapsed()).unwrap_or_default();
+        invariants::after_one_run(&self.world, &before, request.mode, overdue, outcome.as_ref()).await?;
+        if request.mode == Mode::Sync {
+            invariants::no_call_before_its_time(&self.world, &before, &process.clock)?;
+        }
+        Ok(outcome)
+    }
+
+    fn note(
+        &mut self,
+        what: &str,
+        process: &Process,
+        request: &RunRequest,
+        death: Death,
+        outcome: Option<&Outcome>,
+    ) {
+        let world = &mut self.world;
+        let mode = request.mode;
+        let allow = if request.allow_mass_delete { ", mass delete allowed" } else { "" };
+        let deadline = if request.deadline.is_some() { ", deadline" } else { "" };
+        let start = format!("{what}: {mode} in process {}{allow}{deadline}, {death:?}", process.number);
+        let Some(outcome) = outcome else {
+            world.coverage.count("runs", format!("{mode} killed"), 1);
+            world.tell(format!("{start}: killed"));
+            return;
+        };
+        let report = &outcome.report;
+        let mut name = format!("{mode} {}", report.status.as_str());
+        if let Some(error) = &outcome.error {
+            name.push_str(&format!(" ({})", error.kind.name()));
+        }
+        world.coverage.count("runs", name, 1);
+        self.resume = report.resume_after_seconds;
+        world.told.push_str(&format!(
+            "{report:?}\n{:?}\n{:?}\n{:?}\n",
+            outcome.error, outcome.rejected, outcome.lines
+        ));
+        world.told.push_str(&Log::take());
+        world.tell(format!(
+            "{start}: {} {:?} {:?} written {} deleted {} quarantined {} remaining {} {}",
+            report.status.as_str(),
+            report.plan,
+            report.source,
+            report.target.written,
+            report.target.deleted,
+            report.quarantined,
+            report.remaining,
+            report.error.as_deref().unwrap_or(""),
+        ));
+    }
+}
