@@ -192,13 +192,7 @@ mod tests {
 
     fn both(body: &str) -> (Option<ProductPage>, Result<ProductPage, CallError>) {
         let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
-        let reader = RowReader {
-            columns: &columns,
-            id: "product_id",
-            name: "name",
-            parent: "group_id",
-            product: true,
-        };
+        let reader = RowReader::products(&columns);
         let body = Bytes::from(body.to_owned());
         let answer = Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body };
         let patient = protocol::data(&answer, 0)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -220,11 +221,7 @@ pub(super) fn page(data: &RawValue) -> Result<Page<'_>, CallError> {
 
 /// Where the rows of a page that was read before stand in it, for the few that are quarantined.
 pub(super) fn places_of_rows(body: &[u8]) -> Vec<Range<usize>> {
-    let place = |raw: &RawValue| {
-        let start = (raw.get().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
-        start..start + raw.get().len()
-    };
-    rows_of_page(body).into_iter().map(place).collect()
+    rows_of_page(body).into_iter().map(|row| range_in(body, row.get())).collect()
 }
 
 fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
@@ -241,16 +238,35 @@ fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
     serde_json::from_slice::<Page<'_>>(body).map(|page| page.data.list).unwrap_or_default()
 }
 
-/// What the groups call answered.
-pub(super) struct GroupList<'a> {
-    /// The rows as they came.
-    pub rows: Vec<&'a str>,
-    /// The server's own time, Beijing, as it says it.
+/// The rows of the groups call, as they came.
+pub(super) struct GroupList {
+    body: Bytes,
+    /// Where each row is in the body.
+    rows: Vec<Range<usize>>,
+    /// The server's own time (Beijing), as the server writes it.
     pub now: Option<String>,
 }
 
+impl GroupList {
+    /// `rows` are parts of `body`.
+    fn new(body: &Bytes, rows: &[&str], now: Option<String>) -> Self {
+        Self { body: body.clone(), rows: rows.iter().map(|row| range_in(body, row)).collect(), now }
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &str> {
+        let text = std::str::from_utf8(&self.body).unwrap_or_default();
+        self.rows.iter().filter_map(|row| text.get(row.clone()))
+    }
+}
+
+/// Where a part of a text is in it.
+fn range_in(text: &[u8], part: &str) -> Range<usize> {
+    let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    start..start + part.len()
+}
+
 /// Reads the flat array of groups out of an answer.
-pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList<'_>, CallError> {
+pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList, CallError> {
     if answer.status.is_success()
         && let Some(list) = plain_groups(&answer.body)
     {
@@ -267,11 +283,12 @@ pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList<'_>, Call
     let rows: Vec<&RawValue> = array
         .or_else(|_| serde_json::from_str(data.get()).map(|wrapped: Wrapped<'_>| wrapped.list))
         .map_err(|_| not_okki(b"", "groups that are not a list"))?;
-    Ok(GroupList { rows: rows.into_iter().map(RawValue::get).collect(), now: server_time(&answer.body) })
+    let rows: Vec<&str> = rows.into_iter().map(RawValue::get).collect();
+    Ok(GroupList::new(&answer.body, &rows, server_time(&answer.body)))
 }
 
 /// `{"code", "message", "now", "data": [ … ]}` as it should be.
-fn plain_groups(body: &[u8]) -> Option<GroupList<'_>> {
+fn plain_groups(body: &Bytes) -> Option<GroupList> {
     let mut walk = JsonCursor::new(std::str::from_utf8(body).ok()?);
     let (mut rows, mut now) = (None, None);
     walk.object(|walk, key| match key {
@@ -289,7 +306,7 @@ fn plain_groups(body: &[u8]) -> Option<GroupList<'_>> {
         _ => step_over(walk, key),
     })?;
     walk.end()?;
-    Some(GroupList { rows: rows?, now })
+    Some(GroupList::new(body, &rows?, now))
 }
 
 /// A body code that means success (or that is not there).

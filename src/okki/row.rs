@@ -26,6 +26,12 @@ pub(super) struct Row<'a> {
     pub cells: Vec<&'a str>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowType {
+    Group,
+    Product,
+}
+
 /// How to read a row.
 #[derive(Clone, Copy)]
 pub(super) struct RowReader<'m> {
@@ -37,11 +43,21 @@ pub(super) struct RowReader<'m> {
     pub name: &'m str,
     /// The parent's key.
     pub parent: &'m str,
-    /// Whether it is a product.
-    pub product: bool,
+    pub row_type: RowType,
 }
 
 impl<'m> RowReader<'m> {
+    /// Reads products.
+    pub(super) fn products(columns: &'m Columns) -> Self {
+        Self { columns, id: "product_id", name: "name", parent: "group_id", row_type: RowType::Product }
+    }
+
+    /// Reads groups, whose id and display name are under these keys.
+    pub(super) fn groups(columns: &'m Columns, id: &'m str, name: &'m str) -> Self {
+        let (id, name) = (canonical_group_key(id), canonical_group_key(name));
+        Self { columns, id, name, parent: "parent_id", row_type: RowType::Group }
+    }
+
     /// Reads one row by itself; an error says why it is none.
     pub(super) fn read<'a>(self, raw: &'a str) -> Result<Row<'a>, String> {
         let mut row = Row { cells: vec![""; self.columns.len()], ..Row::default() };
@@ -61,13 +77,14 @@ impl<'m> RowReader<'m> {
     }
 
     fn uses(&self, key: &str) -> Option<Uses<'m>> {
-        let key = if self.product { canonical_product_key(key) } else { canonical_group_key(key) };
+        let is_product = self.row_type == RowType::Product;
+        let key = if is_product { canonical_product_key(key) } else { canonical_group_key(key) };
         let uses = Uses {
             id: key == self.id,
             name: key == self.name,
             parent: key == self.parent,
-            deleted: self.product && key == "enable_flag",
-            products: !self.product && key == "products",
+            deleted: is_product && key == "enable_flag",
+            products: !is_product && key == "products",
             columns: self.columns.starting_with(key).collect(),
         };
         let needed = uses.id || uses.name || uses.parent || uses.deleted || uses.products;
