@@ -287,25 +287,25 @@ pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList, CallErro
     Ok(GroupList::new(&answer.body, &rows, server_time(&answer.body)))
 }
 
-/// `{"code", "message", "now", "data": [ … ]}` as it should be.
+/// The fast path, for a well-formed `{"code", "message", "now", "data": [ … ]}`; `None` leaves the answer to [`data`].
 fn plain_groups(body: &Bytes) -> Option<GroupList> {
-    let mut walk = JsonCursor::new(std::str::from_utf8(body).ok()?);
+    let mut cursor = JsonCursor::new(std::str::from_utf8(body).ok()?);
     let (mut rows, mut now) = (None, None);
-    walk.object(|walk, key| match key {
-        "\"code\"" => is_success(walk.value()?).then_some(()),
+    cursor.object(|cursor, key| match key {
+        "\"code\"" => is_success(cursor.value()?).then_some(()),
         "\"now\"" => {
-            now = scalar(walk.value()?).map(Cow::into_owned);
+            now = scalar(cursor.value()?).map(Cow::into_owned);
             Some(())
         }
         "\"data\"" => {
             let mut list = Vec::new();
-            walk.list(|walk| walk.value().map(|row| list.push(row)))?;
+            cursor.list(|cursor| cursor.value().map(|row| list.push(row)))?;
             rows = Some(list);
             Some(())
         }
-        _ => step_over(walk, key),
+        _ => skip_field(cursor, key),
     })?;
-    walk.end()?;
+    cursor.expect_end()?;
     Some(GroupList::new(body, &rows?, now))
 }
 
@@ -314,12 +314,12 @@ pub(super) fn is_success(code: &str) -> bool {
     matches!(code, "200" | "0" | "\"200\"" | "\"0\"" | "null")
 }
 
-/// Steps over a member of an envelope that is of no use; what may mean something else is left to [`data`].
-pub(super) fn step_over<'a>(walk: &mut JsonCursor<'a>, key: &'a str) -> Option<()> {
+/// Skips a field of an envelope that nobody needs. `None` where only [`data`] can tell what the answer means.
+pub(super) fn skip_field<'a>(cursor: &mut JsonCursor<'a>, key: &'a str) -> Option<()> {
     if key.contains('\\') || matches!(key, "\"error\"" | "\"productGroups\"") {
         return None;
     }
-    walk.step()
+    cursor.skip_value()
 }
 
 #[cfg(test)]
