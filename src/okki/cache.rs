@@ -34,7 +34,6 @@ pub(crate) fn path(connection: &str) -> String {
     format!("state/{connection}.products")
 }
 
-/// The products of an earlier read.
 #[derive(Debug)]
 pub(crate) struct Cache {
     /// The source's own time when that read began.
@@ -59,7 +58,7 @@ struct Header {
     checksum: String,
 }
 
-/// The text of a table, which it shares.
+/// The text of a shared table.
 struct Text(Arc<Table>);
 
 impl AsRef<[u8]> for Text {
@@ -136,7 +135,6 @@ fn read_length(bytes: &mut &[u8]) -> Option<u32> {
     None
 }
 
-/// Where each cell ends.
 fn read_ends(mut lengths: &[u8], cells: usize) -> Option<Vec<u32>> {
     // A cell's length takes at least a byte: a damaged header cannot make this reserve more than the file's size.
     let mut ends = Vec::with_capacity(cells.min(lengths.len()));
@@ -178,7 +176,7 @@ impl Cache {
 
     /// Whether it is time for a full read.
     pub(crate) fn is_older_than(&self, age: Duration, now_ms: u64) -> bool {
-        // A cache from the future is a clock that was set back.
+        // A cache from the future means that the clock was set back.
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.full_read_at_ms > now_ms || now_ms - self.full_read_at_ms >= age_ms
     }
@@ -274,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_a_later_one_replaced_is_not_saved() {
+    fn a_replaced_row_is_not_saved() {
         let cache = loaded(&saved(&catalogue(vec![GroupRef::REPLACED, GroupRef::DELETED]))).unwrap();
         assert_eq!(cache.table.row(0).collect::<Vec<_>>(), ["8", "", "", DELETED]);
         assert_eq!(cache.table.len(), 1);
@@ -291,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_every_size_come_back() {
+    fn lengths_of_every_size_are_read_as_written() {
         let (sizes, mut bytes) = ([0, 1, 127, 128, 16_383, 16_384, u32::MAX], Vec::new());
         sizes.into_iter().for_each(|length| write_length(length, &mut bytes));
         let mut rest = bytes.as_slice();
@@ -301,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_asked_for_from_a_minute_before_the_last_read_on() {
+    fn changes_are_asked_for_from_a_minute_before_the_last_read() {
         let cache = |cursor: &str| Cache { cursor: cursor.to_owned(), full_read_at_ms: 0, table: table() };
         assert_eq!(cache("2026-11-23 00:00:30").changes_since().unwrap(), "2026-11-22 23:59:30");
         assert_eq!(cache("yesterday").changes_since(), None);

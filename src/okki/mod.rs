@@ -1,8 +1,17 @@
-//! OKKI: reads groups and products until a read is consistent, and hands over a clean catalogue.
+//! OKKI, the source: reads groups and products until a read is consistent, and returns a clean catalogue.
 //!
-//! Only `GET` is sent, but for the token: OKKI's one host is production, whatever its name says. Pages overlap
-//! while people edit the catalogue, so a read counts only if it holds as many distinct ids as the total says and
-//! the total stayed the same; see [`Okki::read`]. Deliberately absent: writing, and the catalogue's images.
+//! From the outside in: `protocol` (the wire format) and `page` (a page of products, on `row` and `json`) parse;
+//! `snapshot` builds the catalogue of one read (on `tree`, `placing`, `products` and `dedup`); `delta` reads only what
+//! changed since the `cache` was written.
+//!
+//! Races:
+//! - Pages overlap while people edit the catalogue: a row may come twice, another one not at all. A read counts only if
+//!   it holds as many distinct ids as the total says and the total stayed the same; else everything is read again.
+//! - A row deleted and another one created between two pages leave the total as it was and hide a third row. Only the
+//!   plan knows whether that matters; it asks [`Okki::grew_since`].
+//!
+//! Deliberately absent: writing. OKKI's one host is production, in spite of its name, so only `GET` is sent, apart from
+//! the login.
 
 pub(crate) mod cache;
 mod dedup;
@@ -43,10 +52,9 @@ use snapshot::{ReadScope, Snapshot, SnapshotBuilder};
 /// Reads of everything before giving up on a catalogue that keeps changing.
 pub(crate) const MAX_READS: u32 = 5;
 
-/// What the source needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceSettings {
-    /// Where OKKI is; `file:///sample.json` reads the groups (with their products) from a file instead.
+    /// `file:///sample.json` reads the groups, with their products, from a file.
     pub base_url: Url,
     /// Path of the groups call.
     pub api: String,
@@ -54,21 +62,16 @@ pub(crate) struct SourceSettings {
     pub id: String,
     /// Key of a group's display name.
     pub number: String,
-    /// Whether ids are checked to be unique, the first staying.
+    /// Whether later rows with a known id are rejected; if not, they replace the earlier ones.
     pub id_check: bool,
-    /// Products per page.
     pub page_size: u32,
-    /// Calls per second.
     pub max_requests_per_second: f64,
-    /// Pages read side by side.
+    /// Pages that are read at the same time.
     pub max_concurrency: usize,
-    /// Client id.
     pub client_id: SecretString,
-    /// Client secret.
     pub client_secret: SecretString,
 }
 
-/// The source.
 pub(crate) struct Okki {
     client: Client,
     settings: SourceSettings,
@@ -81,7 +84,6 @@ impl SourceSettings {
 }
 
 impl Okki {
-    /// The source behind this wire.
     pub(crate) fn new(settings: SourceSettings, wire: Wire, clock: Clock) -> Result<Self> {
         let login = serde_json::json!({
             "grant_type": "client_credentials",
@@ -103,12 +105,12 @@ impl Okki {
         Ok(Self { client: Client::new(Side::Source, wire, clock, pace, auth, secrets), settings })
     }
 
-    /// Calls made since the last time, as (requests, retries, throttled).
+    /// Calls since this was last asked, as (requests, retries, throttled).
     pub(crate) fn take_counters(&self) -> (u64, u64, u64) {
         self.client.counters.take()
     }
 
-    /// A new run: counters and the retry budget start afresh.
+    /// Resets the counters and the retry budget.
     pub(crate) fn start_run(&self) {
         self.client.start_run();
     }
@@ -232,7 +234,8 @@ impl Okki {
         .await
     }
 
-    /// Hands over the pages of a list in their order, whatever order they arrive in: of rows with one id the first stays.
+    /// Calls `take` with each page, in the order of the list rather than of arrival: it decides which of two rows with
+    /// one id is the first. Returns the number of pages.
     async fn read_pages(
         &self,
         budget: &Budget,
@@ -255,7 +258,7 @@ impl Okki {
         while let Some(page) = answers.next().await {
             let page = page?;
             let is_past_the_end = page.rows.is_empty();
-            // Whatever the total promised: an empty page is followed by empty pages.
+            // No page follows an empty one, even if the total promised more.
             if take(page)?.is_break() || is_past_the_end {
                 break;
             }
@@ -271,8 +274,8 @@ fn bearer(request: Request, token: Option<&SecretString>) -> Request {
     }
 }
 
-fn as_error(problem: crate::net::client::CallError) -> Error {
-    Error::new(problem.kind, problem.message)
+fn as_error(error: crate::net::client::CallError) -> Error {
+    Error::new(error.kind, error.message)
 }
 
 fn read_file(url: &Url) -> Result<Answer> {
@@ -283,7 +286,7 @@ fn read_file(url: &Url) -> Result<Answer> {
     Ok(Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body: body.into() })
 }
 
-/// Reads an answer in every way, for the fuzz targets.
+/// Reads an answer as each call would, for the fuzz targets.
 #[cfg(feature = "testing")]
 pub(crate) fn fuzz(answer: &Answer) {
     let _ = protocol::token(answer, 0);

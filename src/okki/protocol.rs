@@ -1,4 +1,7 @@
-//! OKKI's wire format: envelope, token, groups and product pages, in every reading that was seen.
+//! OKKI's wire format: token, envelope, groups and product pages, in every spelling that is known.
+//!
+//! Types are not to be relied on: numbers come as strings, `[]` where `{}` is meant, and HTTP 200 with a failing body
+//! code is real. Everything here accepts what was seen and reports the rest; nothing is guessed.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -15,25 +18,25 @@ use crate::net::Answer;
 use crate::net::client::{CallError, Token, judge_status, server_message};
 use crate::net::retry::FailureKind;
 
-/// An OAuth error is never longer.
-const LONGEST_ERROR_BYTES: usize = 16 * 1024;
+/// A longer answer is not searched for an OAuth error: it holds rows.
+const MAX_ERROR_BYTES: usize = 16 * 1024;
 /// A client_credentials token without `expires_in` lasts this long (OKKI's documentation).
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
-fn problem(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> CallError {
+fn call_error(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> CallError {
     CallError { failure, kind, message: message.into() }
 }
 
-/// Not JSON, or not this API's JSON. A proxy's error page looks like this, so another attempt may end otherwise.
+/// Not JSON, or not this API's JSON. A proxy's error page looks like this, so another attempt may succeed.
 fn not_okki(body: &[u8], what: &str) -> CallError {
-    problem(
+    call_error(
         FailureKind::ServerError,
         ErrorKind::BadAnswer(Side::Source),
         format!("source answered {what}: {}", server_message(body)),
     )
 }
 
-/// Reads the token's answer.
+/// Reads the answer of the login.
 pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
     #[derive(Deserialize)]
     struct Reply {
@@ -41,18 +44,18 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
         expires_in: Option<u64>,
     }
     let status = answer.status.as_u16();
-    // An outage at the login is no refusal, whatever its body calls itself.
-    if let (408 | 429 | 500..=599, Some(problem)) = (status, judge_status(answer, Side::Source, now_ms)) {
-        return Err(problem);
+    // An outage is not a refusal, even if its body has an `error`.
+    if let (408 | 429 | 500..=599, Some(error)) = (status, judge_status(answer, Side::Source, now_ms)) {
+        return Err(error);
     }
     if matches!(status, 400 | 401 | 403) || oauth_error(&answer.body).is_some() {
         return Err(refused_credentials(&answer.body));
     }
-    if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
-        return Err(problem);
+    if let Some(error) = judge_status(answer, Side::Source, now_ms) {
+        return Err(error);
     }
     let reply: Reply =
-        serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something else than a token"))?;
+        serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something other than a token"))?;
     match reply.access_token {
         Some(value) => {
             Ok(Token { value, expires_in: reply.expires_in.map_or(TOKEN_LIFETIME, Duration::from_secs) })
@@ -61,7 +64,6 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
     }
 }
 
-/// The `now` of an answer.
 fn server_time(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Timed {
@@ -81,35 +83,33 @@ fn oauth_error(body: &[u8]) -> Option<String> {
 fn refused_credentials(body: &[u8]) -> CallError {
     let error = oauth_error(body).unwrap_or_default();
     let said = server_message(body);
-    let mend = if said.contains("scope") || error.contains("scope") {
+    let help = if said.contains("scope") || error.contains("scope") {
         "grant the app the product module in OKKI's admin console"
     } else {
         "check OKKI_CLIENT_ID and OKKI_CLIENT_SECRET"
     };
     if matches!(error.as_str(), "server_error" | "temporarily_unavailable") {
-        let message = format!("source had an error of its own at the login: {error} {said}");
-        return problem(FailureKind::ServerError, ErrorKind::Unavailable(Side::Source), message);
+        let message = format!("source's login failed: {error} {said}");
+        return call_error(FailureKind::ServerError, ErrorKind::Unavailable(Side::Source), message);
     }
-    problem(
+    call_error(
         FailureKind::Refused,
         ErrorKind::CredentialsRefused(Side::Source),
-        format!("source refused the credentials: {error} {said}; {mend}"),
+        format!("source refused the credentials: {error} {said}; {help}"),
     )
 }
 
-/// An integer that may come as a string.
+/// An integer; sibling endpoints send it as a string.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Int<'a> {
-    /// As it should be.
     Number(i64),
-    /// As a sibling endpoint sends it.
     #[serde(borrow)]
     Text(Cow<'a, str>),
 }
 
 impl Int<'_> {
-    /// The integer; none if the text is none.
+    /// `None` if the text is not an integer.
     pub(super) fn value(&self) -> Option<i64> {
         match self {
             Self::Number(n) => Some(*n),
@@ -135,18 +135,16 @@ struct Envelope<'a> {
 
 /// Opens the envelope: the `data` of a successful answer.
 pub(super) fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, CallError> {
-    // Under any status; an answer that holds rows is longer and is not read twice for this.
-    if answer.body.len() < LONGEST_ERROR_BYTES
-        && oauth_error(&answer.body).as_deref() == Some("access_denied")
-    {
-        return Err(problem(
+    // OKKI sends it under any status.
+    if answer.body.len() < MAX_ERROR_BYTES && oauth_error(&answer.body).as_deref() == Some("access_denied") {
+        return Err(call_error(
             FailureKind::Unauthorized,
             ErrorKind::CredentialsRefused(Side::Source),
             "source answered access_denied also for a fresh token; check the app's permissions in OKKI",
         ));
     }
-    if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
-        return Err(problem);
+    if let Some(error) = judge_status(answer, Side::Source, now_ms) {
+        return Err(error);
     }
     let text = std::str::from_utf8(&answer.body).map_err(|_| not_okki(b"", "bytes that are not UTF-8"))?;
     if text.trim_start().starts_with('[') {
@@ -169,7 +167,7 @@ pub(super) fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, CallError>
 fn failing_code(code: Option<i64>, words: &str) -> CallError {
     let message = match code {
         Some(code) => format!("source answered HTTP 200 with body code {code}: {words}"),
-        None => format!("source answered a body code that is no number: {words}"),
+        None => format!("source answered a body code that is not a number: {words}"),
     };
     let (failure, kind) = match code {
         Some(401) => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(Side::Source)),
@@ -177,14 +175,13 @@ fn failing_code(code: Option<i64>, words: &str) -> CallError {
         Some(400..=499) => (FailureKind::Refused, ErrorKind::BadAnswer(Side::Source)),
         _ => (FailureKind::ServerError, ErrorKind::BadAnswer(Side::Source)),
     };
-    problem(failure, kind, message)
+    call_error(failure, kind, message)
 }
 
-/// A page of products: the total, and the rows as they came.
+/// A page of products, its rows as they came.
 pub(super) struct Page<'a> {
     /// `data.count` (not the request's `count`, which is the page size) or `data.totalItem`.
     pub total: u64,
-    /// The rows.
     pub rows: Vec<&'a RawValue>,
 }
 
@@ -219,7 +216,7 @@ pub(super) fn page(data: &RawValue) -> Result<Page<'_>, CallError> {
     }
 }
 
-/// Where the rows of a page that was read before stand in it, for the few that are quarantined.
+/// Where each row of a page is in its body, for the few rows that go into the quarantine.
 pub(super) fn places_of_rows(body: &[u8]) -> Vec<Range<usize>> {
     rows_of_page(body).into_iter().map(|row| range_in(body, row.get())).collect()
 }
@@ -309,7 +306,7 @@ fn plain_groups(body: &Bytes) -> Option<GroupList> {
     Some(GroupList::new(body, &rows?, now))
 }
 
-/// A body code that means success (or that is not there).
+/// Whether a body code means success; a missing or null one does.
 pub(super) fn is_success(code: &str) -> bool {
     matches!(code, "200" | "0" | "\"200\"" | "\"0\"" | "null")
 }
@@ -337,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_at_the_login_is_no_refusal() {
+    fn an_outage_at_the_login_is_not_a_refusal() {
         let gateway = r#"{"timestamp":1,"status":503,"error":"Service Unavailable"}"#;
         assert_eq!(login(503, gateway).kind, ErrorKind::Unavailable(Side::Source));
         assert_eq!(login(429, r#"{"error":"too_many_requests"}"#).failure, FailureKind::Throttled(None));

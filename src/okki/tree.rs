@@ -142,7 +142,7 @@ enum Parent<'a> {
 fn parent_of<'a>(group: &'a SourceGroup<'_>, by_id: &HashMap<&'a str, usize>) -> Parent<'a> {
     match group.parent.as_deref() {
         None => Parent::Root,
-        // Id 0 is legitimate somewhere in OKKI: it is the root only where no group has it, or for that group itself.
+        // OKKI really has ids 0: parent 0 is the root only where no group has that id, and for that group itself.
         Some("0") if !by_id.contains_key("0") || group.id.as_deref() == Some("0") => Parent::Root,
         Some(parent) if by_id.contains_key(parent) => Parent::Is(parent),
         Some(parent) => Parent::Missing(parent),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_offender_is_rejected_with_its_reason_and_the_rest_stays() {
+    fn each_offender_is_rejected_with_its_reason_and_the_rest_stays() {
         let tree = sort(
             &[
                 group("", "no id", "0"),
