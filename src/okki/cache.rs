@@ -1,9 +1,10 @@
-//! The products of the last read in compact form, to which the next one adds what changed. Pure; `sync` stores it.
+//! The products of the last read in compact form, to which the next read adds what changed. Pure; `sync` stores it.
 //!
-//! It is the catalogue's own table of cells with two columns more, written as it stands in memory: neither saving nor
-//! loading makes a second copy of it. It is only ever a shortcut: one that cannot be read, or that another pipeline
-//! made, means a full read and nothing worse.
+//! The file is the catalogue's table of cells, with two more columns ([`RowStatus`]), written as it is in memory: saving
+//! and loading make no second copy of it. It is only a shortcut: a cache that is damaged, or that belongs to another
+//! pipeline, means a full read and nothing worse.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,23 +19,23 @@ use crate::state::header;
 
 const FORMAT_NAME: &str = "okki-sync products";
 const FORMAT_VERSION: u32 = 2;
-/// The source's clock counts seconds and its rows become visible when they like: so much is read twice.
+/// The source's clock counts seconds, and a row may become visible later than its time says: changes are read from this
+/// long before the last read on.
 const OVERLAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
 
-/// Status of a row that the source marks as deleted.
-pub(crate) const DELETED: &str = "-";
-/// Start of the status of a row that was rejected; its raw JSON follows.
-pub(crate) const REJECTED: &str = "!";
+/// Status cell of a row that the source marks as deleted.
+const DELETED: &str = "-";
+/// Start of the status cell of a rejected row; its raw JSON follows.
+const REJECTED: &str = "!";
 
-/// The products of an earlier read.
 #[derive(Debug)]
 pub(crate) struct Cache {
     /// The source's own time when that read began.
     pub cursor: String,
     /// When products were last read in full, wall-clock milliseconds.
     pub full_read_at_ms: u64,
-    /// Cells as in [`crate::catalogue::Catalogue::product_cells`].
+    /// As in [`Catalogue::product_cells`].
     pub table: Table,
 }
 
@@ -52,7 +53,7 @@ struct Header {
     checksum: String,
 }
 
-/// The text of a table, which it shares.
+/// The text of a shared table.
 struct Text(Arc<Table>);
 
 impl AsRef<[u8]> for Text {
@@ -61,7 +62,7 @@ impl AsRef<[u8]> for Text {
     }
 }
 
-/// Writes a cache in pieces: a header line, the cells' text, and the length of each (LEB128).
+/// Writes a cache in pieces: a header line, the cells' text, and the length of each cell (LEB128).
 pub(crate) fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue: &Catalogue) -> Vec<Bytes> {
     let table = &catalogue.product_cells;
     let mut lengths = Vec::with_capacity(table.len() * table.width());
@@ -127,9 +128,8 @@ fn read_length(bytes: &mut &[u8]) -> Option<u32> {
     None
 }
 
-/// Where each cell ends.
 fn read_ends(mut lengths: &[u8], cells: usize) -> Option<Vec<u32>> {
-    // No more room is made than bytes are there to fill it.
+    // A cell's length takes at least a byte: a damaged header cannot make this reserve more than the file's size.
     let mut ends = Vec::with_capacity(cells.min(lengths.len()));
     let mut end = 0_u32;
     while !lengths.is_empty() {
@@ -140,7 +140,7 @@ fn read_ends(mut lengths: &[u8], cells: usize) -> Option<Vec<u32>> {
 }
 
 impl Cache {
-    /// Reads a cache; an error says why it is of no use.
+    /// Reads a cache; the error says why it cannot be used.
     pub(crate) fn from_bytes(bytes: Bytes, key: &str) -> Result<Self, &'static str> {
         const DAMAGED: &str = "it is damaged";
         let (line, body) = header::split(&bytes).ok_or(DAMAGED)?;
@@ -168,31 +168,57 @@ impl Cache {
 
     /// Whether it is time for a full read.
     pub(crate) fn is_older_than(&self, age: Duration, now_ms: u64) -> bool {
-        // A cache from the future is a clock that was set back.
+        // A cache from the future means that the clock was set back.
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.full_read_at_ms > now_ms || now_ms - self.full_read_at_ms >= age_ms
     }
 
-    /// From when on changes are asked for, in the source's own time; none if its clock speaks otherwise than documented.
+    /// From when on changes are asked for, in the source's own time; `None` if the cursor is not in its time format.
     pub(crate) fn changes_since(&self) -> Option<String> {
         let began = jiff::civil::DateTime::strptime(TIME_FORMAT, &self.cursor).ok()?;
         Some(began.checked_sub(OVERLAP).ok()?.strftime(TIME_FORMAT).to_string())
     }
 
-    /// How many rows it has whose ids are not among these.
-    pub(crate) fn count_except(&self, ids: &HashSet<CompactString>) -> usize {
+    /// The rows whose ids are among these, in ascending order.
+    pub(super) fn rows_with(&self, ids: &HashSet<CompactString>) -> Vec<usize> {
         if ids.is_empty() {
-            return self.table.len();
+            return Vec::new();
         }
         let id = |row| self.table.cell(row, PRODUCT_ID_COLUMN);
-        (0..self.table.len()).filter(|row| !ids.contains(id(*row))).count()
+        (0..self.table.len()).filter(|row| ids.contains(id(*row))).collect()
     }
 }
 
-/// The group that a row of a cache's table names, and its status.
-pub(crate) fn group_and_status(table: &Table, row: usize) -> (&str, &str) {
-    let own = table.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
-    (table.cell(row, own), table.cell(row, own + 1))
+/// What the last two columns of the products' table say: where the row went at the last read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowStatus<'a> {
+    /// The group that the row names.
+    InGroup(&'a str),
+    /// The source marks the row as deleted.
+    Deleted,
+    /// The row's raw JSON: a later read may find what is missing, for example its group.
+    Rejected(&'a str),
+}
+
+impl<'a> RowStatus<'a> {
+    pub(super) fn from_table(table: &'a Table, row: usize) -> Self {
+        let named = table.width().saturating_sub(PRODUCT_EXTRA_COLUMNS);
+        let (group, status) = (table.cell(row, named), table.cell(row, named + 1));
+        match status.strip_prefix(REJECTED) {
+            Some(raw) => Self::Rejected(raw),
+            None if status == DELETED => Self::Deleted,
+            None => Self::InGroup(group),
+        }
+    }
+
+    /// The cells of the last two columns.
+    pub(super) fn to_cells(self) -> (&'a str, Cow<'a, str>) {
+        match self {
+            Self::InGroup(group) => (group, Cow::Borrowed("")),
+            Self::Deleted => ("", Cow::Borrowed(DELETED)),
+            Self::Rejected(raw) => ("", Cow::Owned(format!("{REJECTED}{raw}"))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -220,13 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_comes_back_as_it_was_saved_and_every_changed_or_missing_byte_is_noticed() {
+    fn a_cache_is_loaded_as_it_was_saved_and_every_changed_byte_is_noticed() {
         let bytes = saved(&catalogue(vec![GroupRef::new(0), GroupRef::DELETED]));
         let cache = loaded(&bytes).unwrap();
         assert_eq!((cache.cursor.as_str(), cache.full_read_at_ms), ("2026-11-23 10:00:00", 5));
         assert_eq!(cache.table.parts(), table().parts());
-        assert_eq!(group_and_status(&cache.table, 0), ("1", ""));
-        assert_eq!(cache.count_except(&["7".into()].into()), 1);
+        assert_eq!(RowStatus::from_table(&cache.table, 0), RowStatus::InGroup("1"));
+        assert_eq!(RowStatus::from_table(&cache.table, 1), RowStatus::Deleted);
+        assert_eq!(cache.rows_with(&["7".into()].into()), [0]);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
@@ -237,14 +264,24 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_a_later_one_replaced_is_not_saved() {
+    fn a_replaced_row_is_not_saved() {
         let cache = loaded(&saved(&catalogue(vec![GroupRef::REPLACED, GroupRef::DELETED]))).unwrap();
         assert_eq!(cache.table.row(0).collect::<Vec<_>>(), ["8", "", "", DELETED]);
         assert_eq!(cache.table.len(), 1);
     }
 
     #[test]
-    fn lengths_of_every_size_come_back() {
+    fn each_status_is_read_as_it_was_written() {
+        for status in [RowStatus::InGroup("1"), RowStatus::Deleted, RowStatus::Rejected("{}")] {
+            let mut table = Table::new(PRODUCT_EXTRA_COLUMNS);
+            let (group, text) = status.to_cells();
+            table.push([group, &text]).unwrap();
+            assert_eq!(RowStatus::from_table(&table, 0), status);
+        }
+    }
+
+    #[test]
+    fn lengths_of_every_size_are_read_as_written() {
         let (sizes, mut bytes) = ([0, 1, 127, 128, 16_383, 16_384, u32::MAX], Vec::new());
         sizes.into_iter().for_each(|length| write_length(length, &mut bytes));
         let mut rest = bytes.as_slice();
@@ -254,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_asked_for_from_a_minute_before_the_last_read_on() {
+    fn changes_are_asked_for_from_a_minute_before_the_last_read() {
         let cache = |cursor: &str| Cache { cursor: cursor.to_owned(), full_read_at_ms: 0, table: table() };
         assert_eq!(cache("2026-11-23 00:00:30").changes_since().unwrap(), "2026-11-22 23:59:30");
         assert_eq!(cache("yesterday").changes_since(), None);

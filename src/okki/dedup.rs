@@ -1,4 +1,8 @@
 //! Which product ids a read has seen.
+//!
+//! While rows come in the order of their ids, up or down, none can be repeated, and no index of them is kept; the first
+//! row out of order builds the index. Measured with 200,000 rows: in order, a read (parsing included) takes 226 ms of
+//! CPU instead of 255 ms with an index from the start, and 1.3 MB less memory; in random order, 282 ms instead of 270 ms.
 
 use std::cmp::Ordering;
 
@@ -7,43 +11,60 @@ use hashbrown::hash_table::Entry;
 
 use crate::catalogue::{PRODUCT_ID_COLUMN, Table, id_hash, id_order};
 
+/// Which of several rows with one id counts (`source.id_check`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Duplicates {
+    /// The later rows are rejected.
+    KeepFirst,
+    /// The earlier rows no longer count.
+    KeepLast,
+}
+
 /// The rows of a table by their ids.
-///
-/// While the rows come in the order of their ids, up or down, none can be there twice, and nothing is kept; the first
-/// that does not makes an index of them all.
 #[derive(Debug, Default)]
 pub(super) struct SeenIds {
     /// Rows before this one are not looked at.
-    from: usize,
-    direction: Option<Ordering>,
+    first_row: usize,
+    expected_rows: usize,
+    /// How the first two ids compare.
+    order: Option<Ordering>,
+    /// Row numbers, five bytes for an id: the ids themselves are in the table.
     index: Option<HashTable<u32>>,
 }
 
-fn id_at(table: &Table, row: usize) -> &str {
-    table.cell(row, PRODUCT_ID_COLUMN)
-}
-
 impl SeenIds {
-    /// Nothing seen; the table's rows before `from` are known to have other ids.
-    pub(super) fn from(from: usize) -> Self {
-        Self { from, ..Self::default() }
+    /// For a table whose rows before `first_row` are known to have other ids.
+    pub(super) fn starting_at(first_row: usize) -> Self {
+        Self { first_row, ..Self::default() }
     }
 
-    /// The row that has this id; none if it is new. Either way the row that the table gets next is the one that has it
-    /// from now on, unless `first_stays`.
-    pub(super) fn replace(&mut self, id: &str, table: &Table, first_stays: bool) -> Option<u32> {
-        let next = table.len();
-        if self.index.is_none() && (next <= self.from || self.follows(id_at(table, next - 1), id)) {
+    /// Sizes the index, should one be built.
+    pub(super) fn expect_rows(&mut self, rows: usize) {
+        self.expected_rows = rows;
+    }
+
+    /// The row that has this id; `None` if the id is new. In either case the next row of the table gets the id, but for
+    /// a known id with [`Duplicates::KeepFirst`].
+    pub(super) fn find_or_insert(
+        &mut self,
+        id: &str,
+        hash: u64,
+        table: &Table,
+        duplicates: Duplicates,
+    ) -> Option<u32> {
+        if self.index.is_none() && self.is_in_order(id, table) {
             return None;
         }
-        let from = self.from;
-        let index = self.index.get_or_insert_with(|| index_of(table, from));
-        // A table is full before it has so many rows.
-        let next = u32::try_from(next).unwrap_or(u32::MAX);
+        let (first_row, capacity) = (self.first_row, self.expected_rows.max(table.len()));
+        let rows = self.index.get_or_insert_with(|| index_of(table, first_row, capacity));
+        // A table is full before it has this many rows.
+        let next = u32::try_from(table.len()).unwrap_or(u32::MAX);
         let text = |row: u32| id_at(table, row as usize);
-        match index.entry(id_hash(id), |&row| text(row) == id, |&row| id_hash(text(row))) {
-            Entry::Occupied(occupied) if first_stays => Some(*occupied.get()),
-            Entry::Occupied(mut occupied) => Some(std::mem::replace(occupied.get_mut(), next)),
+        match rows.entry(hash, |&row| text(row) == id, |&row| id_hash(text(row))) {
+            Entry::Occupied(mut known) => Some(match duplicates {
+                Duplicates::KeepFirst => *known.get(),
+                Duplicates::KeepLast => std::mem::replace(known.get_mut(), next),
+            }),
             Entry::Vacant(vacant) => {
                 vacant.insert(next);
                 None
@@ -51,16 +72,24 @@ impl SeenIds {
         }
     }
 
-    fn follows(&mut self, before: &str, id: &str) -> bool {
-        let step = id_order(before, id);
-        step != Ordering::Equal && *self.direction.get_or_insert(step) == step
+    /// Whether all ids so far and this one come in one order.
+    fn is_in_order(&mut self, id: &str, table: &Table) -> bool {
+        let Some(last) = table.len().checked_sub(1).filter(|last| *last >= self.first_row) else {
+            return true;
+        };
+        let order = id_order(id_at(table, last), id);
+        order != Ordering::Equal && *self.order.get_or_insert(order) == order
     }
 }
 
-fn index_of(table: &Table, from: usize) -> HashTable<u32> {
+fn id_at(table: &Table, row: usize) -> &str {
+    table.cell(row, PRODUCT_ID_COLUMN)
+}
+
+fn index_of(table: &Table, first_row: usize, capacity: usize) -> HashTable<u32> {
     let hash = |row: &u32| id_hash(id_at(table, *row as usize));
-    let mut index = HashTable::with_capacity(table.len() - from);
-    for row in (0_u32..).take(table.len()).skip(from) {
+    let mut index = HashTable::with_capacity(capacity.saturating_sub(first_row));
+    for row in (0_u32..).take(table.len()).skip(first_row) {
         index.insert_unique(hash(&row), row, hash);
     }
     index
@@ -70,12 +99,12 @@ fn index_of(table: &Table, from: usize) -> HashTable<u32> {
 mod tests {
     use super::*;
 
-    fn seen(ids: &[&str], first_stays: bool) -> Vec<Option<u32>> {
+    fn seen(ids: &[&str], duplicates: Duplicates) -> Vec<Option<u32>> {
         let (mut table, mut seen) = (Table::new(1), SeenIds::default());
         ids.iter()
             .map(|id| {
-                let before = seen.replace(id, &table, first_stays);
-                if before.is_none() || !first_stays {
+                let before = seen.find_or_insert(id, id_hash(id), &table, duplicates);
+                if before.is_none() || duplicates == Duplicates::KeepLast {
                     let _ = table.push([*id]);
                 }
                 before
@@ -85,26 +114,27 @@ mod tests {
 
     #[test]
     fn ids_in_order_are_new_and_need_no_index() {
-        assert_eq!(seen(&["1", "2", "10"], true), [None; 3]);
-        assert_eq!(seen(&["10", "2", "1"], true), [None; 3]);
+        assert_eq!(seen(&["1", "2", "10"], Duplicates::KeepFirst), [None; 3]);
+        assert_eq!(seen(&["10", "2", "1"], Duplicates::KeepFirst), [None; 3]);
         let (mut table, mut seen) = (Table::new(1), SeenIds::default());
         for id in ["3", "7", "12"] {
-            assert_eq!(seen.replace(id, &table, true), None);
+            assert_eq!(seen.find_or_insert(id, id_hash(id), &table, Duplicates::KeepFirst), None);
             let _ = table.push([id]);
         }
         assert!(seen.index.is_none());
     }
 
     #[test]
-    fn a_repeated_id_is_found_wherever_it_comes_back() {
-        assert_eq!(seen(&["1", "1"], true), [None, Some(0)]);
-        assert_eq!(seen(&["1", "2", "3", "2", "1", "4"], true), [None, None, None, Some(1), Some(0), None]);
-        assert_eq!(seen(&["3", "1", "2", "3"], true), [None, None, None, Some(0)]);
+    fn a_repeated_id_is_found_wherever_it_comes_again() {
+        let first = Duplicates::KeepFirst;
+        assert_eq!(seen(&["1", "1"], first), [None, Some(0)]);
+        assert_eq!(seen(&["1", "2", "3", "2", "1", "4"], first), [None, None, None, Some(1), Some(0), None]);
+        assert_eq!(seen(&["3", "1", "2", "3"], first), [None, None, None, Some(0)]);
     }
 
     #[test]
-    fn the_last_one_counts_where_it_is_to_stay() {
-        assert_eq!(seen(&["1", "2", "1", "1"], false), [None, None, Some(0), Some(2)]);
+    fn with_keep_last_the_latest_row_has_the_id() {
+        assert_eq!(seen(&["1", "2", "1", "1"], Duplicates::KeepLast), [None, None, Some(0), Some(2)]);
     }
 
     #[test]
@@ -113,9 +143,9 @@ mod tests {
         for id in ["5", "4", "9"] {
             let _ = table.push([id]);
         }
-        let mut seen = SeenIds::from(3);
-        assert_eq!(seen.replace("1", &table, true), None);
+        let mut seen = SeenIds::starting_at(3);
+        assert_eq!(seen.find_or_insert("1", id_hash("1"), &table, Duplicates::KeepFirst), None);
         let _ = table.push(["1"]);
-        assert_eq!(seen.replace("1", &table, true), Some(3));
+        assert_eq!(seen.find_or_insert("1", id_hash("1"), &table, Duplicates::KeepFirst), Some(3));
     }
 }

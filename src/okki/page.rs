@@ -1,7 +1,13 @@
-//! A page of products, read in one pass straight into the columns that the pipeline names; no tree of it is built.
+//! A page of products, read straight into the columns that the pipeline names.
 //!
-//! The one pass reads a page as it should be. Whatever is not so (a failing code, a row that is no object, other
-//! JSON) is left to the patient reading of `wire.rs`, which says what is wrong and keeps the other rows.
+//! The fast path reads a well-formed page in one pass, without building a tree of it. Anything else falls back to the
+//! slow path (`protocol.rs`, then one row after the other), which reports the error and keeps the good rows:
+//!
+//! - an HTTP error, a failing body code, `error`, or a key with escapes in the envelope;
+//! - no list, or no total; a total that is not a number;
+//! - a row that is not an object; text that is not JSON.
+//!
+//! Where the fast path accepts a page, the slow path returns the same rows: a property test and a fuzz target check it.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -16,50 +22,46 @@ use super::row::{Row, RowReader};
 use crate::catalogue::{Table, TableFull};
 use crate::net::{Answer, CallError};
 
-/// One product of a page; its cells stand in the page's table.
+/// One product of a page; its cells are in the page's table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ProductRow {
-    /// None if missing or blank.
+    /// `None` if missing or blank.
     pub id: Option<CompactString>,
     /// Whether it has a name that is not blank.
     pub named: bool,
-    /// The group that it names.
     pub group: Option<CompactString>,
     /// `enable_flag` is 0.
     pub deleted: bool,
-    /// Why it cannot be read, if so.
+    /// Why the row cannot be read; `None` if it was read.
     pub unreadable: Option<String>,
 }
 
-/// A page of products.
 #[derive(Debug)]
 pub(super) struct ProductPage {
     /// The total that the source gives.
     pub total: u64,
-    /// The rows.
     pub rows: Vec<ProductRow>,
     /// The cells of each row; column 0 is the id as the source sent it.
     pub cells: Table,
     text: Text,
 }
 
-/// Where the raw JSON of a row is found again: few rows are ever asked for it.
+/// Where the raw JSON of a row is found when it goes into the quarantine, which few rows do.
 #[derive(Debug)]
 enum Text {
-    /// The page, and once somebody has asked where each row stands in it.
-    Page(Bytes, OnceLock<Vec<Range<usize>>>),
+    /// The body of the answer; where each row is in it is found out when the first one is needed.
+    Body(Bytes, OnceLock<Vec<Range<usize>>>),
     Rows(Vec<String>),
 }
 
 impl ProductPage {
-    /// Reads a page out of an answer.
     pub(super) fn from_answer(
         answer: &Answer,
         now_ms: u64,
         reader: RowReader<'_>,
     ) -> Result<Self, CallError> {
         if answer.status.is_success()
-            && let Some(page) = in_one_pass(&answer.body, reader)
+            && let Some(page) = fast_path(&answer.body, reader)
         {
             return Ok(page);
         }
@@ -67,7 +69,7 @@ impl ProductPage {
         Ok(Self::from_rows(page.total, &page.rows, reader))
     }
 
-    /// Takes rows that are at hand one by one.
+    /// The slow path for the rows.
     pub(super) fn from_rows(total: u64, raw: &[&RawValue], reader: RowReader<'_>) -> Self {
         let mut page = Self {
             total,
@@ -79,7 +81,7 @@ impl ProductPage {
             match reader.read(raw.get()) {
                 Ok(row) => {
                     // A page is far below the table's 4 GiB.
-                    let _ = page.take(&row);
+                    let _ = page.add(&row);
                 }
                 Err(why) => {
                     let _ = page.cells.push([]);
@@ -101,16 +103,16 @@ impl ProductPage {
         self.cells.parts().0.len()
     }
 
-    fn take_list<'a>(&mut self, walk: &mut JsonCursor<'a>, reader: RowReader<'_>) -> Option<()> {
-        let mut rows = reader.rows();
-        // A row of OKKI's has about 800 bytes, of which a pipeline names a tenth.
-        let bytes = walk.left();
+    fn add_list<'a>(&mut self, cursor: &mut JsonCursor<'a>, reader: RowReader<'_>) -> Option<()> {
+        let mut rows = reader.sequence();
+        // A row has about 800 bytes, of which a pipeline names a tenth.
+        let bytes = cursor.remaining();
         self.rows.reserve(bytes / 512);
         self.cells.reserve(bytes / 512, bytes / 8);
-        walk.list(|walk| self.take(rows.read(walk)?).ok())
+        cursor.list(|cursor| self.add(rows.read(cursor)?).ok())
     }
 
-    fn take(&mut self, row: &Row<'_>) -> Result<(), TableFull> {
+    fn add(&mut self, row: &Row<'_>) -> Result<(), TableFull> {
         self.cells.push(row.cells.iter().copied())?;
         self.rows.push(ProductRow {
             id: row.id.as_deref().map(CompactString::from),
@@ -126,7 +128,7 @@ impl ProductPage {
     pub(super) fn raw(&self, at: usize) -> String {
         match &self.text {
             Text::Rows(rows) => rows.get(at).cloned().unwrap_or_default(),
-            Text::Page(body, places) => {
+            Text::Body(body, places) => {
                 let places = places.get_or_init(|| protocol::places_of_rows(body));
                 let raw = places.get(at).and_then(|place| body.get(place.clone())).unwrap_or(b"");
                 String::from_utf8_lossy(raw).into_owned()
@@ -135,50 +137,52 @@ impl ProductPage {
     }
 }
 
-fn in_one_pass(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
+fn fast_path(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
     let mut page = ProductPage {
         total: 0,
         rows: Vec::new(),
         cells: Table::new(reader.columns.len()),
-        text: Text::Page(body.clone(), OnceLock::new()),
+        text: Text::Body(body.clone(), OnceLock::new()),
     };
     let (mut count, mut total_item, mut found_rows) = (None, None, false);
-    let mut walk = JsonCursor::new(std::str::from_utf8(body).ok()?);
-    walk.object(|walk, key| match key {
-        "\"code\"" => protocol::is_success(walk.value()?).then_some(()),
-        "\"data\"" => walk.object(|walk, key| match key {
-            "\"count\"" => whole(walk.value()?).map(|total| count = total),
-            "\"totalItem\"" => whole(walk.value()?).map(|total| total_item = total),
+    let mut cursor = JsonCursor::new(std::str::from_utf8(body).ok()?);
+    cursor.object(|cursor, key| match key {
+        "\"code\"" => protocol::is_success(cursor.value()?).then_some(()),
+        "\"data\"" => cursor.object(|cursor, key| match key {
+            "\"count\"" => set_total(&mut count, cursor.value()?),
+            "\"totalItem\"" => set_total(&mut total_item, cursor.value()?),
             "\"list\"" if !found_rows => {
                 found_rows = true;
-                page.take_list(walk, reader)
+                page.add_list(cursor, reader)
             }
-            _ => protocol::step_over(walk, key),
+            _ => protocol::skip_field(cursor, key),
         }),
-        _ => protocol::step_over(walk, key),
+        _ => protocol::skip_field(cursor, key),
     })?;
-    walk.end()?;
+    cursor.expect_end()?;
     page.total = total_item.or(count)?;
     found_rows.then_some(page)
 }
 
-/// What one pass reads, the patient reading reads too, for the fuzz targets.
-#[cfg(feature = "testing")]
-pub(super) fn fuzz(answer: &Answer, reader: RowReader<'_>) {
-    let Some(fast) = in_one_pass(&answer.body, reader) else { return };
-    assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok());
-    let Ok(page) = protocol::data(answer, 0).and_then(protocol::page) else { return };
-    let patient = ProductPage::from_rows(page.total, &page.rows, reader);
-    assert_eq!((fast.total, fast.rows), (patient.total, patient.rows));
-    assert_eq!(fast.cells.parts(), patient.cells.parts());
+/// Reads a total: a non-negative integer, possibly quoted, or `null`. `None`: it is neither, and the page takes the slow
+/// path.
+fn set_total(total: &mut Option<u64>, raw: &str) -> Option<()> {
+    *total = match raw {
+        "null" => None,
+        _ => Some(raw.trim_matches('"').parse().ok()?),
+    };
+    Some(())
 }
 
-/// A whole number, perhaps as a string; null is none. Anything else is not as it should be.
-fn whole(raw: &str) -> Option<Option<u64>> {
-    match raw {
-        "null" => Some(None),
-        _ => raw.trim_matches('"').parse().ok().map(Some),
-    }
+/// Checks that the slow path returns the same rows whenever the fast path accepts a page, for the fuzz targets.
+#[cfg(feature = "testing")]
+pub(super) fn fuzz(answer: &Answer, reader: RowReader<'_>) {
+    let Some(fast) = fast_path(&answer.body, reader) else { return };
+    assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok());
+    let Ok(page) = protocol::data(answer, 0).and_then(protocol::page) else { return };
+    let slow = ProductPage::from_rows(page.total, &page.rows, reader);
+    assert_eq!((fast.total, fast.rows), (slow.total, slow.rows));
+    assert_eq!(fast.cells.parts(), slow.cells.parts());
 }
 
 #[cfg(test)]
@@ -191,35 +195,29 @@ mod tests {
 
     fn both(body: &str) -> (Option<ProductPage>, Result<ProductPage, CallError>) {
         let columns = Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
-        let reader = RowReader {
-            columns: &columns,
-            id: "product_id",
-            name: "name",
-            parent: "group_id",
-            product: true,
-        };
+        let reader = RowReader::products(&columns);
         let body = Bytes::from(body.to_owned());
         let answer = Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body };
-        let patient = protocol::data(&answer, 0)
+        let slow = protocol::data(&answer, 0)
             .and_then(protocol::page)
             .map(|page| ProductPage::from_rows(page.total, &page.rows, reader));
-        (in_one_pass(&answer.body, reader), patient)
+        (fast_path(&answer.body, reader), slow)
     }
 
     #[test]
-    fn one_pass_and_the_patient_reading_see_the_same() {
+    fn fast_and_slow_path_see_the_same() {
         for body in [
             r#"{"code":200,"message":"ok","now":"2026-11-23 10:00:00","data":{"count":2,"list":[{"product_id":1,"name":"手机","group_id":"7","cost":2999.10,"fob":{"price_min":"1"},"x":[1,{}]},{"product_id":"2","name":" ","enable_flag":0,"cost":null}]}}"#,
             r#"{"data":{"list":[],"totalItem":"0","count":9}}"#,
             r#"{"code":"0","data":{"count":1,"list":[{"name":"\"esc\\u4e2d","product_id":"a","name":"twice"}]}}"#,
         ] {
-            let (fast, patient) = both(body);
-            let (fast, patient) = (fast.unwrap(), patient.unwrap());
-            assert_eq!((fast.total, &fast.rows), (patient.total, &patient.rows), "{body}");
+            let (fast, slow) = both(body);
+            let (fast, slow) = (fast.unwrap(), slow.unwrap());
+            assert_eq!((fast.total, &fast.rows), (slow.total, &slow.rows), "{body}");
             for row in 0..fast.rows.len() {
-                assert_eq!(fast.raw(row), patient.raw(row));
+                assert_eq!(fast.raw(row), slow.raw(row));
                 for column in 0..4 {
-                    assert_eq!(fast.cells.cell(row, column), patient.cells.cell(row, column), "{body}");
+                    assert_eq!(fast.cells.cell(row, column), slow.cells.cell(row, column), "{body}");
                 }
             }
         }
@@ -230,12 +228,12 @@ mod tests {
 
         /// Rows that resemble each other in every way: keys missing, in another order or twice, values that begin alike.
         #[test]
-        fn rows_read_after_each_other_are_what_each_is_alone(rows in prop::collection::vec(row(), 0..6)) {
+        fn rows_of_a_sequence_are_what_each_is_alone(rows in prop::collection::vec(row(), 0..6)) {
             let body = format!(r#"{{"data":{{"count":{},"list":[{}]}}}}"#, rows.len(), rows.join(","));
-            let (fast, patient) = both(&body);
-            let (fast, patient) = (fast.unwrap(), patient.unwrap());
-            prop_assert_eq!(&fast.rows, &patient.rows);
-            prop_assert_eq!(fast.cells.parts(), patient.cells.parts());
+            let (fast, slow) = both(&body);
+            let (fast, slow) = (fast.unwrap(), slow.unwrap());
+            prop_assert_eq!(&fast.rows, &slow.rows);
+            prop_assert_eq!(fast.cells.parts(), slow.cells.parts());
         }
     }
 
@@ -250,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_as_it_should_be_is_left_to_the_patient_reading() {
+    fn malformed_pages_take_the_slow_path() {
         for body in [
             r#"{"code":500,"data":{"count":0,"list":[]}}"#,
             r#"{"data":{"count":0,"list":[]},"code":404}"#,
@@ -264,7 +262,7 @@ mod tests {
         ] {
             assert!(both(body).0.is_none(), "{body}");
         }
-        let (_, patient) = both(r#"{"data":{"count":2,"list":[{"product_id":1},7]}}"#);
-        assert!(patient.unwrap().rows.last().unwrap().unreadable.is_some());
+        let (_, slow) = both(r#"{"data":{"count":2,"list":[{"product_id":1},7]}}"#);
+        assert!(slow.unwrap().rows.last().unwrap().unreadable.is_some());
     }
 }

@@ -1,9 +1,13 @@
-//! OKKI's wire format: envelope, token, groups and product pages, in every reading that was seen.
+//! OKKI's wire format: token, envelope, groups and product pages, in every spelling that is known.
+//!
+//! Types are not to be relied on: numbers come as strings, `[]` where `{}` is meant, and HTTP 200 with a failing body
+//! code is real. Everything here accepts what was seen and reports the rest; nothing is guessed.
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,25 +17,25 @@ use crate::error::{ErrorKind, Side};
 use crate::net::retry::FailureKind;
 use crate::net::{Answer, CallError, Token, judge_status, server_message};
 
-/// An OAuth error is never longer.
-const LONGEST_ERROR_BYTES: usize = 16 * 1024;
+/// A longer answer is not searched for an OAuth error: it holds rows.
+const MAX_ERROR_BYTES: usize = 16 * 1024;
 /// A client_credentials token without `expires_in` lasts this long (OKKI's documentation).
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
-fn problem(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> CallError {
+fn call_error(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> CallError {
     CallError { failure, kind, message: message.into() }
 }
 
-/// Not JSON, or not this API's JSON. A proxy's error page looks like this, so another attempt may end otherwise.
+/// Not JSON, or not this API's JSON. A proxy's error page looks like this, so another attempt may succeed.
 fn not_okki(body: &[u8], what: &str) -> CallError {
-    problem(
+    call_error(
         FailureKind::ServerError,
         ErrorKind::BadAnswer(Side::Source),
         format!("source answered {what}: {}", server_message(body)),
     )
 }
 
-/// Reads the token's answer.
+/// Reads the answer of the login.
 pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
     #[derive(Deserialize)]
     struct Reply {
@@ -39,18 +43,18 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
         expires_in: Option<u64>,
     }
     let status = answer.status.as_u16();
-    // An outage at the login is no refusal, whatever its body calls itself.
-    if let (408 | 429 | 500..=599, Some(problem)) = (status, judge_status(answer, Side::Source, now_ms)) {
-        return Err(problem);
+    // An outage is not a refusal, even if its body has an `error`.
+    if let (408 | 429 | 500..=599, Some(error)) = (status, judge_status(answer, Side::Source, now_ms)) {
+        return Err(error);
     }
     if matches!(status, 400 | 401 | 403) || oauth_error(&answer.body).is_some() {
         return Err(refused_credentials(&answer.body));
     }
-    if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
-        return Err(problem);
+    if let Some(error) = judge_status(answer, Side::Source, now_ms) {
+        return Err(error);
     }
     let reply: Reply =
-        serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something else than a token"))?;
+        serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something other than a token"))?;
     match reply.access_token {
         Some(value) => {
             Ok(Token { value, expires_in: reply.expires_in.map_or(TOKEN_LIFETIME, Duration::from_secs) })
@@ -59,7 +63,6 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
     }
 }
 
-/// The `now` of an answer.
 fn server_time(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Timed {
@@ -79,35 +82,33 @@ fn oauth_error(body: &[u8]) -> Option<String> {
 fn refused_credentials(body: &[u8]) -> CallError {
     let error = oauth_error(body).unwrap_or_default();
     let said = server_message(body);
-    let mend = if said.contains("scope") || error.contains("scope") {
+    let help = if said.contains("scope") || error.contains("scope") {
         "grant the app the product module in OKKI's admin console"
     } else {
         "check OKKI_CLIENT_ID and OKKI_CLIENT_SECRET"
     };
     if matches!(error.as_str(), "server_error" | "temporarily_unavailable") {
-        let message = format!("source had an error of its own at the login: {error} {said}");
-        return problem(FailureKind::ServerError, ErrorKind::Unavailable(Side::Source), message);
+        let message = format!("source's login failed: {error} {said}");
+        return call_error(FailureKind::ServerError, ErrorKind::Unavailable(Side::Source), message);
     }
-    problem(
+    call_error(
         FailureKind::Refused,
         ErrorKind::CredentialsRefused(Side::Source),
-        format!("source refused the credentials: {error} {said}; {mend}"),
+        format!("source refused the credentials: {error} {said}; {help}"),
     )
 }
 
-/// An integer that may come as a string.
+/// An integer; sibling endpoints send it as a string.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Int<'a> {
-    /// As it should be.
     Number(i64),
-    /// As a sibling endpoint sends it.
     #[serde(borrow)]
     Text(Cow<'a, str>),
 }
 
 impl Int<'_> {
-    /// The integer; none if the text is none.
+    /// `None` if the text is not an integer.
     pub(super) fn value(&self) -> Option<i64> {
         match self {
             Self::Number(n) => Some(*n),
@@ -133,18 +134,16 @@ struct Envelope<'a> {
 
 /// Opens the envelope: the `data` of a successful answer.
 pub(super) fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, CallError> {
-    // Under any status; an answer that holds rows is longer and is not read twice for this.
-    if answer.body.len() < LONGEST_ERROR_BYTES
-        && oauth_error(&answer.body).as_deref() == Some("access_denied")
-    {
-        return Err(problem(
+    // OKKI sends it under any status.
+    if answer.body.len() < MAX_ERROR_BYTES && oauth_error(&answer.body).as_deref() == Some("access_denied") {
+        return Err(call_error(
             FailureKind::Unauthorized,
             ErrorKind::CredentialsRefused(Side::Source),
             "source answered access_denied also for a fresh token; check the app's permissions in OKKI",
         ));
     }
-    if let Some(problem) = judge_status(answer, Side::Source, now_ms) {
-        return Err(problem);
+    if let Some(error) = judge_status(answer, Side::Source, now_ms) {
+        return Err(error);
     }
     let text = std::str::from_utf8(&answer.body).map_err(|_| not_okki(b"", "bytes that are not UTF-8"))?;
     if text.trim_start().starts_with('[') {
@@ -167,7 +166,7 @@ pub(super) fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, CallError>
 fn failing_code(code: Option<i64>, words: &str) -> CallError {
     let message = match code {
         Some(code) => format!("source answered HTTP 200 with body code {code}: {words}"),
-        None => format!("source answered a body code that is no number: {words}"),
+        None => format!("source answered a body code that is not a number: {words}"),
     };
     let (failure, kind) = match code {
         Some(401) => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(Side::Source)),
@@ -175,14 +174,13 @@ fn failing_code(code: Option<i64>, words: &str) -> CallError {
         Some(400..=499) => (FailureKind::NotSupported, ErrorKind::BadAnswer(Side::Source)),
         _ => (FailureKind::ServerError, ErrorKind::BadAnswer(Side::Source)),
     };
-    problem(failure, kind, message)
+    call_error(failure, kind, message)
 }
 
-/// A page of products: the total, and the rows as they came.
+/// A page of products, its rows as they came.
 pub(super) struct Page<'a> {
     /// `data.count` (not the request's `count`, which is the page size) or `data.totalItem`.
     pub total: u64,
-    /// The rows.
     pub rows: Vec<&'a RawValue>,
 }
 
@@ -217,13 +215,9 @@ pub(super) fn page(data: &RawValue) -> Result<Page<'_>, CallError> {
     }
 }
 
-/// Where the rows of a page that was read before stand in it, for the few that are quarantined.
+/// Where each row of a page is in its body, for the few rows that go into the quarantine.
 pub(super) fn places_of_rows(body: &[u8]) -> Vec<Range<usize>> {
-    let place = |raw: &RawValue| {
-        let start = (raw.get().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
-        start..start + raw.get().len()
-    };
-    rows_of_page(body).into_iter().map(place).collect()
+    rows_of_page(body).into_iter().map(|row| range_in(body, row.get())).collect()
 }
 
 fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
@@ -240,16 +234,35 @@ fn rows_of_page(body: &[u8]) -> Vec<&RawValue> {
     serde_json::from_slice::<Page<'_>>(body).map(|page| page.data.list).unwrap_or_default()
 }
 
-/// What the groups call answered.
-pub(super) struct GroupList<'a> {
-    /// The rows as they came.
-    pub rows: Vec<&'a str>,
-    /// The server's own time, Beijing, as it says it.
+/// The rows of the groups call, as they came.
+pub(super) struct GroupList {
+    body: Bytes,
+    /// Where each row is in the body.
+    rows: Vec<Range<usize>>,
+    /// The server's own time (Beijing), as the server writes it.
     pub now: Option<String>,
 }
 
+impl GroupList {
+    /// `rows` are parts of `body`.
+    fn new(body: &Bytes, rows: &[&str], now: Option<String>) -> Self {
+        Self { body: body.clone(), rows: rows.iter().map(|row| range_in(body, row)).collect(), now }
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &str> {
+        let text = std::str::from_utf8(&self.body).unwrap_or_default();
+        self.rows.iter().filter_map(|row| text.get(row.clone()))
+    }
+}
+
+/// Where a part of a text is in it.
+fn range_in(text: &[u8], part: &str) -> Range<usize> {
+    let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    start..start + part.len()
+}
+
 /// Reads the flat array of groups out of an answer.
-pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList<'_>, CallError> {
+pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList, CallError> {
     if answer.status.is_success()
         && let Some(list) = plain_groups(&answer.body)
     {
@@ -266,42 +279,43 @@ pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList<'_>, Call
     let rows: Vec<&RawValue> = array
         .or_else(|_| serde_json::from_str(data.get()).map(|wrapped: Wrapped<'_>| wrapped.list))
         .map_err(|_| not_okki(b"", "groups that are not a list"))?;
-    Ok(GroupList { rows: rows.into_iter().map(RawValue::get).collect(), now: server_time(&answer.body) })
+    let rows: Vec<&str> = rows.into_iter().map(RawValue::get).collect();
+    Ok(GroupList::new(&answer.body, &rows, server_time(&answer.body)))
 }
 
-/// `{"code", "message", "now", "data": [ … ]}` as it should be.
-fn plain_groups(body: &[u8]) -> Option<GroupList<'_>> {
-    let mut walk = JsonCursor::new(std::str::from_utf8(body).ok()?);
+/// The fast path, for a well-formed `{"code", "message", "now", "data": [ … ]}`; `None` leaves the answer to [`data`].
+fn plain_groups(body: &Bytes) -> Option<GroupList> {
+    let mut cursor = JsonCursor::new(std::str::from_utf8(body).ok()?);
     let (mut rows, mut now) = (None, None);
-    walk.object(|walk, key| match key {
-        "\"code\"" => is_success(walk.value()?).then_some(()),
+    cursor.object(|cursor, key| match key {
+        "\"code\"" => is_success(cursor.value()?).then_some(()),
         "\"now\"" => {
-            now = scalar(walk.value()?).map(Cow::into_owned);
+            now = scalar(cursor.value()?).map(Cow::into_owned);
             Some(())
         }
         "\"data\"" => {
             let mut list = Vec::new();
-            walk.list(|walk| walk.value().map(|row| list.push(row)))?;
+            cursor.list(|cursor| cursor.value().map(|row| list.push(row)))?;
             rows = Some(list);
             Some(())
         }
-        _ => step_over(walk, key),
+        _ => skip_field(cursor, key),
     })?;
-    walk.end()?;
-    Some(GroupList { rows: rows?, now })
+    cursor.expect_end()?;
+    Some(GroupList::new(body, &rows?, now))
 }
 
-/// A body code that means success (or that is not there).
+/// Whether a body code means success; a missing or null one does.
 pub(super) fn is_success(code: &str) -> bool {
     matches!(code, "200" | "0" | "\"200\"" | "\"0\"" | "null")
 }
 
-/// Steps over a member of an envelope that is of no use; what may mean something else is left to [`data`].
-pub(super) fn step_over<'a>(walk: &mut JsonCursor<'a>, key: &'a str) -> Option<()> {
+/// Skips a field of an envelope that nobody needs. `None` where only [`data`] can tell what the answer means.
+pub(super) fn skip_field<'a>(cursor: &mut JsonCursor<'a>, key: &'a str) -> Option<()> {
     if key.contains('\\') || matches!(key, "\"error\"" | "\"productGroups\"") {
         return None;
     }
-    walk.step()
+    cursor.skip_value()
 }
 
 #[cfg(test)]
@@ -319,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_at_the_login_is_no_refusal() {
+    fn an_outage_at_the_login_is_not_a_refusal() {
         let gateway = r#"{"timestamp":1,"status":503,"error":"Service Unavailable"}"#;
         assert_eq!(login(503, gateway).kind, ErrorKind::Unavailable(Side::Source));
         assert_eq!(login(429, r#"{"error":"too_many_requests"}"#).failure, FailureKind::Throttled(None));

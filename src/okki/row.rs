@@ -1,7 +1,8 @@
-//! One row of OKKI's, group or product: the fields that every row needs, and those that the pipeline names. Pure.
+//! One row of OKKI, group or product: the fields that every row needs, and those that the pipeline names. Pure.
 //!
-//! Rows of one answer resemble each other: their keys stand in one order, and most values are those of the row before.
-//! Both are expected here and neither is relied on.
+//! Rows of one answer resemble each other: their keys come in one order, and most values equal those of the previous
+//! row. [`RowSequence`], the fast path, assumes both; a row for which either does not hold is parsed field by field,
+//! with the same result. [`RowReader::read`], the slow path, reads one row by itself.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,12 +10,12 @@ use std::ops::Range;
 use super::json::{JsonCursor, is_same};
 use crate::transform::{Columns, canonical_group_key, canonical_product_key};
 
-/// The fields of one row that every row needs, and the cells that the pipeline names.
+/// `None`: the field is missing or blank.
 #[derive(Debug, Default)]
 pub(super) struct Row<'a> {
-    /// `id` or `product_id`; none if missing or blank.
+    /// `id` of a group, `product_id` of a product.
     pub id: Option<Cow<'a, str>>,
-    /// The display name, none if missing or blank.
+    /// The display name.
     pub name: Option<Cow<'a, str>>,
     /// `parent_id` of a group, `group_id` of a product.
     pub parent: Option<Cow<'a, str>>,
@@ -26,48 +27,63 @@ pub(super) struct Row<'a> {
     pub cells: Vec<&'a str>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowType {
+    Group,
+    Product,
+}
+
 /// How to read a row.
 #[derive(Clone, Copy)]
 pub(super) struct RowReader<'m> {
-    /// Columns to keep.
+    /// The fields to keep.
     pub columns: &'m Columns,
-    /// The id's key.
+    /// Keys: of the id, the name, the parent.
     pub id: &'m str,
-    /// The name's key.
     pub name: &'m str,
-    /// The parent's key.
     pub parent: &'m str,
-    /// Whether it is a product.
-    pub product: bool,
+    pub row_type: RowType,
 }
 
 impl<'m> RowReader<'m> {
-    /// Reads one row by itself; an error says why it is none.
+    /// Reads products.
+    pub(super) fn products(columns: &'m Columns) -> Self {
+        Self { columns, id: "product_id", name: "name", parent: "group_id", row_type: RowType::Product }
+    }
+
+    /// Reads groups, whose id and display name are under these keys.
+    pub(super) fn groups(columns: &'m Columns, id: &'m str, name: &'m str) -> Self {
+        let (id, name) = (canonical_group_key(id), canonical_group_key(name));
+        Self { columns, id, name, parent: "parent_id", row_type: RowType::Group }
+    }
+
+    /// Reads one row; the error says why it cannot be read.
     pub(super) fn read<'a>(self, raw: &'a str) -> Result<Row<'a>, String> {
         let mut row = Row { cells: vec![""; self.columns.len()], ..Row::default() };
-        let is_object = JsonCursor::new(raw).object(|walk, key| {
+        let is_object = JsonCursor::new(raw).object(|cursor, key| {
             match self.uses(&unquoted(key)) {
-                Some(uses) => row.keep(&uses, walk.value()?),
-                None => walk.step()?,
+                Some(uses) => row.set_field(&uses, cursor.value()?),
+                None => cursor.skip_value()?,
             }
             Some(())
         });
         is_object.map(|()| row).ok_or_else(|| "is not a JSON object with readable fields".to_owned())
     }
 
-    /// Reads rows that stand in one text.
-    pub(super) fn rows<'a>(self) -> Rows<'m, 'a> {
-        Rows { reader: self, keys: Vec::new(), row: Row::default() }
+    /// Reads rows that follow each other in one text.
+    pub(super) fn sequence<'a>(self) -> RowSequence<'m, 'a> {
+        RowSequence { reader: self, fields: Vec::new(), row: Row::default() }
     }
 
     fn uses(&self, key: &str) -> Option<Uses<'m>> {
-        let key = if self.product { canonical_product_key(key) } else { canonical_group_key(key) };
+        let is_product = self.row_type == RowType::Product;
+        let key = if is_product { canonical_product_key(key) } else { canonical_group_key(key) };
         let uses = Uses {
             id: key == self.id,
             name: key == self.name,
             parent: key == self.parent,
-            deleted: self.product && key == "enable_flag",
-            products: !self.product && key == "products",
+            deleted: is_product && key == "enable_flag",
+            products: !is_product && key == "products",
             columns: self.columns.starting_with(key).collect(),
         };
         let needed = uses.id || uses.name || uses.parent || uses.deleted || uses.products;
@@ -75,116 +91,137 @@ impl<'m> RowReader<'m> {
     }
 }
 
-/// Reads the rows of one text, whose keys stand in the same order in all of them, most often.
-pub(super) struct Rows<'m, 'a> {
+/// Reads the rows of one text and remembers where their fields were.
+pub(super) struct RowSequence<'m, 'a> {
     reader: RowReader<'m>,
-    /// In the order of the first row.
-    keys: Vec<Member<'m, 'a>>,
+    /// In the order in which they were first met.
+    fields: Vec<Field<'m, 'a>>,
     row: Row<'a>,
 }
 
-/// A member of a row.
-struct Member<'m, 'a> {
-    /// All that stood before its value where it was met first: bracket or comma, key, colon.
+struct Field<'m, 'a> {
+    /// All bytes before the value where the field was first met: bracket or comma, key, colon.
     lead: &'a str,
-    /// The key with its quotes.
+    /// With its quotes.
     key: &'a str,
+    /// `None`: the pipeline does not use it.
     uses: Option<Uses<'m>>,
-    /// Where it stood in the last row that had it, lead and value.
+    /// Lead and value in the last row that had the field, as a range of the text.
     last: Range<usize>,
 }
 
-/// What the value of a key is good for.
+/// What the value of a field is used for.
 struct Uses<'m> {
     id: bool,
     name: bool,
     parent: bool,
     deleted: bool,
     products: bool,
+    /// Each column with the path into the value.
     columns: Vec<(usize, &'m [String])>,
 }
 
-impl<'a> Rows<'_, 'a> {
-    /// Reads the row that comes next; none if it is not an object.
-    pub(super) fn read(&mut self, walk: &mut JsonCursor<'a>) -> Option<&Row<'a>> {
+/// What comes next in a row.
+enum Next {
+    /// The value of the field at this index.
+    Field(usize),
+    EndOfRow,
+}
+
+impl<'a> RowSequence<'_, 'a> {
+    /// Reads the row that comes next; `None` if it is not an object.
+    pub(super) fn read(&mut self, cursor: &mut JsonCursor<'a>) -> Option<&Row<'a>> {
         let mut cells = std::mem::take(&mut self.row.cells);
         cells.clear();
         cells.resize(self.reader.columns.len(), "");
         self.row = Row { cells, ..Row::default() };
-        walk.peek()?;
+        cursor.peek()?;
         let mut expected = 0;
         loop {
-            expected = self.step_over_repeated(walk, expected);
-            let (start, is_first) = (walk.at(), expected == 0);
-            let at = match self.keys.get(expected) {
-                Some(member) if walk.eat_text(member.lead) => expected,
-                _ => match self.find(walk, is_first)? {
-                    Some(at) => at,
-                    None => return Some(&self.row),
+            expected = self.skip_repeated(cursor, expected);
+            let start = cursor.position();
+            let index = match self.fields.get(expected) {
+                Some(field) if cursor.skip_text(field.lead) => expected,
+                _ => match self.find(cursor, expected == 0)? {
+                    Next::Field(index) => index,
+                    Next::EndOfRow => return Some(&self.row),
                 },
             };
-            let member = self.keys.get_mut(at)?;
-            match &member.uses {
-                Some(uses) => self.row.keep(uses, walk.value()?),
-                None => walk.step()?,
+            let field = self.fields.get_mut(index)?;
+            match &field.uses {
+                Some(uses) => self.row.set_field(uses, cursor.value()?),
+                None => cursor.skip_value()?,
             }
-            member.last = start..walk.at();
-            expected = at + 1;
+            field.last = start..cursor.position();
+            expected = index + 1;
         }
     }
 
-    /// Steps over members that nobody asks for and that are, byte for byte, as in the row before: most fields of a
-    /// catalogue are empty or the same in all rows. Gives back which member is expected next.
+    /// Skips fields that the pipeline does not use when their bytes equal those of the previous row: most fields of a
+    /// catalogue are constant. Returns the index of the field that is expected next.
     ///
-    /// What was walked over there is good JSON here too, if the byte after it is the same.
-    fn step_over_repeated(&mut self, walk: &mut JsonCursor<'a>, expected: usize) -> usize {
-        let Some(Member { uses: None, last, .. }) = self.keys.get(expected) else { return expected };
-        let (here, there) = (walk.at(), last.start);
-        let same = walk.same_as_at(there);
-        let (mut next, mut end) = (expected, there);
-        while let Some(member) = self.keys.get_mut(next)
-            && member.uses.is_none()
-            && member.last.start == end
-            && member.last.end < there + same
+    /// With `unit`, `image` and `stock` unused, after the value of `product_id`:
+    ///
+    /// ```text
+    /// previous row   {"product_id":1,"unit":"PCS","image":"","stock":1,"name":"A"}
+    /// this row       {"product_id":2,"unit":"PCS","image":"","stock":12,"name":"B"}
+    ///                               ^ cursor                          ^ first difference
+    ///                               [   unit    ][  image  ][ stock ...
+    /// ```
+    ///
+    /// `unit` and `image` are skipped without being parsed: bytes that were valid in the previous row are valid here as
+    /// well, provided the byte that follows them is equal too. `stock` is parsed, because its value goes on in this row.
+    fn skip_repeated(&mut self, cursor: &mut JsonCursor<'a>, expected: usize) -> usize {
+        let Some(Field { uses: None, last, .. }) = self.fields.get(expected) else { return expected };
+        let (here, previous) = (cursor.position(), last.start);
+        let equal_until = previous + cursor.common_with(previous);
+        let (mut next, mut end) = (expected, previous);
+        while let Some(field) = self.fields.get_mut(next)
+            && field.uses.is_none()
+            && field.last.start == end
+            && field.last.end < equal_until
         {
-            end = member.last.end;
-            member.last = member.last.start + here - there..end + here - there;
+            end = field.last.end;
+            field.last = field.last.start - previous + here..end - previous + here;
             next += 1;
         }
-        walk.step_bytes(end - there);
+        cursor.advance(end - previous);
         next
     }
 
-    /// Steps to the value of whatever member comes next, and gives back where it stands among the known ones; `Some(None)`
-    /// is the end of the object.
-    fn find(&mut self, walk: &mut JsonCursor<'a>, is_first: bool) -> Option<Option<usize>> {
-        let start = walk.at();
+    /// Skips to the value of the field that comes next where that is not the expected one: looked up by its key, and
+    /// remembered if it is new.
+    ///
+    /// ```text
+    /// first row   {"product_id":1,"name":"A","cost":2}    fields: product_id (0), name (1), cost (2)
+    /// this row    {"product_id":2,"cost":3,"unit":"PCS"}
+    ///                            ^ first call: expected name, returns Field(2)
+    ///                                     ^ second call: expected nothing more, adds unit and returns Field(3)
+    /// ```
+    fn find(&mut self, cursor: &mut JsonCursor<'a>, is_first: bool) -> Option<Next> {
+        let start = cursor.position();
         if is_first {
-            walk.eat(b'{')?;
+            cursor.expect_byte(b'{')?;
         }
-        if walk.eat(b'}').is_some() {
-            return Some(None);
+        if cursor.skip_byte(b'}') {
+            return Some(Next::EndOfRow);
         }
         if !is_first {
-            walk.eat(b',')?;
+            cursor.expect_byte(b',')?;
         }
-        let key = walk.string()?;
-        walk.eat(b':')?;
-        let lead = walk.since(start)?;
-        Some(Some(
-            self.keys
-                .iter()
-                .position(|member| is_same(member.key.as_bytes(), key.as_bytes()))
-                .unwrap_or_else(|| {
-                    self.keys.push(Member { lead, key, uses: self.reader.uses(&unquoted(key)), last: 0..0 });
-                    self.keys.len() - 1
-                }),
-        ))
+        let key = cursor.string()?;
+        cursor.expect_byte(b':')?;
+        let lead = cursor.text_since(start)?;
+        let known = self.fields.iter().position(|field| is_same(field.key.as_bytes(), key.as_bytes()));
+        Some(Next::Field(known.unwrap_or_else(|| {
+            self.fields.push(Field { lead, key, uses: self.reader.uses(&unquoted(key)), last: 0..0 });
+            self.fields.len() - 1
+        })))
     }
 }
 
 impl<'a> Row<'a> {
-    fn keep(&mut self, uses: &Uses<'_>, raw: &'a str) {
+    fn set_field(&mut self, uses: &Uses<'_>, raw: &'a str) {
         if uses.id {
             self.id = scalar(raw);
         }
@@ -208,7 +245,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A string's text. One that stands for no text (half a surrogate pair) is empty.
+/// A string's text; empty if its escapes are not text (half a surrogate pair).
 fn unquoted(raw: &str) -> Cow<'_, str> {
     match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
         Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
@@ -216,7 +253,7 @@ fn unquoted(raw: &str) -> Cow<'_, str> {
     }
 }
 
-/// An id or a name as text, trimmed; none if it is null, blank, or no scalar.
+/// An id or a name as text, trimmed; `None` if it is blank, or neither a string nor a number.
 pub(super) fn scalar(raw: &str) -> Option<Cow<'_, str>> {
     let text = match raw.as_bytes().first() {
         Some(b'"') => unquoted(raw),
@@ -230,12 +267,12 @@ pub(super) fn scalar(raw: &str) -> Option<Cow<'_, str>> {
     (!trimmed.is_empty()).then_some(trimmed)
 }
 
-/// Follows a path into nested objects.
+/// Follows a path into nested objects. Of a key that comes twice the last value counts.
 fn inner<'a>(raw: &'a str, path: &[String]) -> Option<&'a str> {
     let Some((key, rest)) = path.split_first() else { return Some(raw) };
     let mut found = None;
-    JsonCursor::new(raw).object(|walk, quoted| {
-        let value = walk.value()?;
+    JsonCursor::new(raw).object(|cursor, quoted| {
+        let value = cursor.value()?;
         if unquoted(quoted) == *key {
             found = Some(value);
         }

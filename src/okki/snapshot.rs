@@ -1,42 +1,44 @@
-//! Collects one read: rows into columns, products to their groups, offenders into the quarantine.
+//! Builds the catalogue of one read: groups into a tree, products into columns, offenders into the quarantine.
+//!
+//! Pages overlap while people edit the catalogue, so a snapshot tells whether its parts agree
+//! ([`Snapshot::inconsistency`]). Deliberately absent: reading again, which [`super::Okki::read`] decides.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use compact_str::CompactString;
-use hashbrown::DefaultHashBuilder;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::cache::{self, Cache};
-use super::dedup::SeenIds;
+use super::SourceSettings;
+use super::cache::RowStatus;
+use super::dedup::Duplicates;
 use super::page::{ProductPage, ProductRow};
-use super::row::{Row, RowReader};
-use super::tree::{self, SourceGroup};
-use super::{SourceSettings, product_reader};
+use super::placing::Placer;
+use super::products::Products;
+use super::protocol::GroupList;
+use super::row::RowReader;
+use super::tree::GroupTree;
 use crate::catalogue::{
-    Catalogue, GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Placement, RecordId, Rejected, RowKind,
-    Table, TableFull, id_hash, id_order, kept_fields,
+    Catalogue, GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Placement, RecordId, Table, id_hash,
 };
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::transform::{RowMap, RowUnit};
 
-/// A total is only what a server says: no more room than for this is made in advance.
-const MOST_ROWS_EXPECTED: usize = 300_000;
+/// A total is only a server's claim: memory is reserved in advance for no more rows than this.
+const MAX_RESERVED_ROWS: usize = 300_000;
 /// The same for their text.
-const MOST_BYTES_EXPECTED: usize = 64 << 20;
+const MAX_RESERVED_BYTES: usize = 64 << 20;
 
 /// How a catalogue was read.
 #[derive(Debug)]
 pub(crate) struct ReadInfo {
-    /// The source's own time when the read began (`YYYY-MM-DD HH:mm:ss`, as it says it); `None` unless all products were
-    /// read, in more than one page.
+    /// The source's own time when the read began (`YYYY-MM-DD HH:mm:ss`, as the source writes it). `None` unless all
+    /// products were read in more than one page: only then can rows have been missed between pages.
     pub read_began: Option<String>,
     /// The total of products that the source gave.
     pub source_total: u64,
     /// Whether all products were read, rather than those that changed.
     pub full_read: bool,
-    /// The source's own time from which the next read may go on; `None` where the products are of no use as a cache.
+    /// The source's own time from which the next read may go on; `None` where the products cannot serve as a cache.
     pub cursor: Option<String>,
     /// Products that differ from the cache (all of them where there was none).
     pub fresh_products: u64,
@@ -44,453 +46,286 @@ pub(crate) struct ReadInfo {
     pub worth_keeping: bool,
     /// Products that the source marks as deleted (`enable_flag` 0).
     pub deleted_products: u64,
-    /// Time spent on parsing and cleaning.
+    /// Time spent on cleaning.
     pub cleaned_in: Duration,
 }
 
-/// One attempt at reading everything.
+/// What a read asked the source for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadScope {
+    Everything,
+    /// The products that changed, of which this many differ from the cache.
+    Changes(u64),
+}
+
+/// The result of one attempt at reading.
 pub(super) struct Snapshot {
     pub catalogue: Catalogue,
     pub info: ReadInfo,
+    /// `None` where the products came without pages.
     pub total: Option<u64>,
     /// Distinct ids, and rows without one.
     pub distinct: u64,
     /// Rows, repeated ones included.
     pub rows: u64,
-    /// The same for two reads that saw the same ids.
+    /// Equal for two reads that saw the same ids and total.
     pub signature: (u64, u64),
-    /// Why it does not count, if so.
-    pub doubt: Option<String>,
-}
-/// The pages of products that changed.
-#[derive(Default)]
-pub(super) struct Changes {
-    pub pages: Vec<ProductPage>,
-    pub ids: HashSet<CompactString>,
-    pub total: u64,
-    pub rows: u64,
-    pub moved: bool,
+    /// How the parts of this read contradict each other; `None` if it is consistent.
+    pub inconsistency: Option<String>,
 }
 
-impl Changes {
-    pub(super) fn take(&mut self, page: ProductPage) {
-        self.moved |= !self.pages.is_empty() && self.total != page.total;
-        self.total = page.total;
-        self.rows += page.rows.len() as u64;
-        self.ids.extend(page.rows.iter().filter_map(|row| row.id.clone()));
-        self.pages.push(page);
-    }
-
-    /// As many different ids as rows as the total says.
-    pub(super) fn is_consistent(&self) -> bool {
-        !self.moved && self.rows == self.total && self.ids.len() as u64 == self.total
-    }
-}
 /// Collects one read.
 pub(super) struct SnapshotBuilder<'a> {
-    pub map: &'a RowMap,
-    pub id_check: bool,
-    pub groups: Vec<crate::catalogue::Group>,
-    pub group_of: HashMap<RecordId, GroupRef, DefaultHashBuilder>,
-    pub quarantined_groups: Vec<RecordId>,
-    pub group_cells: Table,
-    pub product_cells: Table,
-    /// The group of each product row.
-    pub product_groups: Vec<GroupRef>,
-    pub seen: SeenIds,
-    pub rejected: Vec<Rejected>,
-    pub held_products: Vec<RecordId>,
-    pub deleted: u64,
-    pub rows_seen: u64,
-    pub signature: u64,
-    /// The first so many rows stand in the order of their ids; none: all of them.
-    pub ordered_rows: Option<usize>,
-    pub total: Option<u64>,
-    pub total_moved: Option<(u64, u64)>,
-    pub began: Option<String>,
-    pub several_pages: bool,
-    pub full_read: bool,
-    /// Distinct ids, and rows without one.
-    pub distinct: u64,
-    /// Rows that the cache does not hold as they are now.
-    pub fresh: u64,
+    placer: Placer<'a>,
+    products: Products,
+    duplicates: Duplicates,
+    rows: u64,
+    distinct: u64,
+    /// The sum of the ids' hashes, which does not depend on their order.
+    signature: u64,
     /// Whether each row has an id of its own: only then can changes be merged into the table.
-    pub unique: bool,
-    pub embedded: Vec<(RecordId, &'a str)>,
-    pub cleaned_in: Duration,
-}
-
-fn full_table(full: TableFull) -> Error {
-    Error::new(ErrorKind::BadAnswer(Side::Source), format!("source: {full}"))
+    unique: bool,
+    total: Option<u64>,
+    total_moved: Option<(u64, u64)>,
+    cleaned_in: Duration,
 }
 
 impl<'a> SnapshotBuilder<'a> {
-    pub(super) fn new(settings: &'a SourceSettings, map: &'a RowMap, rows: &[&'a str]) -> Self {
+    pub(super) fn new(settings: &SourceSettings, map: &'a RowMap, groups: &'a GroupList) -> Self {
         let started = Instant::now();
-        let id = crate::transform::canonical_group_key(&settings.id);
-        let name = crate::transform::canonical_group_key(&settings.number);
-        let reader = RowReader { columns: &map.group_columns, id, name, parent: "parent_id", product: false };
-        let mut rejected = Vec::new();
-        let mut source = Vec::with_capacity(rows.len());
-        let mut cells = Vec::with_capacity(rows.len());
-        let mut embedded = Vec::new();
-        for raw in rows {
-            match reader.read(raw) {
-                Ok(row) => {
-                    if let (Some(id), Some(products)) = (&row.id, row.products) {
-                        embedded.push((RecordId::from(id.as_ref()), products));
-                    }
-                    let Row { id, name, parent, .. } = row;
-                    source.push(SourceGroup { id, name, parent, raw });
-                    cells.push(row.cells);
-                }
-                Err(why) => rejected.push(Rejected::new(RowKind::Group, None, why, raw)),
-            }
-        }
-        let tree = tree::tree(&source, settings.id_check);
-        rejected.extend(tree.rejected);
-        let mut group_cells = Table::new(map.group_columns.len());
-        let mut groups = Vec::with_capacity(tree.groups.len());
-        for (at, group) in tree.groups {
-            // 5,000 groups are far below the table's 4 GiB; a full table shows itself with the products.
-            let row = cells.get(at).map_or(&[][..], Vec::as_slice);
-            let _ = group_cells.push(row.iter().copied());
-            groups.push(group);
-        }
-        let group_of = groups
-            .iter()
-            .zip(0..)
-            .map(|(group, at)| (group.id.clone(), GroupRef::new(at)))
-            .collect::<HashMap<_, _, _>>();
-        let quarantined_groups = rejected
-            .iter()
-            .filter_map(|r| r.id.as_deref().map(RecordId::from))
-            .filter(|id| !group_of.contains_key(id))
-            .collect();
+        let reader = RowReader::groups(&map.group_columns, &settings.id, &settings.number);
+        let duplicates = settings.duplicates();
         Self {
-            map,
-            id_check: settings.id_check,
-            groups,
-            group_of,
-            quarantined_groups,
-            group_cells,
-            product_cells: Table::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
-            product_groups: Vec::new(),
-            seen: SeenIds::default(),
-            rejected,
-            held_products: Vec::new(),
-            deleted: 0,
-            rows_seen: 0,
+            placer: Placer::new(map, GroupTree::from_rows(groups.rows(), reader, duplicates)),
+            products: Products::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
+            duplicates,
+            rows: 0,
+            distinct: 0,
             signature: 0,
-            ordered_rows: None,
+            unique: true,
             total: None,
             total_moved: None,
-            began: None,
-            several_pages: false,
-            full_read: true,
-            distinct: 0,
-            fresh: 0,
-            unique: true,
-            embedded,
             cleaned_in: started.elapsed(),
         }
     }
 
-    pub(super) fn take_page(&mut self, page: &ProductPage) -> Result<()> {
-        let started = Instant::now();
+    /// Whether groups bring their own products (the document's sample does; OKKI does not).
+    pub(super) fn has_embedded_products(&self) -> bool {
+        !self.placer.tree.embedded.is_empty()
+    }
+
+    /// Rows so far, repeated ones included.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(super) fn products(&self) -> &Table {
+        self.products.table()
+    }
+
+    /// The pages of one read should all give the same total.
+    pub(super) fn note_total(&mut self, total: u64) {
         match self.total {
-            Some(total) if total != page.total => self.total_moved = Some((total, page.total)),
-            _ => self.total = Some(page.total),
+            Some(before) if before != total => self.total_moved = Some((before, total)),
+            _ => self.total = Some(total),
         }
-        if self.product_cells.is_empty() {
-            self.expect(page);
+    }
+
+    /// Adds a page of a read of everything.
+    pub(super) fn add_page(&mut self, page: &ProductPage) -> Result<()> {
+        self.note_total(page.total);
+        if self.products().is_empty() {
+            self.reserve_for(page);
         }
-        self.take_rows(page, None)?;
-        self.cleaned_in += started.elapsed();
-        Ok(())
+        self.add_rows(page)
     }
 
     /// The first page tells how much room all of them will take.
-    fn expect(&mut self, first: &ProductPage) {
-        let total = usize::try_from(first.total).unwrap_or(0).min(MOST_ROWS_EXPECTED);
+    fn reserve_for(&mut self, first: &ProductPage) {
+        let total = usize::try_from(first.total).unwrap_or(0).min(MAX_RESERVED_ROWS);
         let group_id_bytes = 12;
         let row_bytes = first.bytes().div_ceil(first.rows.len().max(1)) + group_id_bytes;
         let bytes = total.saturating_mul(row_bytes).saturating_mul(21) / 20;
-        self.product_cells.reserve(total, bytes.min(MOST_BYTES_EXPECTED));
-        self.product_groups.reserve(total);
+        self.products.reserve(total, bytes.min(MAX_RESERVED_BYTES));
     }
 
-    /// The document's sample: each group brings its own products.
-    pub(super) fn take_embedded(&mut self) -> Result<()> {
-        for (group, list) in std::mem::take(&mut self.embedded) {
-            let rows: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| {
-                Error::new(
-                    ErrorKind::BadAnswer(Side::Source),
-                    format!("source: products of group {group} are not a list"),
-                )
-            })?;
-            let reader = product_reader(&self.map.product_columns);
-            self.take_rows(&ProductPage::from_rows(0, &rows, reader), Some(&group))?;
+    pub(super) fn add_rows(&mut self, page: &ProductPage) -> Result<()> {
+        self.add_rows_of(page, None)
+    }
+
+    /// Adds the products that groups bring themselves.
+    pub(super) fn add_embedded(&mut self) -> Result<()> {
+        for (group, list) in std::mem::take(&mut self.placer.tree.embedded) {
+            let rows: Vec<&RawValue> = serde_json::from_str(list)
+                .map_err(|_| bad_answer(format!("source: products of group {group} are not a list")))?;
+            self.add_rows_of(&ProductPage::from_rows(0, &rows, self.reader()), Some(&group))?;
         }
         Ok(())
     }
 
-    fn take_rows(&mut self, page: &ProductPage, group: Option<&RecordId>) -> Result<()> {
-        for (at, row) in page.rows.iter().enumerate() {
-            self.take_product(page, at, row, group)?;
-        }
-        Ok(())
+    fn reader(&self) -> RowReader<'a> {
+        RowReader::products(&self.placer.map.product_columns)
     }
 
-    fn take_product(
-        &mut self,
-        page: &ProductPage,
-        at: usize,
-        row: &ProductRow,
-        group: Option<&RecordId>,
-    ) -> Result<()> {
-        self.rows_seen += 1;
-        self.fresh += 1;
-        let Some(id) = &row.id else {
-            self.distinct += 1;
-            self.unique = false;
-            let why = row.unreadable.clone().unwrap_or_else(|| "product_id is missing or blank".to_owned());
-            self.rejected.push(Rejected::new(RowKind::Product, None, why, &page.raw(at)));
-            return Ok(());
-        };
-        if self.is_repeated(id) {
-            self.unique = false;
-            if self.id_check {
-                // Should the first one be marked as deleted: this one is there all the same.
-                if !row.deleted {
-                    self.held_products.push(id.clone());
-                }
-                let reason = format!("product_id {id} is repeated; the first row stays");
-                let raw = page.raw(at);
-                self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
-                return Ok(());
-            }
-        }
-        let cell = |column: usize| if column == 0 { id.as_str() } else { page.cells.cell(at, column) };
-        let of = match self.map.product_misfit(id, cell) {
-            _ if row.deleted => self.count_deleted(),
-            Some(reason) => self.quarantine_product(id, reason, page.raw(at)),
-            None => self.group_for(row, id, group, page, at),
-        };
-        let named = self.map.product_columns.len();
-        // A row that goes nowhere keeps its place in the table and of its bytes what the cache must know.
-        let status = match of {
-            GroupRef::DELETED => cache::DELETED.to_owned(),
-            GroupRef::REJECTED => format!("{}{}", cache::REJECTED, page.raw(at)),
-            _ => String::new(),
-        };
-        let is_placed = matches!(of.placement(), Placement::InGroup(_));
-        let cells = (0..named).map(|column| if !is_placed && column > 0 { "" } else { cell(column) });
-        let group = if is_placed { row.group.as_deref().unwrap_or("") } else { "" };
-        self.push(of, cells.chain([group, &status]))
-    }
-
-    /// Whether a row of this id was taken before. If not, or if the last one is to stay, the next row is the one.
-    fn is_repeated(&mut self, id: &str) -> bool {
-        let Some(before) = self.seen.replace(id, &self.product_cells, self.id_check) else {
-            self.signature = self.signature.wrapping_add(id_hash(id));
-            self.distinct += 1;
-            return false;
-        };
-        if !self.id_check
-            && let Some(group) = self.product_groups.get_mut(before as usize)
-        {
-            *group = GroupRef::REPLACED;
-        }
-        true
-    }
-
-    /// Takes the cache's table, marks the rows in it that changed as replaced, and adds these as they are now.
-    pub(super) fn take_cached(&mut self, cache: Cache, changed: &Changes) -> Result<()> {
+    fn add_rows_of(&mut self, page: &ProductPage, embedded_in: Option<&RecordId>) -> Result<()> {
         let started = Instant::now();
-        self.product_cells = cache.table;
-        let cached_rows = self.product_cells.len();
-        let mut replaced: HashMap<CompactString, usize> = HashMap::new();
-        let mut judged_anew = Vec::new();
-        for at in 0..cached_rows {
-            let id = self.product_cells.cell(at, PRODUCT_ID_COLUMN);
-            let raw = cache::group_and_status(&self.product_cells, at).1.strip_prefix(cache::REJECTED);
-            let of = if changed.ids.contains(id) {
-                replaced.insert(id.into(), at);
-                GroupRef::REPLACED
-            } else if let Some(raw) = raw {
-                // What stood in its way may be gone.
-                judged_anew.push(raw.to_owned());
-                GroupRef::REPLACED
-            } else {
-                self.take_cached_row(at)
-            };
-            self.product_groups.push(of);
-            self.note_order(at);
-        }
-        // Whatever comes now has another id than those that stayed.
-        self.seen = SeenIds::from(cached_rows);
-        for raw in judged_anew {
-            let Ok(raw) = serde_json::from_str::<&RawValue>(&raw) else { continue };
-            let page = ProductPage::from_rows(0, &[raw], product_reader(&self.map.product_columns));
-            self.take_rows(&page, None)?;
-            self.fresh -= 1;
-        }
-        for page in &changed.pages {
-            let before = self.product_cells.len();
-            self.take_rows(page, None)?;
-            // Read once more because of the overlap, and as it was.
-            let cells = &self.product_cells;
-            let same = (before..cells.len())
-                .filter(|at| {
-                    let was = replaced.get(cells.cell(*at, PRODUCT_ID_COLUMN));
-                    was.is_some_and(|was| cells.row(*was).eq(cells.row(*at)))
-                })
-                .count();
-            self.fresh -= same as u64;
+        for (at, row) in page.rows.iter().enumerate() {
+            self.add_product(page, at, row, embedded_in)?;
         }
         self.cleaned_in += started.elapsed();
         Ok(())
     }
 
-    /// The group of a row of the cache, which stays where it is.
-    fn take_cached_row(&mut self, at: usize) -> GroupRef {
-        self.rows_seen += 1;
-        self.distinct += 1;
-        let (group, status) = cache::group_and_status(&self.product_cells, at);
-        if status == cache::DELETED {
-            return self.count_deleted();
-        }
-        if let Some(&group) = self.group_of.get(group) {
-            return group;
-        }
-        let id = RecordId::from(self.product_cells.cell(at, PRODUCT_ID_COLUMN));
-        let named = self.map.product_columns.len() - 1;
-        let cells: Vec<&str> = self.product_cells.row(at).skip(1).take(named).collect();
-        let raw = kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
-        let reason = self.no_group(&id, group);
-        self.quarantine_product(&id, reason, raw)
-    }
-
-    fn quarantine_product(&mut self, id: &RecordId, reason: String, raw: String) -> GroupRef {
-        self.held_products.push(id.clone());
-        self.rejected.push(Rejected::new(RowKind::Product, Some(id.to_string()), reason, &raw));
-        GroupRef::REJECTED
-    }
-
-    fn count_deleted(&mut self) -> GroupRef {
-        self.deleted += 1;
-        GroupRef::DELETED
-    }
-
-    /// The index of a product's group, or the product is rejected.
-    fn group_for(
+    fn add_product(
         &mut self,
-        row: &ProductRow,
-        id: &RecordId,
-        embedded_in: Option<&RecordId>,
         page: &ProductPage,
         at: usize,
-    ) -> GroupRef {
-        let reason = match (row.named, embedded_in.or(row.group.as_ref())) {
-            (false, _) => format!("name of product {id} is missing or blank"),
-            (_, None) => format!("product {id} names no group"),
-            (_, Some(group)) => match self.group_of.get(group) {
-                Some(&at) => return at,
-                None => self.no_group(id, group),
-            },
+        row: &ProductRow,
+        embedded_in: Option<&RecordId>,
+    ) -> Result<()> {
+        self.rows += 1;
+        let Some(id) = &row.id else {
+            self.distinct += 1;
+            self.unique = false;
+            self.placer.reject_without_id(row, &page.raw(at));
+            return Ok(());
         };
-        self.quarantine_product(id, reason, page.raw(at))
-    }
-
-    fn no_group(&self, id: &str, group: &str) -> String {
-        if self.quarantined_groups.iter().any(|quarantined| quarantined == group) {
-            format!("group {group} of product {id} is in the quarantine")
-        } else {
-            format!("group {group} of product {id} is unknown")
-        }
-    }
-
-    fn products_of_groups(&self) -> Vec<Vec<u32>> {
-        let mut products_of = vec![Vec::new(); self.groups.len()];
-        for (group, product) in self.product_groups.iter().zip(0_u32..) {
-            if let Placement::InGroup(group) = group.placement()
-                && let Some(products) = products_of.get_mut(group)
-            {
-                products.push(product);
+        let hash = id_hash(id);
+        if self.products.is_repeated(id, hash, self.duplicates) {
+            self.unique = false;
+            if self.duplicates == Duplicates::KeepFirst {
+                self.placer.reject_repeated(id, row, &page.raw(at));
+                return Ok(());
             }
+        } else {
+            self.distinct += 1;
+            self.signature = self.signature.wrapping_add(hash);
         }
-        // By id, so that the same content gives the same row in whatever order the pages came. To compare ids means to
-        // jump to and fro in the table, and most rows come in this order.
-        let id = |row: u32| self.product_cells.cell(row as usize, PRODUCT_ID_COLUMN);
-        let is_ordered = |products: &Vec<u32>| {
-            self.ordered_rows.is_none_or(|rows| products.last().is_none_or(|last| (*last as usize) < rows))
-        };
-        for products in products_of.iter_mut().filter(|products| !is_ordered(products)) {
-            products.sort_unstable_by(|&a, &b| id_order(id(a), id(b)));
-        }
-        products_of
+        let group = self.placer.place(page, at, row, id, embedded_in);
+        self.push(group, page, at, row, id)
     }
 
-    /// Puts a row into the table, with its group.
-    fn push<'c>(&mut self, group: GroupRef, cells: impl IntoIterator<Item = &'c str>) -> Result<()> {
-        self.product_groups.push(group);
-        self.product_cells.push(cells).map_err(full_table)?;
-        self.note_order(self.product_cells.len() - 1);
+    fn push(
+        &mut self,
+        group: GroupRef,
+        page: &ProductPage,
+        at: usize,
+        row: &ProductRow,
+        id: &str,
+    ) -> Result<()> {
+        let columns = page.cells.width();
+        let raw;
+        // A row without a group keeps its id in the table, and of its content what the cache must know.
+        let (kept, status) = match group.placement() {
+            Placement::Deleted => (1, RowStatus::Deleted),
+            Placement::Rejected => {
+                raw = page.raw(at);
+                (1, RowStatus::Rejected(&raw))
+            }
+            _ => (columns, RowStatus::InGroup(row.group.as_deref().unwrap_or(""))),
+        };
+        let cells = (0..columns).map(|column| match column {
+            PRODUCT_ID_COLUMN => id,
+            _ if column < kept => page.cells.cell(at, column),
+            _ => "",
+        });
+        self.products.push(group, cells, status).map_err(|full| bad_answer(format!("source: {full}")))
+    }
+
+    /// Starts from the table of a cache. The `outdated` rows (in ascending order) stay in it but no longer count.
+    pub(super) fn add_cached(&mut self, table: Table, outdated: &[usize]) -> Result<()> {
+        let started = Instant::now();
+        let mut outdated = outdated.iter().peekable();
+        let mut groups = Vec::with_capacity(table.len());
+        let mut rejected = Vec::new();
+        for row in 0..table.len() {
+            let group = match RowStatus::from_table(&table, row) {
+                _ if outdated.next_if_eq(&&row).is_some() => GroupRef::REPLACED,
+                RowStatus::Rejected(raw) => {
+                    rejected.push(raw.to_owned());
+                    GroupRef::REPLACED
+                }
+                RowStatus::Deleted => self.placer.count_deleted(),
+                RowStatus::InGroup(group) => self.placer.place_cached(&table, row, group),
+            };
+            let counts = u64::from(group != GroupRef::REPLACED);
+            self.rows += counts;
+            self.distinct += counts;
+            groups.push(group);
+        }
+        self.products = Products::from_cache(table, groups);
+        self.cleaned_in += started.elapsed();
+        self.judge_again(&rejected)
+    }
+
+    /// What was wrong with these rows of the cache may be repaired, for example by a new group.
+    fn judge_again(&mut self, rows: &[String]) -> Result<()> {
+        for raw in rows {
+            let Ok(raw) = serde_json::from_str::<&RawValue>(raw) else { continue };
+            self.add_rows(&ProductPage::from_rows(0, &[raw], self.reader()))?;
+        }
         Ok(())
     }
 
-    fn note_order(&mut self, at: usize) {
-        let id = |row: usize| self.product_cells.cell(row, PRODUCT_ID_COLUMN);
-        let follows = at.checked_sub(1).is_none_or(|before| id_order(id(before), id(at)).is_le());
-        if !follows && self.ordered_rows.is_none() {
-            self.ordered_rows = Some(at);
-        }
-    }
-
-    pub(super) fn finish(self) -> Result<Snapshot> {
-        let (distinct, rows) = (self.distinct, self.rows_seen);
-        let doubt = match (self.total, self.total_moved) {
+    fn inconsistency(&self) -> Option<String> {
+        match (self.total, self.total_moved) {
             (_, Some((before, after))) => {
                 Some(format!("the total moved from {before} to {after} while reading"))
             }
-            (Some(total), None) if total != distinct => {
+            (Some(total), None) if total != self.distinct => {
+                let distinct = self.distinct;
                 Some(format!("the total says {total} products, the pages held {distinct} different ones"))
             }
             _ => None,
-        };
+        }
+    }
+
+    /// `began`: the source's own time before the first page.
+    pub(super) fn finish(self, scope: ReadScope, began: Option<String>, pages: u64) -> Snapshot {
+        let inconsistency = self.inconsistency();
         let total = self.total_moved.map(|(_, after)| after).or(self.total);
-        let products_of =
-            if self.map.unit() == RowUnit::Product { Vec::new() } else { self.products_of_groups() };
-        let quarantined_ids =
-            if self.map.unit() == RowUnit::Product { self.held_products } else { self.quarantined_groups };
-        let catalogue = Catalogue {
-            groups: self.groups,
-            group_cells: self.group_cells,
-            product_cells: self.product_cells.into(),
-            product_groups: self.product_groups,
-            products_of,
-            rejected: self.rejected,
-            quarantined_ids,
+        let (full_read, fresh) = match scope {
+            ReadScope::Everything => (true, self.rows),
+            ReadScope::Changes(fresh) => (false, fresh),
         };
+        let Placer { map, tree, rejected, quarantined, deleted } = self.placer;
         let info = ReadInfo {
-            deleted_products: self.deleted,
-            cursor: self.began.clone().filter(|_| self.unique),
-            read_began: self.began.filter(|_| self.several_pages && self.full_read),
-            full_read: self.full_read,
-            fresh_products: self.fresh,
-            worth_keeping: self.fresh > 0 || self.several_pages,
+            cursor: began.clone().filter(|_| self.unique),
+            read_began: began.filter(|_| full_read && pages > 1),
+            full_read,
+            fresh_products: fresh,
+            worth_keeping: fresh > 0 || pages > 1,
+            deleted_products: deleted,
             source_total: total.unwrap_or(0),
             cleaned_in: self.cleaned_in,
         };
-        Ok(Snapshot {
+        let (products_of, quarantined_ids) = match map.unit() {
+            RowUnit::Product => (Vec::new(), quarantined),
+            RowUnit::Group => (self.products.by_group(tree.groups.len()), tree.quarantined_ids),
+        };
+        let (table, product_groups) = self.products.into_parts();
+        let catalogue = Catalogue {
+            groups: tree.groups,
+            group_cells: tree.cells,
+            product_cells: table.into(),
+            product_groups,
+            products_of,
+            rejected,
+            quarantined_ids,
+        };
+        let signature = (self.signature, total.unwrap_or(0));
+        Snapshot {
             catalogue,
             info,
             total,
-            distinct,
-            rows,
-            signature: (self.signature, total.unwrap_or(0)),
-            doubt,
-        })
+            distinct: self.distinct,
+            rows: self.rows,
+            signature,
+            inconsistency,
+        }
     }
+}
+
+fn bad_answer(message: String) -> Error {
+    Error::new(ErrorKind::BadAnswer(Side::Source), message)
 }

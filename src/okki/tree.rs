@@ -1,37 +1,99 @@
-//! Cleaning: which rows of the source can go through, and why the others cannot. Pure.
+//! Groups into a tree: which rows can go through, and why the others cannot. Pure.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::catalogue::{Group, Rejected, RowKind};
+use hashbrown::DefaultHashBuilder;
 
-/// A group as the source sent it.
-#[derive(Debug, Clone)]
-pub(super) struct SourceGroup<'a> {
-    /// Its id; none if missing or blank.
-    pub id: Option<Cow<'a, str>>,
-    /// Its display name; none if missing or blank.
-    pub name: Option<Cow<'a, str>>,
-    /// `parent_id`; none or `0` for a root (unless a group 0 exists).
-    pub parent: Option<Cow<'a, str>>,
-    /// The row.
-    pub raw: &'a str,
-}
+use super::dedup::Duplicates;
+use super::row::{Row, RowReader};
+use crate::catalogue::{Group, GroupRef, RecordId, Rejected, RowKind, Table};
 
-/// The clean tree.
-#[derive(Debug, Default)]
-pub(super) struct Tree {
-    /// Groups in tree order, each with its index in the input.
-    pub groups: Vec<(usize, Group)>,
-    /// The offenders.
+/// The groups of one answer, in tree order.
+pub(super) struct GroupTree<'a> {
+    pub groups: Vec<Group>,
+    /// The fields that the pipeline names, one row per group.
+    pub cells: Table,
     pub rejected: Vec<Rejected>,
+    /// Ids of rejected groups that exist at the source.
+    pub quarantined_ids: Vec<RecordId>,
+    /// Products that a group brings itself, as raw JSON, with the group's id.
+    pub embedded: Vec<(RecordId, &'a str)>,
+    by_id: HashMap<RecordId, GroupRef, DefaultHashBuilder>,
 }
 
-/// Sorts groups into a tree. Offenders: no id, no name, a repeated id (the first stays; without `id_check` the
-/// last), a parent that does not exist, a cycle, and whatever hangs below an offender.
-pub(super) fn tree(source: &[SourceGroup<'_>], id_check: bool) -> Tree {
-    let mut out = Tree::default();
-    let by_id = unique(source, id_check, &mut out.rejected);
+impl<'a> GroupTree<'a> {
+    pub(super) fn from_rows(
+        rows: impl Iterator<Item = &'a str>,
+        reader: RowReader<'_>,
+        duplicates: Duplicates,
+    ) -> Self {
+        let mut unreadable = Vec::new();
+        let mut source = Vec::new();
+        let mut cells_of = Vec::new();
+        let mut embedded = Vec::new();
+        for raw in rows {
+            match reader.read(raw) {
+                Ok(row) => {
+                    if let (Some(id), Some(products)) = (&row.id, row.products) {
+                        embedded.push((RecordId::from(id.as_ref()), products));
+                    }
+                    let Row { id, name, parent, cells, .. } = row;
+                    source.push(SourceGroup { id, name, parent, raw });
+                    cells_of.push(cells);
+                }
+                Err(why) => unreadable.push(Rejected::new(RowKind::Group, None, why, raw)),
+            }
+        }
+        let sorted = sort(&source, duplicates);
+        let rejected: Vec<Rejected> = unreadable.into_iter().chain(sorted.rejected).collect();
+        let mut cells = Table::new(reader.columns.len());
+        let mut groups = Vec::with_capacity(sorted.groups.len());
+        for (at, group) in sorted.groups {
+            let row = cells_of.get(at).map_or(&[][..], Vec::as_slice);
+            // The groups of one answer are far below the table's 4 GiB.
+            let _ = cells.push(row.iter().copied());
+            groups.push(group);
+        }
+        let refs = (0..).map(GroupRef::new);
+        let by_id: HashMap<RecordId, GroupRef, DefaultHashBuilder> =
+            groups.iter().map(|group| group.id.clone()).zip(refs).collect();
+        let ids = rejected.iter().filter_map(|row| row.id.as_deref().map(RecordId::from));
+        let quarantined_ids = ids.filter(|id| !by_id.contains_key(id)).collect();
+        Self { groups, cells, rejected, quarantined_ids, embedded, by_id }
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<GroupRef> {
+        self.by_id.get(id).copied()
+    }
+
+    pub(super) fn is_quarantined(&self, id: &str) -> bool {
+        self.quarantined_ids.iter().any(|quarantined| quarantined == id)
+    }
+}
+
+/// A group as the source sent it; a field is `None` if it is missing or blank.
+#[derive(Debug, Clone)]
+struct SourceGroup<'a> {
+    id: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    /// `None` or `0` for a root (`0` means a group if one has that id).
+    parent: Option<Cow<'a, str>>,
+    raw: &'a str,
+}
+
+#[derive(Debug, Default)]
+struct Sorted {
+    /// Groups in tree order, each with its index in the input.
+    groups: Vec<(usize, Group)>,
+    rejected: Vec<Rejected>,
+}
+
+/// Sorts groups into a tree. Rejected are groups without id or name, with a repeated id, with a parent that does not
+/// exist or in a cycle, and all groups below a rejected one.
+fn sort(source: &[SourceGroup<'_>], duplicates: Duplicates) -> Sorted {
+    let mut out = Sorted::default();
+    let by_id = unique(source, duplicates, &mut out.rejected);
 
     let mut children: HashMap<&str, Vec<usize>> = HashMap::new();
     let mut roots = Vec::new();
@@ -80,21 +142,24 @@ enum Parent<'a> {
 fn parent_of<'a>(group: &'a SourceGroup<'_>, by_id: &HashMap<&'a str, usize>) -> Parent<'a> {
     match group.parent.as_deref() {
         None => Parent::Root,
-        // Id 0 is legitimate somewhere in OKKI: it is the root only where no group has it, or for that group itself.
+        // OKKI really has ids 0: parent 0 is the root only where no group has that id, and for that group itself.
         Some("0") if !by_id.contains_key("0") || group.id.as_deref() == Some("0") => Parent::Root,
         Some(parent) if by_id.contains_key(parent) => Parent::Is(parent),
         Some(parent) => Parent::Missing(parent),
     }
 }
 
+/// The row that counts of each id, by index.
 fn unique<'a>(
     source: &'a [SourceGroup<'_>],
-    id_check: bool,
+    duplicates: Duplicates,
     rejected: &mut Vec<Rejected>,
 ) -> HashMap<&'a str, usize> {
     let mut by_id = HashMap::new();
-    let order: Box<dyn Iterator<Item = usize>> =
-        if id_check { Box::new(0..source.len()) } else { Box::new((0..source.len()).rev()) };
+    let order: Box<dyn Iterator<Item = usize>> = match duplicates {
+        Duplicates::KeepFirst => Box::new(0..source.len()),
+        Duplicates::KeepLast => Box::new((0..source.len()).rev()),
+    };
     for at in order {
         let Some(group) = source.get(at) else { continue };
         let Some(id) = group.id.as_deref() else {
@@ -104,7 +169,10 @@ fn unique<'a>(
         if group.name.is_none() {
             reject(rejected, group, format!("number (the display name) of group {id} is missing or blank"));
         } else if by_id.contains_key(id) {
-            let kept = if id_check { "first" } else { "last" };
+            let kept = match duplicates {
+                Duplicates::KeepFirst => "first",
+                Duplicates::KeepLast => "last",
+            };
             reject(rejected, group, format!("id {id} is repeated; the {kept} row stays"));
         } else {
             by_id.insert(id, at);
@@ -113,7 +181,7 @@ fn unique<'a>(
     by_id
 }
 
-/// What no root reaches sits in a cycle, or hangs below a cycle or another offender.
+/// Rejects groups that no root reaches: they are in a cycle, or below a cycle or another rejected group.
 fn reject_unplaced(
     source: &[SourceGroup<'_>],
     by_id: &HashMap<&str, usize>,
@@ -161,20 +229,20 @@ mod tests {
         SourceGroup { id: some(id), name: some(name), parent: some(parent), raw: "{}" }
     }
 
-    fn ids(tree: &Tree) -> Vec<&str> {
+    fn ids(tree: &Sorted) -> Vec<&str> {
         tree.groups.iter().map(|(_, group)| group.id.as_str()).collect()
     }
 
     #[test]
     fn a_tree_is_built_parents_first_with_layers_and_paths() {
-        let tree = tree(
+        let tree = sort(
             &[
                 group("3", "路灯", "2"),
                 group("1", "LED", "0"),
                 group("2", "户外", "1"),
                 group("4", "五金", ""),
             ],
-            true,
+            Duplicates::KeepFirst,
         );
         assert_eq!(ids(&tree), ["1", "2", "3", "4"]);
         let deepest = tree.groups.iter().map(|(_, group)| group).find(|group| group.id == "3");
@@ -183,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn every_offender_is_rejected_with_its_reason_and_the_rest_stays() {
-        let tree = tree(
+    fn each_offender_is_rejected_with_its_reason_and_the_rest_stays() {
+        let tree = sort(
             &[
                 group("", "no id", "0"),
                 group("1", "", "0"),
@@ -196,7 +264,7 @@ mod tests {
                 group("6", "below the cycle", "5"),
                 group("7", "below the orphan", "3"),
             ],
-            true,
+            Duplicates::KeepFirst,
         );
         assert_eq!(ids(&tree), ["2"]);
         let reasons: Vec<_> = tree.rejected.iter().map(|r| r.reason.as_str()).collect();
@@ -217,14 +285,14 @@ mod tests {
 
     #[test]
     fn a_group_with_id_zero_is_a_group_like_any_other() {
-        let tree = tree(&[group("0", "zero", "0"), group("1", "child", "0")], true);
+        let tree = sort(&[group("0", "zero", "0"), group("1", "child", "0")], Duplicates::KeepFirst);
         assert_eq!(ids(&tree), ["0", "1"]);
         assert_eq!(tree.groups.last().map(|(_, g)| g.layer), Some(2));
     }
 
     #[test]
     fn without_id_check_the_last_row_of_an_id_stays() {
-        let tree = tree(&[group("1", "old", "0"), group("1", "new", "0")], false);
+        let tree = sort(&[group("1", "old", "0"), group("1", "new", "0")], Duplicates::KeepLast);
         assert_eq!(tree.groups.first().map(|(_, g)| g.name.as_str()), Some("new"));
         assert_eq!(tree.rejected.len(), 1);
     }
