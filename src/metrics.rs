@@ -26,12 +26,12 @@ pub(crate) struct MetricsSettings {
 }
 
 /// A run that has ended.
-struct Ended<'a> {
+struct EndedRun<'a> {
     report: &'a Report,
     error: Option<ErrorKind>,
 }
 
-impl Ended<'_> {
+impl EndedRun<'_> {
     fn is(&self, status: Status) -> u64 {
         u64::from(self.report.status == status)
     }
@@ -51,14 +51,14 @@ struct Metric {
     name: &'static str,
     /// As a metric, a count; otherwise it is a property of the line.
     publish: bool,
-    value: fn(&Ended<'_>) -> u64,
+    value: fn(&EndedRun<'_>) -> u64,
 }
 
-const fn published(name: &'static str, value: fn(&Ended<'_>) -> u64) -> Metric {
+const fn published(name: &'static str, value: fn(&EndedRun<'_>) -> u64) -> Metric {
     Metric { name, publish: true, value }
 }
 
-const fn property(name: &'static str, value: fn(&Ended<'_>) -> u64) -> Metric {
+const fn property(name: &'static str, value: fn(&EndedRun<'_>) -> u64) -> Metric {
     Metric { name, publish: false, value }
 }
 
@@ -121,7 +121,7 @@ fn line(report: &Report, error: Option<ErrorKind>, settings: &MetricsSettings, n
         "status": report.status,
     });
     if let Some(fields) = line.as_object_mut() {
-        let ended = Ended { report, error };
+        let ended = EndedRun { report, error };
         fields.extend(METRICS.iter().map(|metric| (metric.name.to_owned(), json!((metric.value)(&ended)))));
     }
     line

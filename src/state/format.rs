@@ -30,7 +30,7 @@ const ROW_BYTES: usize = FINGERPRINT_BYTES + " \"\"\n".len();
 const FINGERPRINT_BYTES: usize = 22;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Header {
+struct StateHeader {
     format: String,
     version: u32,
     connection: String,
@@ -43,7 +43,7 @@ struct Header {
     checksum: String,
 }
 
-impl Header {
+impl StateHeader {
     fn line(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -130,12 +130,12 @@ fn damaged(connection: &str, what: &str) -> Error {
 }
 
 /// A file whose header and checksum are right, with its rows not read yet.
-struct Checked<'a> {
-    header: Header,
+struct CheckedFile<'a> {
+    header: StateHeader,
     body: &'a str,
 }
 
-impl<'a> Checked<'a> {
+impl<'a> CheckedFile<'a> {
     fn read(bytes: &'a [u8], connection: &str) -> Result<Self> {
         let damaged = |what: &str| damaged(connection, what);
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;
@@ -158,7 +158,7 @@ impl<'a> Checked<'a> {
             );
             return Err(bad(connection, &what));
         }
-        let mut header: Header =
+        let mut header: StateHeader =
             serde_json::from_value(plain).map_err(|_| damaged("its header lacks a field"))?;
         let stored = std::mem::take(&mut header.checksum);
         if header::checksum(&header.line(), [body.as_bytes()]) != stored {
@@ -199,26 +199,26 @@ impl<'a> Checked<'a> {
 impl State {
     /// Refuses what [`State::from_bytes`] would refuse, without reading the rows.
     pub fn ensure_is_for(bytes: &[u8], connection: &str, target: &str) -> Result<()> {
-        Checked::read(bytes, connection)?.ensure_target(connection, target)
+        CheckedFile::read(bytes, connection)?.ensure_target(connection, target)
     }
 
     /// Reads a state; one that is damaged, of another version, or another connection's or target's is refused by name.
     pub fn from_bytes(bytes: &[u8], connection: &str, target: &str) -> Result<Self> {
-        let checked = Checked::read(bytes, connection)?;
+        let checked = CheckedFile::read(bytes, connection)?;
         let state = checked.state(connection)?;
         checked.ensure_target(connection, target).map(|()| state)
     }
 
     /// Reads a state and the target that it speaks of.
     pub fn with_target(bytes: &[u8], connection: &str) -> Result<(Self, String)> {
-        let checked = Checked::read(bytes, connection)?;
+        let checked = CheckedFile::read(bytes, connection)?;
         let state = checked.state(connection)?;
         Ok((state, checked.header.target))
     }
 
     /// Writes the state of a connection. `target` names the target that it speaks of, without secrets.
     pub fn to_text(&self, connection: &str, target: &str) -> Vec<u8> {
-        let mut header = Header {
+        let mut header = StateHeader {
             format: FORMAT_NAME.to_owned(),
             version: FORMAT_VERSION,
             connection: connection.to_owned(),

@@ -27,14 +27,16 @@ use crate::catalogue::Rejected;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::okki::Okki;
+pub(crate) use crate::plan::DiffLine;
 use crate::plan::OnDelete;
-pub(crate) use crate::plan::{DiffKind, DiffLine};
+pub(crate) use crate::report::Watch;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts};
-pub(crate) use crate::report::{Progress, Watch};
 use crate::store::Store;
 use crate::store::lease::Lease;
 use crate::targets::Target;
 use crate::transform::RowMap;
+#[cfg(feature = "cli")]
+pub(crate) use crate::{plan::DiffKind, report::Progress};
 use archive::RunStart;
 use checkpoint::Checkpoint;
 pub(crate) use rebuild::rebuild;

@@ -40,8 +40,8 @@ enum Growth {
     NotAsked,
     /// The source gives no time, or has no such filter.
     Unknown,
-    None,
-    Some,
+    Still,
+    Grew,
 }
 
 /// What to do with a read and the plan that follows from it.
@@ -65,8 +65,8 @@ enum Belief {
 /// | yes | no, yes | some | read again |
 fn believe(takes_away: bool, wants_cache: bool, growth: Growth) -> Belief {
     match growth {
-        Growth::Some if takes_away => Belief::ReadAgain,
-        Growth::None if wants_cache => Belief::UseAndCache,
+        Growth::Grew if takes_away => Belief::ReadAgain,
+        Growth::Still if wants_cache => Belief::UseAndCache,
         _ => Belief::Use,
     }
 }
@@ -116,8 +116,8 @@ impl Run<'_> {
     async fn growth(&self, budget: &Budget, read: &ReadInfo) -> Result<Growth> {
         Ok(match self.context.okki.grew_since(budget, read).await? {
             None => Growth::Unknown,
-            Some(false) => Growth::None,
-            Some(true) => Growth::Some,
+            Some(false) => Growth::Still,
+            Some(true) => Growth::Grew,
         })
     }
 
@@ -239,15 +239,15 @@ mod tests {
         use Belief::{ReadAgain, Use, UseAndCache};
         for (takes_away, wants_cache, growth, expected) in [
             (false, false, Growth::NotAsked, Use),
-            (false, true, Growth::None, UseAndCache),
-            (false, true, Growth::Some, Use),
+            (false, true, Growth::Still, UseAndCache),
+            (false, true, Growth::Grew, Use),
             (false, true, Growth::Unknown, Use),
-            (true, false, Growth::None, Use),
+            (true, false, Growth::Still, Use),
             (true, false, Growth::Unknown, Use),
-            (true, true, Growth::None, UseAndCache),
+            (true, true, Growth::Still, UseAndCache),
             (true, true, Growth::Unknown, Use),
-            (true, false, Growth::Some, ReadAgain),
-            (true, true, Growth::Some, ReadAgain),
+            (true, false, Growth::Grew, ReadAgain),
+            (true, true, Growth::Grew, ReadAgain),
         ] {
             let belief = believe(takes_away, wants_cache, growth);
             assert_eq!(belief, expected, "{takes_away} {wants_cache} {growth:?}");
