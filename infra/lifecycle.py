@@ -132,7 +132,8 @@ def deploy(env, path):
         before, outputs = {}, {}
 
     # SAM keeps the previous value of a parameter that is not given: those that this script decides about are given each time.
-    defaults = {name: settings.template_parameters()[name]["Default"] for name in ["ScheduleState", "ReservedConcurrency", "FleetMaxConcurrency"]}
+    deciding = ["ScheduleState", "ReservedConcurrency", "FleetMaxConcurrency"]
+    defaults = {name: settings.template_parameters()[name]["Default"] for name in deciding}
     parameters = {**defaults, **settings.overrides(section), "Connection": found["connection"], "PipelineFormat": found["format"]}
     schedule = parameters.pop("ScheduleState")
     wanted = int(parameters["FleetMaxConcurrency" if parameters.get("Fleet") == "on" else "ReservedConcurrency"])

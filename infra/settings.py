@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
 import boto3
@@ -41,6 +42,7 @@ def as_arguments(parameters):
     return [f'{name}="{value}"' for name, value in parameters.items()]
 
 
+@cache
 def template_parameters():
     return yaml_parse(TEMPLATE.read_text())["Parameters"]
 
