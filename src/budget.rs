@@ -29,7 +29,7 @@ impl Announcer {
             return;
         }
         *told_until = end;
-        // Nobody listens any more: nobody has to be told.
+        // It fails only after the run, when nobody listens.
         let _ = self.waits.send(Progress::Waiting { side, wait });
     }
 }
@@ -58,7 +58,7 @@ impl Waits {
 pub(crate) struct Budget {
     deadline: Option<Instant>,
     stop: watch::Receiver<bool>,
-    /// Turns true when no call is begun any more; those that were sent are awaited.
+    /// Once this is true no call begins. Calls that were sent are awaited.
     closing: Option<watch::Receiver<bool>>,
     announcer: Option<Arc<Announcer>>,
 }
@@ -76,12 +76,12 @@ impl Budget {
         (Self { announcer: Some(Arc::new(announcer)), ..self.clone() }, Waits(told))
     }
 
-    /// The same, for several callers of which one may close the door for all.
+    /// The same, for several callers. Once `closing` is true, none of them begins a call.
     pub(crate) fn closed_by(&self, closing: watch::Receiver<bool>) -> Self {
         Self { closing: Some(closing), ..self.clone() }
     }
 
-    /// Whether calls may still begin. To be asked right before one is sent.
+    /// An error if no call may begin any more. To be checked right before one is sent.
     pub(crate) fn check_open(&self) -> Result<()> {
         match &self.closing {
             Some(closing) if *closing.borrow() => Err(closed()),
@@ -102,7 +102,7 @@ impl Budget {
         *self.stop.borrow() || self.left().is_zero()
     }
 
-    /// Runs something unless the run is asked to stop meanwhile.
+    /// An error if the run is asked to stop before the work is done.
     pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             // In this order, so that a simulated run replays exactly.
@@ -112,7 +112,7 @@ impl Budget {
         }
     }
 
-    /// Waits for something before a call: ends with the wish to stop, and when no call is begun any more.
+    /// Waits for something before a call. An error if the run is asked to stop, or no call may begin any more.
     pub(crate) async fn before_a_call<T>(&self, waiting: impl Future<Output = T>) -> Result<T> {
         self.check_open()?;
         tokio::select! {

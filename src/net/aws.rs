@@ -15,7 +15,7 @@ use url::Url;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::aws_http::{ForStore, SdkHttp};
 
-/// How long a call to the store is repeated.
+/// A call to the store is repeated for at most this long.
 const STORE_PATIENCE: Duration = Duration::from_secs(12);
 
 /// The SDK's configuration. Reading it makes no call; credentials are fetched when they are first needed.
@@ -27,7 +27,7 @@ pub(crate) async fn load() -> SdkConfig {
 pub(crate) async fn secret(config: &SdkConfig, id: &str) -> Result<SecretString> {
     let client = aws_sdk_secretsmanager::Client::new(config);
     let answer = client.get_secret_value().secret_id(id).send().await.map_err(|error| {
-        // The service's own message names the secret and the cause, never its value.
+        // The service's message names the secret and the cause, never its value.
         let why = crate::net::excerpt(&DisplayErrorContext(&error).to_string(), &[]);
         Error::new(
             ErrorKind::MissingCredentials,
@@ -49,9 +49,9 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
         .region()
         .map(ToString::to_string)
         .ok_or_else(|| fail("no region; set AWS_REGION".to_owned()))?;
-    // China is a partition with an address of its own, which object_store does not know.
+    // China is a partition of its own, and object_store does not know its addresses.
     let home = region.starts_with("cn-").then(|| format!("https://s3.{region}.amazonaws.com.cn"));
-    // Its own default of three minutes outlasts every lease and most deadlines.
+    // object_store's default of three minutes outlasts every lease and most deadlines.
     let retry = RetryConfig { max_retries: 3, retry_timeout: STORE_PATIENCE, ..RetryConfig::default() };
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region).with_retry(retry);
     let mut direct = false;
@@ -75,7 +75,7 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
         .map_err(|error| fail(crate::net::excerpt(&error.to_string(), &[])))
 }
 
-/// The SDK's credentials, as object_store wants them.
+/// The SDK's credentials in object_store's form.
 #[derive(Debug)]
 struct Credentials(SharedCredentialsProvider);
 

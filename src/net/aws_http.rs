@@ -1,5 +1,5 @@
-//! AWS over our own HTTP client: what the SDK and object_store each bring would be a second and a third stack, with
-//! roots of its own to read at each cold start.
+//! AWS over this program's HTTP client. The SDK and object_store would each bring another HTTP stack, with roots to parse
+//! at each cold start.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use url::Url;
 
 use crate::net::{self, TransportError};
 
-/// As object_store has it: AWS answers connections at once.
+/// object_store's default: AWS accepts connections at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// As object_store has it, for a whole answer.
+/// object_store's default, for a whole answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// No gzip: S3 hands out bytes as they were stored. No HTTP/2, which neither service gains from.
+/// Without gzip, since S3 returns bytes as they were stored, and without HTTP/2, since neither service gains from it.
 fn client(direct: bool) -> Result<reqwest::Client, TransportError> {
-    net::client(direct, &["http/1.1"])?
+    net::client_builder(direct, &["http/1.1"])?
         .http1_only()
         .no_gzip()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -33,10 +33,10 @@ fn client(direct: bool) -> Result<reqwest::Client, TransportError> {
         .map_err(|error| net::cannot_start(&error))
 }
 
-/// Gives object_store its client.
+/// object_store's way to this client.
 #[derive(Debug)]
 pub(crate) struct ForStore {
-    /// Whether the system's proxy is left out.
+    /// Whether the system's proxy is bypassed.
     pub direct: bool,
 }
 
@@ -48,7 +48,7 @@ impl object_store::client::HttpConnector for ForStore {
     }
 }
 
-/// The SDK's client. Built when the SDK first calls.
+/// The SDK's client, built when the SDK first calls.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SdkHttp(std::sync::Arc<Clients>);
 
@@ -70,7 +70,7 @@ impl Clients {
     }
 }
 
-/// Whether a host is the machine's own source of credentials (EC2, ECS): no proxy can reach it, nor should it.
+/// Whether a host is the machine's source of credentials (EC2, ECS), which no proxy can reach, nor should.
 fn is_metadata(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_link_local(),

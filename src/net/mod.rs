@@ -29,7 +29,7 @@ pub(crate) use client::Client;
 pub(crate) use redact::{excerpt, exposed};
 pub(crate) use token::{Auth, Login, Token};
 pub(crate) use transport::Network;
-use transport::{cannot_start, client, network_error, read_body, root_cause};
+use transport::{cannot_start, client_builder, network_error, read_body, root_cause};
 pub(crate) use verdict::{CallError, judge_status, server_message};
 
 /// OKKI documents 60 s for connecting and answering.
@@ -140,7 +140,7 @@ impl TransportError {
 impl Wire {
     /// A client for the network. It uses the system's proxy, but not for this machine, which no proxy can reach.
     pub fn network(to: &Url) -> Result<Self, TransportError> {
-        client(is_loopback(to), &["h2", "http/1.1"])?
+        client_builder(is_loopback(to), &["h2", "http/1.1"])?
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             .gzip(true)

@@ -32,7 +32,10 @@ impl Network {
 
 /// What all clients share: rustls with the roots of `tls.rs`, and no redirects, since a redirect could carry a token
 /// elsewhere. `protocols` are offered over TLS, the preferred one first. A `direct` client uses no proxy.
-pub(crate) fn client(direct: bool, protocols: &[&str]) -> Result<reqwest::ClientBuilder, TransportError> {
+pub(super) fn client_builder(
+    direct: bool,
+    protocols: &[&str],
+) -> Result<reqwest::ClientBuilder, TransportError> {
     let tls = crate::net::tls::client_config(protocols).map_err(|error| cannot_start(&error))?;
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)

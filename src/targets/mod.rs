@@ -65,6 +65,7 @@ pub(crate) struct Target {
     split_calls: AtomicU32,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one for each connection")]
 enum Protocol {
     Qeasy(Qeasy),
     Http(HttpTarget),

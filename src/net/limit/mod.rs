@@ -80,8 +80,8 @@ impl Pace {
         Ok(Slot { _in_flight: in_flight })
     }
 
-    /// How long a call would wait for its turn now, as far as that is minutes and not moments; an error if it is too
-    /// long for this run.
+    /// How long a call would wait for its turn now; an error if that is too long for this run. Zero for calls per second,
+    /// whose waits are too short for a token to expire in.
     pub(super) fn wait(&self, budget: &Budget, what: &str) -> Result<Duration> {
         check_time(budget)?;
         match self {

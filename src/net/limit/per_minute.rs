@@ -212,7 +212,7 @@ mod tests {
     const NOW_MS: u64 = 1_800_000_000_000;
 
     #[tokio::test(start_paused = true)]
-    async fn a_reservation_is_stored_before_the_first_of_its_calls_and_once_for_all_of_them() {
+    async fn a_reservation_is_stored_once_before_the_first_of_its_calls() {
         let (pace, budget, ledger) = (pace(24), budget(600), Ledger::default());
         let turn = Turn { what: "store", ledger: Some(&ledger) };
         for _ in 0..4 {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_asks_for_no_calls_while_a_reservation_is_stored_holds_for_its_call() {
+    async fn what_an_answer_says_while_a_reservation_is_stored_holds_for_its_call() {
         let (pace, budget) = (pace(24), budget(600));
         let ledger = Ledger { takes: Duration::from_secs(2), ..Ledger::default() };
         let turn = Turn { what: "store", ledger: Some(&ledger) };
