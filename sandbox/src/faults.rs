@@ -146,7 +146,7 @@ impl Sandbox {
         self.state().faults.push(fault);
     }
 
-    /// Answers the calls that [`FaultKind::Hold`] holds, and holds no further ones.
+    /// Lets [`FaultKind::Hold`] answer the calls it holds, and drops the ones that are queued.
     pub fn release(&self) {
         self.state().faults.retain(|fault| fault.kind != FaultKind::Hold);
         self.inner.releases.send_modify(|count| *count += 1);

@@ -1,4 +1,4 @@
-//! Qeasy's limit: so many calls in any 60 seconds, and five minutes without any for whoever exceeds it.
+//! Qeasy's limit: at most N calls in any 60 seconds. One more locks every caller out for five minutes.
 
 use std::collections::VecDeque;
 

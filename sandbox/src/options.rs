@@ -48,7 +48,7 @@ pub struct Options {
     /// How long Qeasy refuses every call once the limit was passed.
     pub lockout: Duration,
     /// Shape of `/query` replies: 1 `content.list`, 2 `content.rows`, 3 `content` is the array,
-    /// 4 as 2 with `total` beside `content`.
+    /// 4 as 2 with `total` next to `content`.
     pub query_shape: u8,
     /// Which failure codes Qeasy uses.
     pub codes: CodeReading,

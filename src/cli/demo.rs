@@ -1,4 +1,4 @@
-//! `demo`: the whole story in a sandbox that nobody has to set up.
+//! `demo`: sync, people's edits, plan, sync, verify, in a sandbox in the same process.
 
 use okki_sync_sandbox::Options;
 

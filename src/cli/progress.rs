@@ -62,7 +62,11 @@ struct State {
     bars: MultiProgress,
     current: Option<(Phase, ProgressBar)>,
     last_line: Instant,
+    waits_until: WaitsUntil,
 }
+
+/// When the present wait ends. The bar counts down to it, so that a long wait does not look like a hang.
+type WaitsUntil = Arc<Mutex<Option<Instant>>>;
 
 impl ProgressView {
     pub(super) fn new(mode: ProgressMode) -> Self {
@@ -70,7 +74,13 @@ impl ProgressView {
             ProgressMode::Bars { .. } => ProgressDrawTarget::stderr(),
             ProgressMode::Lines | ProgressMode::Silent => ProgressDrawTarget::hidden(),
         });
-        Self(Arc::new(Mutex::new(State { mode, bars, current: None, last_line: Instant::now() })))
+        Self(Arc::new(Mutex::new(State {
+            mode,
+            bars,
+            current: None,
+            last_line: Instant::now(),
+            waits_until: WaitsUntil::default(),
+        })))
     }
 
     /// What the run reports to.
@@ -137,7 +147,7 @@ impl State {
         if self.current.as_ref().is_none_or(|(current, _)| *current != phase) {
             self.end_phase();
             let bar = self.bars.add(total.map_or_else(ProgressBar::no_length, ProgressBar::new));
-            bar.set_style(style(total.is_some(), colour));
+            bar.set_style(style(total.is_some(), colour, &self.waits_until));
             bar.set_prefix(phase.label());
             bar.enable_steady_tick(TICK);
             self.current = Some((phase, bar));
@@ -146,7 +156,7 @@ impl State {
         if let Some(total) = total {
             bar.set_length(total);
         }
-        bar.set_message("");
+        self.set_wait(None);
         bar.set_position(done);
     }
 
@@ -160,14 +170,17 @@ impl State {
         self.note(&format!("{}: {}{of} {}", phase.label(), count(done), phase.unit()));
     }
 
-    fn wait(&mut self, side: Side, time: Duration) {
-        let message = format!("waiting {} for the {side}", duration(time));
+    fn wait(&self, side: Side, time: Duration) {
         match (&self.current, self.mode) {
-            (Some((_, bar)), ProgressMode::Bars { .. }) => bar.set_message(message),
+            (Some(_), ProgressMode::Bars { .. }) => self.set_wait(Instant::now().checked_add(time)),
             // Short pauses between two calls are the ordinary pace.
             _ if time < Duration::from_secs(2) => {}
-            _ => self.note(&message),
+            _ => self.note(&format!("waiting {} for the {side}", duration(time))),
         }
+    }
+
+    fn set_wait(&self, until: Option<Instant>) {
+        *self.waits_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     fn note(&self, line: &str) {
@@ -180,20 +193,20 @@ impl State {
     }
 
     fn end_phase(&mut self) {
+        self.set_wait(None);
         if let Some((_, bar)) = self.current.take() {
-            bar.set_message("");
             // `abandon` leaves the bar where it is; `finish` would draw it full even after a failure.
             bar.abandon();
         }
     }
 }
 
-fn style(with_total: bool, colour: bool) -> ProgressStyle {
+fn style(with_total: bool, colour: bool, waits_until: &WaitsUntil) -> ProgressStyle {
     let bar = if colour { "{bar:28.cyan/black.bright}" } else { "{bar:28}" };
     let template = if with_total {
-        ["{prefix:9} ", bar, " {human_pos}/{human_len} {rate} {left} {wide_msg}"].concat()
+        ["{prefix:9} ", bar, " {human_pos}/{human_len} {rate} {left} {wait}"].concat()
     } else {
-        "{prefix:9} {spinner} {human_pos} {rate} {wide_msg}".to_owned()
+        "{prefix:9} {spinner} {human_pos} {rate} {wait}".to_owned()
     };
     // The templates are constants and a test checks them; if one fails all the same, the default shows a bar.
     ProgressStyle::with_template(&template)
@@ -201,6 +214,26 @@ fn style(with_total: bool, colour: bool) -> ProgressStyle {
         .progress_chars("━╸─")
         .with_key("rate", rate)
         .with_key("left", left)
+        .with_key("wait", wait_left(waits_until))
+}
+
+fn wait_left(
+    waits_until: &WaitsUntil,
+) -> impl Fn(&ProgressState, &mut dyn std::fmt::Write) + Clone + Send + Sync + 'static {
+    let waits_until = Arc::clone(waits_until);
+    move |_, out| {
+        if let Some(until) = *waits_until.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = out.write_str(&wait_text(until, Instant::now()));
+        }
+    }
+}
+
+/// `waiting 1m 15s`; empty once the wait has ended.
+fn wait_text(until: Instant, now: Instant) -> String {
+    match until.saturating_duration_since(now) {
+        Duration::ZERO => String::new(),
+        left => format!("waiting {}", duration(left)),
+    }
 }
 
 fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
@@ -242,10 +275,18 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_counts_down_and_ends() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(wait_text(now + 75 * second, now), "waiting 1m 15s");
+        assert_eq!(wait_text(now + 75 * second, now + 72 * second), "waiting 3.0s");
+        assert_eq!(wait_text(now, now + second), "");
+    }
+
+    #[test]
     fn the_templates_are_sound() {
         for (with_total, colour) in [(true, true), (true, false), (false, true)] {
             let bar = ProgressBar::with_draw_target(Some(2), ProgressDrawTarget::hidden());
-            bar.set_style(style(with_total, colour));
+            bar.set_style(style(with_total, colour, &WaitsUntil::default()));
             bar.inc(1);
             bar.abandon();
         }

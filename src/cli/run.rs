@@ -88,7 +88,7 @@ pub(super) async fn run(env: &Env, screen: Screen, command: &RunCommand<'_>) -> 
         let from = pipeline(&app, file);
         (app, from, None)
     };
-    let mode = if args.json { screen.progress_beside_json() } else { screen.progress() };
+    let mode = if args.json { screen.progress_with_json() } else { screen.progress() };
     let Some(outcome) = run_watched(&app, from, &command.request(), mode, &mut signals).await else {
         return EXIT_INTERRUPTED;
     };

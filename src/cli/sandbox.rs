@@ -28,15 +28,15 @@ pub(super) fn pipeline() -> PipelineSource {
     PipelineSource::Text { name: "sandbox.toml".to_owned(), text: okki_sync_sandbox::PIPELINE.to_owned() }
 }
 
-/// The environment that points at the sandbox, whatever the real one says: no call and no credential of a sandbox
-/// run may reach a real system. Its state goes to memory unless `OKKI_SYNC_STORE` names a store.
+/// Replaces everything in the environment that points at a real system: no call and no credential of a sandbox run
+/// may reach one. Its state goes to memory unless `OKKI_SYNC_STORE` names a store.
 pub(super) fn environment(env: &Env, serving: &Serving) -> Env {
     let store = env.store().unwrap_or_else(|| "memory:".to_owned());
     Sandbox::environment(serving)
         .iter()
         .fold(env.clone(), |env, (key, value)| env.with(key, value))
         .with("OKKI_SYNC_SECRET", "")
-        // A sandbox run is no news for the group.
+        // A sandbox run sends no notices.
         .with("NOTIFY_WEBHOOK", "")
         .with("NOTIFY_SECRET", "")
         .with("OKKI_SYNC_STORE", &store)

@@ -45,11 +45,11 @@ impl Screen {
     }
 
     /// How a run shows its progress where stdout gets nothing but JSON.
-    pub(super) fn progress_beside_json(self) -> ProgressMode {
+    pub(super) fn progress_with_json(self) -> ProgressMode {
         self.progress_if(true, ProgressMode::Silent)
     }
 
-    /// Bars, if stderr can show them and nobody else reads along; logs would tear them apart.
+    /// Bars, if stderr can show them and `alone` says that nothing else is printed there. Logs would tear them apart.
     fn progress_if(self, alone: bool, otherwise: ProgressMode) -> ProgressMode {
         if self.err && !self.verbose && alone {
             ProgressMode::Bars { colour: self.colour }
@@ -59,7 +59,7 @@ impl Screen {
     }
 }
 
-// A reader that went away (`| head`) is no reason to panic: writes that fail are ignored.
+// Writes that fail are ignored: a reader that went away (`| head`) must not cause a panic.
 
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(screen(true, true, false).progress(), bars);
         assert_eq!(screen(false, true, false).progress(), ProgressMode::Lines);
         assert_eq!(screen(true, true, true).progress(), ProgressMode::Lines);
-        assert_eq!(screen(false, true, false).progress_beside_json(), bars);
-        assert_eq!(screen(false, false, false).progress_beside_json(), ProgressMode::Silent);
+        assert_eq!(screen(false, true, false).progress_with_json(), bars);
+        assert_eq!(screen(false, false, false).progress_with_json(), ProgressMode::Silent);
     }
 }

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_refused_where_it_deletes_more_than_a_few_rows_and_a_large_share() {
+    fn a_plan_is_refused_that_deletes_many_rows_and_a_large_share() {
         let rows = SourceSummary { nothing: false, offenders: false, items: None };
         let nothing = SourceSummary { nothing: true, ..rows };
         let items = |n| SourceSummary { items: Some(n), ..rows };

@@ -200,7 +200,7 @@ def test_the_hours_until_the_alarm_follow_from_a_rate(config, monkeypatch, sched
     assert "AlarmEmail" not in parameters
 
 
-def test_without_a_terminal_the_first_deployment_takes_region_and_address_of_the_environment(config, monkeypatch):
+def test_without_a_terminal_region_and_address_come_from_the_environment(config, monkeypatch):
     with pytest.raises(settings.Mistake, match="set AWS_REGION"):
         settings.guide("dev")
     monkeypatch.setenv("AWS_REGION", "cn-north-1")
@@ -230,7 +230,7 @@ def test_a_deployment_builds_deploys_puts_the_pipeline_and_fills_the_secret(stac
     assert "hunter2" not in printed + json.dumps(stack.called) and "qeasy_app_secret" in printed
 
 
-def test_the_first_deployment_starts_the_schedule_when_pipeline_and_credentials_are_there(cloud, pipeline_file, monkeypatch):
+def test_the_schedule_starts_when_pipeline_and_credentials_are_there(cloud, pipeline_file, monkeypatch):
     settings_write(region=REGION)
     with_credentials(monkeypatch)
     assert lifecycle.main("deploy", "dev", pipeline_file) == 0
@@ -253,7 +253,7 @@ def test_the_schedule_is_off_until_the_secret_has_a_value(cloud, pipeline_file, 
     assert lifecycle.look(cloud.session, STACK)[1] == {"ScheduleState": "ENABLED"}
 
 
-def test_a_deployment_never_turns_a_running_schedule_off_and_leaves_one_off_that_is_to_be_off(stack, pipeline_file, monkeypatch):
+def test_a_deployment_leaves_a_running_schedule_on_and_a_stopped_one_off(stack, pipeline_file, monkeypatch):
     assert lifecycle.main("deploy", "dev", pipeline_file) == 0
     assert stack.schedules() == ["ENABLED"]
     settings_write(parameter_overrides="ScheduleState=DISABLED")
@@ -395,7 +395,7 @@ def test_a_stack_of_the_first_version_takes_its_toml(stack, pipeline_file, monke
     assert lifecycle.main("pipeline", "dev", pipeline_file) == 0
 
 
-def test_credentials_come_from_the_environment_first_and_then_not_echoed_from_the_terminal(config, monkeypatch):
+def test_credentials_come_from_the_environment_then_from_the_terminal(config, monkeypatch):
     asked = []
 
     def getpass(text):
@@ -508,7 +508,7 @@ def stop_runs_of(monkeypatch, stopped):
     monkeypatch.setattr(boto3.Session, "client", client)
 
 
-def test_destroying_asks_for_the_stack_s_name_stops_runs_empties_the_store_and_deletes_the_stack(stack, monkeypatch, capsys):
+def test_destroying_asks_then_stops_empties_and_deletes(stack, monkeypatch, capsys):
     stopped = []
     stop_runs_of(monkeypatch, stopped)
     s3, bucket = stack.session.client("s3"), stack.bucket

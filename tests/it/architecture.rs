@@ -23,7 +23,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("okki", &["budget", "catalogue", "clock", "error", "net", "report", "state", "transform"]),
     ("targets", &["budget", "catalogue", "clock", "error", "net", "report", "state"]),
     ("notify", &["catalogue", "clock", "error", "net", "report", "store"]),
-    ("metrics", &["error", "report"]),
+    ("metrics", &["clock", "error", "report"]),
     // The story: the only place that knows the order of things.
     (
         "sync",

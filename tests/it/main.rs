@@ -24,5 +24,6 @@ mod plan;
 mod released;
 mod runs;
 mod secrets;
+mod test_names;
 
 use okki_sync_test_support as support;

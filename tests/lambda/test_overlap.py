@@ -30,7 +30,7 @@ def record(world):
     return json.loads(world.get(keys[0])) if keys else {}
 
 
-def test_of_two_runs_on_one_bucket_the_second_names_the_first_and_a_killed_one_holds_on_for_30_s_at_most(world):
+def test_the_second_of_two_runs_names_the_first_and_a_killed_one_expires(world):
     pipeline = (ROOT / "sandbox/src/pipeline.toml").read_text()
     world.put("pipelines/overlap.toml", pipeline.replace('"sandbox"', '"overlap"', 1))
     with world.gate.hold(GROUPS) as wait_for_its_call:

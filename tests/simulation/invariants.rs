@@ -145,7 +145,7 @@ fn limits(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// What holds after a run that had the world to itself. `outcome` is none if it was killed.
+/// What holds after a run that had the world to itself. `outcome` is `None` if it was killed.
 pub async fn after_one_run(
     world: &World,
     before: &Before,
@@ -162,7 +162,7 @@ pub async fn after_one_run(
     let struck = |stats: &Stats, kind| stats.struck.get(kind).copied().unwrap_or(0);
     let told = stats.calls_during_lockout - before.stats.calls_during_lockout;
     let lockouts = struck(&stats, "lockout") - struck(&before.stats, "lockout");
-    // A lockout refuses the calls that were under way when its answer came, and no other one.
+    // A lockout refuses the calls that were in flight when its answer came, and no others.
     let most = u64::from(world.pipeline.at_once);
     if world.pipeline.qeasy && told + lockouts > most && told > 0 {
         return Err(format!("a lockout was knocked on: {told} calls were refused by it in one run"));

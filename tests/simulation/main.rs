@@ -1,6 +1,6 @@
 //! Simulation: whole runs of the real program against the sandbox, thousands of worlds, each from one seed.
 //!
-//! Only the wires and the store are in process and the clock is paused. `make simulate SEEDS=…` runs any number of
+//! Wires and store are in process and the clock is paused; everything else is the real program. `make simulate SEEDS=…` runs any number of
 //! seeds, `make simulate SEED=N` runs one with its story; a seed that breaks a promise is printed and replays exactly.
 #![allow(
     clippy::unwrap_used,
@@ -32,14 +32,14 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What `make test` runs.
 const SEEDS: u64 = 2_000;
-/// Each deliberate bug must be found within so many seeds.
+/// Each planted bug must be found within this many seeds.
 const SEEDS_PER_MUTANT: u64 = 500;
-/// So many broken seeds are shown; the rest is counted.
+/// At most this many broken seeds are shown; the rest is counted.
 const SHOWN: usize = 5;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
 /// Plays seeds on every core until all are played or, if `stop_at_first`, one is broken.
@@ -127,7 +127,7 @@ thread_local! {
 }
 
 impl Log {
-    /// Listens to this program (the sandbox is no part of it), down to its debug lines.
+    /// Listens to the program down to its debug lines, and not to the sandbox.
     pub fn listen() {
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {

@@ -50,7 +50,7 @@ impl Shape {
         if self == Self::Own { own_rows(catalogue) } else { support::expected(catalogue, self.line()) }
     }
 
-    /// Ids that the source has, in whatever state: the target's row of such an id is never deleted.
+    /// Ids that the source has, clean or not: the target's row with such an id is never deleted.
     pub fn known(self, catalogue: &Catalogue) -> HashSet<String> {
         if self == Self::Products {
             let kept = catalogue.products.iter().filter(|product| product.enable_flag == 1);
@@ -148,7 +148,7 @@ impl Ever {
         }
         let invented = || Some(format!("the source never said what the target holds: {row}"));
         let Ok(fields) = serde_json::from_str::<HashMap<&str, &RawValue>>(row.get()) else {
-            return Some(format!("a row that is no JSON: {row}"));
+            return Some(format!("a row that is not JSON: {row}"));
         };
         let text = |key: &str| {
             let value = fields.get(key).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());

@@ -49,7 +49,7 @@ struct Inner {
 #[derive(Debug)]
 struct Trouble {
     rng: fastrand::Rng,
-    /// Each lets so many calls of its sort pass first.
+    /// Each with the number of calls that it lets pass first.
     faults: Vec<(StoreFault, u32)>,
     struck: BTreeMap<&'static str, u64>,
     /// The version that a process last read or wrote.
@@ -189,7 +189,7 @@ impl ObjectStore for Door {
         let before = self.memory().head(path).await.ok().and_then(|meta| meta.e_tag);
         let put = self.memory().put_opts(path, payload, options).await?;
         self.check_save(path, &before);
-        // The answer takes its way too: whoever dies now has saved and does not know it.
+        // The answer takes time too: a process that dies now has saved without knowing it.
         self.objects.pass_time().await;
         if fault == Some(StoreFault::WriteAfter) {
             return Err(broken(path));

@@ -28,7 +28,7 @@ pub const BEGINNING_MS: u64 = 1_800_000_000_000;
 /// No run takes longer, or it never ends.
 const ENDLESS: Duration = Duration::from_secs(12 * 3600);
 
-/// What a world's pipeline is, beside its text.
+/// A world's pipeline: its text, and what the checks need to know of it.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub shape: Shape,
@@ -37,7 +37,7 @@ pub struct Pipeline {
     /// A plain target says what success is.
     pub success_is_named: bool,
     pub calls_per_minute: u32,
-    /// Batches under way at a time.
+    /// Batches in flight at a time.
     pub at_once: u32,
     pub text: String,
 }
@@ -57,7 +57,7 @@ impl Pipeline {
         };
         let max_concurrency = rng.u32(1..=4);
         let at_once = if shape == Shape::Products { max_concurrency } else { 1 };
-        // Small ones of products, so that several really are under way.
+        // Small batches of products, so that several are really in flight.
         let max_rows = if shape == Shape::Products { rng.u32(3..20) } else { rng.u32(3..50) };
         let text = format!(
             "connection = \"it\"\n[source]\nmax_requests_per_second = {}.0\npage_size = {}\nmax_concurrency = {}\n{}{}\n\
@@ -80,13 +80,13 @@ impl Pipeline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {
     None,
-    /// Killed after so many milliseconds.
+    /// Killed after this many milliseconds.
     After(u64),
     /// Killed at the await that it comes to as the n-th.
     AtPoll(u32),
-    /// Asked to stop (Ctrl-C, SIGTERM) after so many milliseconds.
+    /// Asked to stop (Ctrl-C, SIGTERM) after this many milliseconds.
     Stopped(u64),
-    /// Not scheduled for so many milliseconds, after so many: a virtual machine that was paused.
+    /// After the first number of milliseconds, not scheduled for the second: a virtual machine that was paused.
     Frozen(u64, u64),
 }
 
@@ -209,7 +209,7 @@ impl World {
         note(&self.ever, &self.sandbox, self.pipeline.shape);
     }
 
-    /// Runs in this process, with this end; none if it was killed.
+    /// Runs in this process, with this end. `None` if it was killed.
     pub async fn drive(
         &self,
         process: &Process,
@@ -299,7 +299,7 @@ fn with_a_way_back(inner: Router, seen: impl Fn() + Clone + Send + Sync + 'stati
 pub type Outbursts = Arc<Mutex<Vec<String>>>;
 
 /// One process's wire to the target: once an answer that asks for silence has come back, no call leaves before its
-/// time, whichever of the calls under way was told.
+/// time, whichever of the calls in flight was told.
 fn listening(inner: Router, outbursts: &Outbursts) -> Router {
     let (outbursts, silent_until) = (Arc::clone(outbursts), Arc::new(Mutex::new(Instant::now())));
     Router::new().fallback(move |request: axum::extract::Request| {

@@ -1,4 +1,4 @@
-//! Groups and products as OKKI shows them: about 40 fields, most of which nobody uses.
+//! Groups and products as OKKI shows them: about 40 fields, most of which a pipeline ignores.
 
 use std::collections::{HashMap, HashSet};
 

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_in_flight_when_the_number_is_halved_are_given_up_when_they_come_back() {
+    async fn calls_in_flight_when_the_number_halves_are_given_up_when_they_end() {
         let pace = PerSecond::new(1_000.0, 4);
         let in_flight =
             [pace.acquire().await, pace.acquire().await, pace.acquire().await, pace.acquire().await];

@@ -46,7 +46,7 @@ pub(super) fn add_dirty_rows(catalogue: &mut Catalogue, twins: bool, rng: &mut R
     }
 }
 
-/// Adds groups and products with ids of their own.
+/// Adds groups and products with new ids.
 pub(super) fn grow(catalogue: &mut Catalogue, fresh: Catalogue) {
     let last = catalogue.products.iter().filter_map(|product| product.product_id.parse::<u64>().ok()).max();
     let group_id = catalogue.groups.iter().map(|group| group.id.clone()).find(|id| !id.is_empty());

@@ -26,7 +26,7 @@ impl Scenario {
         let (mut runs, mut refused) = (0_u64, 0_u64);
         loop {
             let outcome =
-                self.run("at the end", &sync, Death::None).await?.ok_or("a run was killed by nobody")?;
+                self.run("at the end", &sync, Death::None).await?.ok_or("a run ended without an outcome")?;
             runs += 1;
             // A clock that was set back makes an old lockout look young; its end is named, and kept.
             if let (Some(seconds), true, 1) = (self.resume.take(), self.world.jumped, runs) {
@@ -62,7 +62,8 @@ impl Scenario {
             }
         }
         let sent = self.world.sandbox.journal(0).len();
-        let outcome = self.run("once more", &sync, Death::None).await?.ok_or("a run was killed by nobody")?;
+        let outcome =
+            self.run("once more", &sync, Death::None).await?.ok_or("a run ended without an outcome")?;
         let more = self.world.sandbox.journal(0).len() - sent;
         if more > 0 {
             return Err(format!("a run with nothing to do sent {more} rows: {:?}", outcome.report));

@@ -117,8 +117,8 @@ impl Scenario {
         invariants::after_any_run(&self.world, &mut self.ledger).await
     }
 
-    /// A change goes out, its answer is never seen, and people take the change back: the target may hold what nobody
-    /// wants any more, and nobody was told so.
+    /// A change goes out, its answer is lost, and people take the change back. The target may hold the dropped
+    /// content although no answer ever said so.
     pub(super) async fn regret(&mut self) -> Step {
         self.run("before the regret", &request(Mode::Sync), Death::None).await?;
         let (before, sandbox) = (self.world.catalogue(), self.world.sandbox.clone());

@@ -1,7 +1,7 @@
 //! What the test suites share: a world to run the program in, wires to listen on, and an independent idea of what the
 //! target must hold.
 //!
-//! A crate of its own, so that each suite uses what it needs and nothing has to be marked as unused.
+//! It is a crate, so that each suite uses what it needs and nothing has to be marked as unused.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod expected;

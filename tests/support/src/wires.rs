@@ -54,7 +54,7 @@ impl Tap {
     }
 }
 
-/// A wire that leads into this router. A lost connection is what it is over TCP: no answer.
+/// A wire into this router. A lost connection gives no answer, as over TCP.
 pub fn in_process(router: Router) -> Wire {
     Wire::InProcess(BoxCloneSyncService::new(tower::service_fn(move |request: http::Request<Bytes>| {
         let router = router.clone();

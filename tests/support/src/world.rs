@@ -26,7 +26,7 @@ pub fn env() -> Env {
     env_with(Sandbox::credentials()).with("OKKI_SYNC_STORE", "memory:")
 }
 
-/// The environment of a program that knows these credentials; nobody listens at its addresses.
+/// The environment of a program that knows these credentials. Its addresses are closed ports.
 pub fn env_with(known: Credentials) -> Env {
     Env::of([
         ("OKKI_BASE_URL", "http://127.0.0.1:1".to_owned()),
@@ -177,7 +177,7 @@ impl World {
             .sum()
     }
 
-    /// Every clean row is at the target byte for byte; whatever else is there is a tombstone.
+    /// Every clean row is at the target, byte for byte; every other row there is a tombstone.
     pub fn assert_complete(&self) {
         assert_rows(&self.rows(), &expected(&self.catalogue(), &self.text));
         let stats = self.sandbox.stats();
