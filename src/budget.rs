@@ -149,7 +149,7 @@ fn closed() -> Error {
 
 /// The run ends here, in good order.
 pub(crate) fn interrupted(why: &str) -> Error {
-    Error::new(ErrorKind::Interrupted, format!("{why}; what remains is for the next run"))
+    Error::new(ErrorKind::Interrupted, why).help("what remains is for the next run")
 }
 
 #[cfg(test)]

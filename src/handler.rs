@@ -32,7 +32,7 @@ pub struct Invocation {
 pub fn parse(event: &Value) -> Result<Invocation> {
     let bad = |message: String| Error::new(ErrorKind::BadEvent, message);
     let Some(fields) = event.as_object() else {
-        return Err(bad("the event is not a JSON object; send {\"mode\": \"sync\"}".to_owned()));
+        return Err(bad("the event is not a JSON object".to_owned()).help("send {\"mode\": \"sync\"}"));
     };
     if fields.contains_key("detail-type") || fields.contains_key("source") {
         return scheduled(event);
@@ -210,7 +210,7 @@ mod tests {
         for (event, expected) in table {
             let error = parse(&serde_json::from_str(event).unwrap()).unwrap_err();
             assert_eq!(error.kind, ErrorKind::BadEvent);
-            assert!(error.message.contains(expected), "{event}: {error}");
+            assert!(error.to_string().contains(expected), "{event}: {error}");
         }
     }
 }

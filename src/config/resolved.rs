@@ -101,6 +101,7 @@ impl Endpoint {
         })
     }
 
+    #[cfg(feature = "cli")]
     pub(crate) fn kind(&self) -> TargetKind {
         match self {
             Self::Qeasy { .. } => TargetKind::Qeasy,

@@ -29,16 +29,13 @@ pub(crate) async fn secret(config: &SdkConfig, id: &str) -> Result<SecretString>
     let answer = client.get_secret_value().secret_id(id).send().await.map_err(|error| {
         // The service's message names the secret and the cause, never its value.
         let why = crate::net::excerpt(&DisplayErrorContext(&error).to_string(), &[]);
-        Error::new(
-            ErrorKind::MissingCredentials,
-            format!("OKKI_SYNC_SECRET={id}: cannot be read: {why}; check its name, the region and the permission secretsmanager:GetSecretValue"),
-        )
+        Error::new(ErrorKind::MissingCredentials, format!("OKKI_SYNC_SECRET={id}: cannot be read: {why}"))
+            .help("check its name, the region and the permission secretsmanager:GetSecretValue")
+            .caused_by(error)
     })?;
     answer.secret_string.map(SecretString::from).ok_or_else(|| {
-        Error::new(
-            ErrorKind::MissingCredentials,
-            format!("OKKI_SYNC_SECRET={id}: holds bytes, not text; store JSON text"),
-        )
+        Error::new(ErrorKind::MissingCredentials, format!("OKKI_SYNC_SECRET={id}: holds bytes, not text"))
+            .help("store JSON text")
     })
 }
 
@@ -48,7 +45,7 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
     let region = config
         .region()
         .map(ToString::to_string)
-        .ok_or_else(|| fail("no region; set AWS_REGION".to_owned()))?;
+        .ok_or_else(|| fail("no region".to_owned()).help("set AWS_REGION"))?;
     // China is a partition of its own, and object_store does not know its addresses.
     let home = region.starts_with("cn-").then(|| format!("https://s3.{region}.amazonaws.com.cn"));
     // object_store's default of three minutes outlasts every lease and most deadlines.
@@ -64,7 +61,7 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
             Url::parse(&endpoint).map_err(|error| fail(format!("AWS_ENDPOINT_URL is not a URL: {error}")))?;
         let plain = url.scheme() == "http";
         if plain && !crate::net::is_loopback(&url) {
-            return Err(fail("AWS_ENDPOINT_URL is plain http off this machine; use https".to_owned()));
+            return Err(fail("AWS_ENDPOINT_URL is plain http off this machine".to_owned()).help("use https"));
         }
         direct = crate::net::is_loopback(&url);
         builder = builder.with_endpoint(endpoint).with_allow_http(plain);
@@ -72,7 +69,7 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
     builder
         .with_http_connector(ForStore { direct })
         .build()
-        .map_err(|error| fail(crate::net::excerpt(&error.to_string(), &[])))
+        .map_err(|error| fail(crate::net::root_cause(&error)).caused_by(error))
 }
 
 /// The SDK's credentials in object_store's form.

@@ -29,7 +29,8 @@ pub(crate) use client::Client;
 pub(crate) use redact::{excerpt, exposed};
 pub(crate) use token::{Auth, Login, Token};
 pub(crate) use transport::Network;
-use transport::{cannot_start, client_builder, network_error, read_body, root_cause};
+pub(crate) use transport::root_cause;
+use transport::{cannot_start, client_builder, network_error, read_body};
 pub(crate) use verdict::{CallError, judge_status, server_message};
 
 /// OKKI documents 60 s for connecting and answering.

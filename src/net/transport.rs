@@ -98,7 +98,7 @@ pub(crate) fn network_error(error: reqwest::Error) -> TransportError {
 }
 
 /// The innermost cause says what failed ("Connection refused"); the outer ones say which layer noticed.
-pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -160,9 +160,10 @@ impl Okki {
         Err(Error::new(
             ErrorKind::InconsistentSource,
             format!(
-                "source: {MAX_READS} reads in a row did not agree (the last: {last_why}); nothing was written; run again when the catalogue is not being edited"
+                "source: {MAX_READS} reads in a row did not agree (the last: {last_why}); nothing was written"
             ),
-        ))
+        )
+        .help("run again when the catalogue is not being edited"))
     }
 
     async fn read_once(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Snapshot> {

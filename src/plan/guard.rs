@@ -51,10 +51,9 @@ impl Plan {
     pub(crate) fn check(&self, state: &State, found: &SourceSummary, guard: DeleteGuard) -> Result<()> {
         let refusal = if guard.lifted { None } else { self.refusal(state, found, guard) };
         refusal.map_or(Ok(()), |what| {
-            let message = format!(
-                "{what}; nothing was written; if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)"
-            );
-            Err(Error::new(ErrorKind::GuardRefused, message))
+            Err(Error::new(ErrorKind::GuardRefused, format!("{what}; nothing was written")).help(
+                "if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)",
+            ))
         })
     }
 

@@ -123,10 +123,9 @@ fn bad(connection: &str, what: &str) -> Error {
 }
 
 fn damaged(connection: &str, what: &str) -> Error {
-    let message = format!(
-        "is damaged ({what}); nothing was written; put state/{connection}.state.previous in its place, or make it anew with okki-sync state rebuild"
-    );
-    bad(connection, &message)
+    bad(connection, &format!("is damaged ({what}); nothing was written")).help(format!(
+        "put state/{connection}.state.previous in its place, or rebuild it with okki-sync state rebuild"
+    ))
 }
 
 /// A file whose header and checksum are right, with its rows not read yet.
@@ -147,16 +146,13 @@ impl<'a> CheckedFile<'a> {
         }
         let version = plain.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if version > u64::from(FORMAT_VERSION) {
-            let what = format!(
-                "has format version {version}, this program knows up to {FORMAT_VERSION}; use the newer program"
-            );
-            return Err(bad(connection, &what));
+            let what = format!("has format version {version}, this program knows up to {FORMAT_VERSION}");
+            return Err(bad(connection, &what).help("use the newer program"));
         }
         if version < u64::from(FORMAT_VERSION) {
-            let what = format!(
-                "has format version {version} of an early program, this one knows {FORMAT_VERSION}; make it anew with okki-sync state rebuild"
-            );
-            return Err(bad(connection, &what));
+            let what =
+                format!("has format version {version} of an early program, this one knows {FORMAT_VERSION}");
+            return Err(bad(connection, &what).help("rebuild it with okki-sync state rebuild"));
         }
         let mut header: StateHeader =
             serde_json::from_value(plain).map_err(|_| damaged("its header lacks a field"))?;
@@ -175,10 +171,9 @@ impl<'a> CheckedFile<'a> {
         if stored == target {
             return Ok(());
         }
-        let what = format!(
-            "speaks of another target ({stored}, now {target}); give the new target its own connection name, or make the state anew with okki-sync state rebuild"
-        );
-        Err(bad(connection, &what))
+        Err(bad(connection, &format!("belongs to another target ({stored}, now {target})")).help(
+            "give the new target a connection name of its own, or rebuild the state with okki-sync state rebuild",
+        ))
     }
 
     fn state(&self, connection: &str) -> Result<State> {
@@ -320,13 +315,13 @@ mod tests {
         let text = String::from_utf8(sample().to_text("acme", "t")).unwrap();
         let newer = text.replacen("\"version\":3", "\"version\":4", 1);
         let error = State::from_bytes(newer.as_bytes(), "acme", "t").unwrap_err();
-        assert!(error.message.contains("format version 4"), "{error}");
+        assert!(error.to_string().contains("format version 4"), "{error}");
         let error = State::from_bytes(text.as_bytes(), "acme", "u").unwrap_err();
-        assert!(error.message.contains("another target"), "{error}");
+        assert!(error.to_string().contains("another target"), "{error}");
         let error = State::ensure_is_for(text.as_bytes(), "acme", "u").unwrap_err();
-        assert!(error.message.contains("another target"), "{error}");
+        assert!(error.to_string().contains("another target"), "{error}");
         State::ensure_is_for(text.as_bytes(), "acme", "t").unwrap();
         let error = State::from_bytes(text.as_bytes(), "other", "t").unwrap_err();
-        assert!(error.message.contains("belongs to connection \"acme\""), "{error}");
+        assert!(error.to_string().contains("belongs to connection \"acme\""), "{error}");
     }
 }

@@ -97,10 +97,11 @@ async fn load(store: &Store, connection: &str) -> Result<(LeaseFile, Option<Vers
     let Some((bytes, version)) = store.load(&path).await? else { return Ok((LeaseFile::fresh(), None)) };
     let bad = |what: &str| Error::new(ErrorKind::BadState, format!("store {}: {path} {what}", store.name()));
     let file: LeaseFile = serde_json::from_slice(&bytes).map_err(|_| {
-        bad("is damaged; nothing was written; remove it when no run has been going on for five minutes")
+        bad("is damaged; nothing was written")
+            .help("remove it when no run has been going on for five minutes")
     })?;
     if file.version > FORMAT_VERSION {
-        return Err(bad("was written by a newer program; use that one"));
+        return Err(bad("was written by a newer program").help("use that one"));
     }
     Ok((file, Some(version)))
 }
@@ -280,10 +281,8 @@ fn busy(connection: &str, holder: Option<&Holder>, ends: &str) -> Error {
         || "another run".to_owned(),
         |holder| format!("run {} (since {})", holder.run_id, holder.since),
     );
-    Error::new(
-        ErrorKind::Busy,
-        format!("{who} of connection \"{connection}\" is going on; wait for it to end ({ends})"),
-    )
+    Error::new(ErrorKind::Busy, format!("{who} of connection \"{connection}\" is going on"))
+        .help(format!("wait for it to end ({ends})"))
 }
 
 #[cfg(test)]
@@ -313,7 +312,7 @@ mod tests {
         let first = take(&store, "run-1", clock).await.unwrap();
         let error = take(&store, "run-2", clock).await.err().unwrap();
         assert_eq!(error.kind, ErrorKind::Busy);
-        assert!(error.message.contains("run-1 (since 2027-01-15T08:00:00Z)"), "{error}");
+        assert!(error.to_string().contains("run-1 (since 2027-01-15T08:00:00Z)"), "{error}");
         first.release(used(7)).await;
         let second = take(&store, "run-2", clock).await.unwrap();
         assert_eq!(second.window().await.calls_ms, [7]);
@@ -360,7 +359,7 @@ mod tests {
         let store = Store::directory(directory.path().to_owned()).unwrap();
         let first = take(&store, "run-1", Clock::system()).await.unwrap();
         let error = take(&store, "run-2", Clock::system()).await.err().unwrap();
-        assert!(error.message.contains("run-1 (since 2"), "{error}");
+        assert!(error.to_string().contains("run-1 (since 2"), "{error}");
         // Dropped and not released: its process has ended.
         drop(first);
         assert!(take(&store, "run-2", Clock::system()).await.is_ok());
@@ -379,7 +378,10 @@ mod tests {
             store.put(&paths::run("acme"), text).await.unwrap();
             let error = take(&store, "run-1", Clock::system()).await.err().unwrap();
             assert_eq!(error.kind, ErrorKind::BadState);
-            assert!(error.message.contains(word) && error.message.contains("state/acme.run"), "{error}");
+            assert!(
+                error.to_string().contains(word) && error.to_string().contains("state/acme.run"),
+                "{error}"
+            );
         }
     }
 }

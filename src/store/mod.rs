@@ -57,10 +57,8 @@ impl Store {
     pub fn directory(path: PathBuf) -> Result<Self> {
         let name = format!("file://{}", path.display());
         let fail = |why: String| {
-            Error::new(
-                ErrorKind::Store,
-                format!("store {name}: {why}; set OKKI_SYNC_STORE to a directory that can be written"),
-            )
+            Error::new(ErrorKind::Store, format!("store {name}: {why}"))
+                .help("set OKKI_SYNC_STORE to a directory that can be written")
         };
         std::fs::create_dir_all(&path).map_err(|error| fail(error.to_string()))?;
         let path = path.canonicalize().map_err(|error| fail(error.to_string()))?;
@@ -80,11 +78,12 @@ impl Store {
         &self.name
     }
 
-    fn error(&self, path: &str, error: &object_store::Error) -> Error {
-        Error::new(
-            ErrorKind::Store,
-            format!("store {}: {path}: {}", self.name, crate::net::excerpt(&error.to_string(), &[])),
-        )
+    /// The outer causes repeat the address and the retries; the innermost one says what happened.
+    fn error(&self, path: &str, error: object_store::Error) -> Error {
+        let why = crate::net::root_cause(&error);
+        Error::new(ErrorKind::Store, format!("store {}: {path}: {why}", self.name))
+            .help("check that the store can be reached, and that it may be read and written there")
+            .caused_by(error)
     }
 
     /// Reads an object; `None` if there is none.
@@ -92,10 +91,10 @@ impl Store {
         let found = match self.objects.get(&Path::from(path)).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(self.error(path, &error)),
+            Err(error) => return Err(self.error(path, error)),
         };
         let version = Version(found.meta.e_tag.clone());
-        let bytes = found.bytes().await.map_err(|error| self.error(path, &error))?;
+        let bytes = found.bytes().await.map_err(|error| self.error(path, error))?;
         Ok(Some((bytes, version)))
     }
 
@@ -105,7 +104,7 @@ impl Store {
             .put(&Path::from(path), bytes.into())
             .await
             .map(drop)
-            .map_err(|error| self.error(path, &error))
+            .map_err(|error| self.error(path, error))
     }
 
     /// Saves on top of the version that was read (`None`: there was no object) and returns the new version.
@@ -122,6 +121,7 @@ impl Store {
             Some(directory) => {
                 let _lock = lock_for_save(&directory.join(paths::save_lock(path))).map_err(|error| {
                     Error::new(ErrorKind::Store, format!("store {}: {path}: {error}", self.name))
+                        .caused_by(error)
                 })?;
                 self.compare_and_put(path, bytes.clone(), read).await
             }
@@ -140,13 +140,11 @@ impl Store {
             object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. } => {
                 Error::new(
                     ErrorKind::StateConflict,
-                    format!(
-                        "store {}: {path} was saved by another run meanwhile; that run is the truth, run again",
-                        self.name
-                    ),
+                    format!("store {}: {path} was saved by another run meanwhile", self.name),
                 )
+                .help("that run is the truth, run again")
             }
-            error => self.error(path, &error),
+            error => self.error(path, error),
         })
     }
 
@@ -197,6 +195,7 @@ impl Store {
         let path = directory.join(paths::run_lock(connection));
         let fail = |error: std::io::Error| {
             Error::new(ErrorKind::Store, format!("store {}: {}: {error}", self.name, path.display()))
+                .caused_by(error)
         };
         let file = open_lock(&path).map_err(fail)?;
         match file.try_lock() {
@@ -210,7 +209,7 @@ impl Store {
     pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
         match self.objects.copy(&Path::from(from), &Path::from(to)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.error(from, &error)),
+            Err(error) => Err(self.error(from, error)),
         }
     }
 }
@@ -247,10 +246,8 @@ impl Address {
     /// A relative `file://./dir` starts at the working directory.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
-            Error::new(
-                ErrorKind::BadPipeline,
-                format!("OKKI_SYNC_STORE={text}: {why}; write file:///dir, s3://bucket/prefix or memory:"),
-            )
+            Error::new(ErrorKind::BadPipeline, format!("OKKI_SYNC_STORE={text}: {why}"))
+                .help("write file:///dir, s3://bucket/prefix or memory:")
         };
         if text == "memory:" || text == "memory://" {
             return Ok(Self::Memory);

@@ -197,6 +197,9 @@ mod tests {
     #[test]
     fn a_damaged_state_names_the_previous_one() {
         let error = State::from_bytes(b"damaged", "acme", "t").unwrap_err();
-        assert!(error.message.contains(&format!("put {} in its place", previous_state("acme"))), "{error}");
+        assert!(
+            error.to_string().contains(&format!("put {} in its place", previous_state("acme"))),
+            "{error}"
+        );
     }
 }

@@ -107,10 +107,11 @@ impl Run<'_> {
         Err(Error::new(
             ErrorKind::InconsistentSource,
             format!(
-                "source: products were created during each of {} reads, and the plan takes rows away; nothing was written; run again when no import is going on",
+                "source: products were created during each of {} reads, and the plan takes rows away; nothing was written",
                 okki::MAX_READS
             ),
-        ))
+        )
+        .help("run again when no import is going on"))
     }
 
     async fn growth(&self, budget: &Budget, read: &ReadInfo) -> Result<Growth> {

@@ -46,8 +46,9 @@ impl HttpTarget {
         let Some(url) = &self.read_url else {
             return Err(Error::new(
                 ErrorKind::BadPipeline,
-                "target.read_url is not set: a target of kind http says nowhere else what it holds; set it to a GET address that lists the rows",
-            ));
+                "target.read_url is not set: a target of kind http says nowhere else what it holds",
+            )
+            .help("set it to a GET address that lists the rows"));
         };
         let build = |token: Option<&SecretString>| self.with_headers(Request::get(url.clone()), token);
         run.call(budget, Call::new("read back"), build, listed).await

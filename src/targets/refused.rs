@@ -106,9 +106,10 @@ impl TargetRun<'_> {
             (BatchAction::GiveUp, _) => Err(Error::new(
                 ErrorKind::BadAnswer(Side::Target),
                 format!(
-                    "target refuses too many rows to find each one ({SPLIT_CALLS} calls spent): {reason}; mend the scheme or [record]"
+                    "target refuses too many rows to find each one ({SPLIT_CALLS} calls spent): {reason}"
                 ),
-            )),
+            )
+            .help("correct the scheme or [record]")),
             _ => {
                 written.refused.extend(batch.entries.iter().map(|entry| refused(&batch, entry, reason)));
                 Ok(())

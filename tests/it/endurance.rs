@@ -142,7 +142,7 @@ async fn a_product_list_that_shrank_or_is_empty_is_refused() {
         let error = outcome.error.unwrap();
         assert_eq!(error.kind, ErrorKind::GuardRefused, "{error}");
         for word in [words, "saw 300", "--allow-mass-delete"] {
-            assert!(error.message.contains(word), "{word} is not in: {error}");
+            assert!(error.to_string().contains(word), "{word} is not in: {error}");
         }
         assert_eq!(format!("{:?}", world.rows()), rows);
     }

@@ -63,7 +63,7 @@ async fn a_failing_body_code_under_http_200_is_no_success() {
         let outcome = world.sync().await;
         let error = outcome.error.unwrap();
         assert_eq!((outcome.report.status, error.kind), (Status::Failed, ErrorKind::BadAnswer(Side::Source)));
-        assert!(error.message.contains("404") && error.message.contains("数据不存在"), "{error}");
+        assert!(error.to_string().contains("404") && error.to_string().contains("数据不存在"), "{error}");
         assert_eq!(world.target_calls(), 0);
         assert_eq!(world.state().await, None);
     }
@@ -141,8 +141,8 @@ async fn wrong_source_credentials_are_named_and_nothing_is_written() {
     let error = outcome.error.unwrap();
     assert_eq!(error.kind, ErrorKind::CredentialsRefused(Side::Source));
     assert_eq!((error.kind.exit_code(), outcome.report.status), (2, Status::Failed));
-    assert!(error.message.contains("OKKI_CLIENT_SECRET"), "{error}");
-    assert!(!error.message.contains("not-the-secret"));
+    assert!(error.to_string().contains("OKKI_CLIENT_SECRET"), "{error}");
+    assert!(!error.to_string().contains("not-the-secret"));
     assert_eq!(world.calls(Endpoint::OkkiToken), 1, "a refused login is not tried again");
     assert_eq!((world.target_calls(), world.rows().len()), (0, 0));
 }

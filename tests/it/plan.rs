@@ -98,7 +98,7 @@ async fn the_delete_guard_refuses_with_numbers_and_is_lifted_for_one_run() {
     let error = outcome.error.unwrap();
     assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::GuardRefused, 1));
     for part in ["100", "300", "33 %", "20 %", "allow"] {
-        assert!(error.message.contains(part), "{part}: {error}");
+        assert!(error.to_string().contains(part), "{part}: {error}");
     }
     assert_eq!(outcome.report.status, Status::Failed);
     assert_eq!((world.state().await, world.target_calls()), (state, calls));

@@ -39,7 +39,7 @@ async fn of_two_programs_on_one_directory_the_second_hears_that_one_is_busy() {
         (error.kind, error.kind.exit_code(), second.report.status),
         (ErrorKind::Busy, 1, Status::Failed)
     );
-    assert!(error.message.contains("\"it\""), "{error}");
+    assert!(error.to_string().contains("\"it\""), "{error}");
     assert_eq!((second.report.source.requests, second.report.target.requests), (0, 0));
     assert_eq!(one.sandbox.stats().rows_written, 40);
     one.assert_complete();
@@ -67,7 +67,7 @@ async fn refuses(text: String, word: &str) {
         let error = outcome.error.unwrap();
         assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::BadState, 1));
         assert_eq!(outcome.report.status, Status::Failed);
-        assert!(error.message.contains(word), "{error}");
+        assert!(error.to_string().contains(word), "{error}");
     }
     assert_eq!(world.target_calls(), calls);
     assert_eq!(world.state().await.unwrap(), text);
