@@ -1,4 +1,5 @@
-//! What a run may still spend: its time, until it is asked to stop. Whoever waits on its account announces that here, since a person who watches must not take a long wait for a hang.
+//! What a run may still spend: its time, until it is asked to stop. A caller that waits announces it here, since a person
+//! who watches must not take a long wait for a hang.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

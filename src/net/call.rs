@@ -65,6 +65,14 @@ pub(super) struct Attempts<'a> {
     pub can_read_back: bool,
 }
 
+impl<'a> Attempts<'a> {
+    /// A login in the turn of the call that needs it. A refused login is final: there is no token to refresh.
+    pub(super) fn at_login(turn: Turn<'a>) -> Self {
+        let turn = Turn { what: "token", ..turn };
+        Self { turn, attempt: 0, optional: false, can_refresh: false, can_read_back: false }
+    }
+}
+
 /// Calls made, by what they were.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {

@@ -113,14 +113,7 @@ impl Client {
     }
 
     async fn login(&self, budget: &Budget, turn: Turn<'_>, login: &Login) -> Result<Token> {
-        // A refused login is final: there is no token to refresh.
-        let mut attempts = Attempts {
-            turn: Turn { what: "token", ..turn },
-            attempt: 0,
-            optional: false,
-            can_refresh: false,
-            can_read_back: false,
-        };
+        let mut attempts = Attempts::at_login(turn);
         let secrets = Secrets { credentials: &self.credentials, token: None };
         loop {
             attempts.attempt += 1;

@@ -112,3 +112,59 @@ pub(crate) fn server_message(body: &[u8]) -> String {
     });
     if message.trim().is_empty() { "(no text)".to_owned() } else { excerpt(&message, &[]) }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+
+    fn judged(status: u16, retry_after: Option<&str>, body: &str) -> Option<CallError> {
+        let mut headers = http::HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert("retry-after", value.parse().unwrap());
+        }
+        let status = http::StatusCode::from_u16(status).unwrap();
+        judge_status(&Answer { status, headers, body: body.to_owned().into() }, Side::Source, 0)
+    }
+
+    #[test]
+    fn each_status_has_its_failure() {
+        let wait = Some(Duration::from_secs(7));
+        let (bad, down) = (ErrorKind::BadAnswer(Side::Source), ErrorKind::Unavailable(Side::Source));
+        let (slow, who) = (ErrorKind::Throttled(Side::Source), ErrorKind::CredentialsRefused(Side::Source));
+        for (status, retry_after, body, failure, kind) in [
+            (429, None, "", FailureKind::Throttled(None), slow),
+            (429, Some("7"), "", FailureKind::Throttled(wait), slow),
+            (503, Some("7"), "", FailureKind::Throttled(wait), slow),
+            (503, None, "", FailureKind::ServerError, down),
+            (500, Some("7"), "", FailureKind::ServerError, down),
+            (408, None, "", FailureKind::ServerError, down),
+            (401, None, "", FailureKind::Unauthorized, who),
+            (403, None, "", FailureKind::Refused, who),
+            (302, None, "", FailureKind::Refused, bad),
+            (404, None, "{}", FailureKind::NotSupported, bad),
+            (400, None, "{}", FailureKind::NotSupported, bad),
+            (404, None, " <html>", FailureKind::Refused, bad),
+            (407, None, "", FailureKind::Refused, bad),
+        ] {
+            let error = judged(status, retry_after, body).unwrap();
+            assert_eq!((error.failure, error.kind), (failure, kind), "HTTP {status}");
+        }
+        assert_eq!(judged(204, None, ""), None);
+    }
+
+    #[test]
+    fn a_message_is_taken_from_the_known_error_bodies_and_else_from_the_text() {
+        for (body, message) in [
+            (r#"{"error":"invalid_client","error_description":"bad secret"}"#, "bad secret"),
+            (r#"{"msg":"系统繁忙"}"#, "系统繁忙"),
+            (r#"{"other":1}"#, r#"{"other":1}"#),
+            ("<h1>Bad\n Gateway</h1>", "<h1>Bad Gateway</h1>"),
+            (" ", "(no text)"),
+        ] {
+            assert_eq!(server_message(body.as_bytes()), message);
+        }
+    }
+}

@@ -295,12 +295,29 @@ mod tests {
     #[test]
     fn an_outage_at_the_login_is_no_refusal() {
         let body = r#"{"code":503,"message":"down"}"#;
-        let problem = token(&answer(503, body), 0).unwrap_err();
+        let error = token(&answer(503, body), 0).unwrap_err();
         assert_eq!(
-            (problem.failure, problem.kind),
+            (error.failure, error.kind),
             (FailureKind::ServerError, ErrorKind::Unavailable(Side::Target))
         );
         assert_eq!(token(&answer(429, "{}"), 0).unwrap_err().failure, FailureKind::Throttled(None));
         assert_eq!(token(&answer(200, r#"{"code":40101}"#), 0).unwrap_err().failure, FailureKind::Refused);
+    }
+
+    #[test]
+    fn a_query_that_is_refused_is_not_supported_and_a_page_or_nonsense_is_a_bad_answer() {
+        for (status, body, failure) in [
+            (200, r#"{"success":false,"code":40003}"#, FailureKind::NotSupported),
+            (200, r#"{"success":false,"code":40001}"#, FailureKind::NotSupported),
+            (404, r#"{"message":"no route"}"#, FailureKind::NotSupported),
+            (404, "<html>no route</html>", FailureKind::Refused),
+            (200, "<html>log in</html>", FailureKind::ServerError),
+            (200, r#"{"code":0}"#, FailureKind::ServerError),
+            (302, "", FailureKind::Refused),
+        ] {
+            let error = queried(&answer(status, body), 0).unwrap_err();
+            let expected = (failure, ErrorKind::BadAnswer(Side::Target));
+            assert_eq!((error.failure, error.kind), expected, "{status} {body}");
+        }
     }
 }

@@ -322,6 +322,20 @@ async fn a_source_that_cannot_be_asked_for_changes_is_read_in_full() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proxys_page_is_not_taken_for_a_source_without_a_filter() {
+    let sandbox = Sandbox::new(small(), wall(Clock::pinned()));
+    let source = before(sandbox.okki(), |_, uri| {
+        uri.contains("time_type=1").then(|| answer("<html>please log in</html>"))
+    });
+    let world = World::of(sandbox, Some(source), env(), qeasy("products", ""), Clock::pinned());
+    world.sync_well().await;
+    world.wind(3600).await;
+    let outcome = world.sync().await;
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::BadAnswer(Side::Source));
+    assert_eq!(outcome.report.target.requests, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_header_that_is_only_a_word_may_stand_in_the_answer_too() {
     let world = World::new(
         small(),

@@ -205,7 +205,7 @@ mod tests {
         assert!(!pace.reserve(2_000));
         pace.count(2_000);
         assert_eq!(pace.persisted_ms(), [1_000, 2_000, 6_000]);
-        assert!(pace.reserve(6_000), "what is not used in time is reserved anew");
+        assert!(pace.reserve(6_000), "what is not used in time is reserved again");
         assert_eq!(pace.persisted_ms(), [1_000, 2_000, 11_000, 11_000, 11_000]);
         pace.release_reserved();
         assert_eq!(pace.persisted_ms(), [1_000, 2_000]);
@@ -221,19 +221,19 @@ mod tests {
     #[test]
     fn the_server_s_own_numbers_are_believed_less_a_reserve() {
         let mut pace = Window::new(50, []);
-        let said = |limit, remaining, reset| RateLimit {
+        let announced = |limit, remaining, reset| RateLimit {
             limit: Some(limit),
             remaining: Some(remaining),
             reset_in_ms: Some(reset),
         };
-        pace.observe(said(30, 29, 60_000), 0.2, 0);
+        pace.observe(announced(30, 29, 60_000), 0.2, 0);
         assert_eq!(pace.limit, 24);
         assert_eq!(pace.wait(0), Duration::ZERO);
-        pace.observe(said(30, 5, 7_000), 0.2, 0);
+        pace.observe(announced(30, 5, 7_000), 0.2, 0);
         assert_eq!(pace.wait(0), Duration::from_secs(7), "others use the same key");
-        pace.observe(said(5000, 4999, 7_000), 0.2, 0);
+        pace.observe(announced(5000, 4999, 7_000), 0.2, 0);
         assert_eq!(pace.limit, 50, "a larger limit does not lift the configured one");
-        pace.observe(said(30, 29, 0), 0.0, 0);
+        pace.observe(announced(30, 29, 0), 0.0, 0);
         assert_eq!(pace.limit, 30);
     }
 
@@ -247,8 +247,8 @@ mod tests {
                 .collect::<http::HeaderMap>()
         };
         let now_ms = 1_800_000_000_000;
-        let said = RateLimit::from_headers(&headers("12"), now_ms);
-        assert_eq!(said, RateLimit { limit: Some(60), remaining: None, reset_in_ms: Some(12_000) });
+        let announced = RateLimit::from_headers(&headers("12"), now_ms);
+        assert_eq!(announced, RateLimit { limit: Some(60), remaining: None, reset_in_ms: Some(12_000) });
         assert_eq!(RateLimit::from_headers(&headers("1800000030"), now_ms).reset_in_ms, Some(30_000));
         assert_eq!(RateLimit::from_headers(&headers("soon"), now_ms).reset_in_ms, None);
     }
