@@ -43,6 +43,8 @@ use crate::transform::RowMap;
 pub(crate) use cache::Cache;
 use dedup::Duplicates;
 use page::ProductPage;
+#[cfg(feature = "testing")]
+pub(crate) use page::fuzz;
 use protocol::GroupList;
 use row::RowReader;
 pub(crate) use snapshot::ReadInfo;
@@ -287,17 +289,4 @@ fn read_file(url: &Url) -> Result<Answer> {
     let path = url.to_file_path().map_err(|()| unreadable("is not a local path".to_owned()))?;
     let body = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     Ok(Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body: body.into() })
-}
-
-/// Reads an answer as each call would, for the fuzz targets.
-#[cfg(feature = "testing")]
-pub(crate) fn fuzz(answer: &Answer) {
-    let _ = protocol::token(answer, 0);
-    let columns = crate::transform::Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
-    let _ = ProductPage::from_answer(answer, 0, RowReader::products(&columns));
-    page::fuzz(answer, RowReader::products(&columns));
-    if let Ok(groups) = protocol::groups(answer, 0) {
-        let reader = RowReader::products(&columns);
-        groups.rows().for_each(|row| drop(reader.read(row)));
-    }
 }

@@ -174,9 +174,22 @@ fn set_total(total: &mut Option<u64>, raw: &str) -> Option<()> {
     Some(())
 }
 
-/// Checks that the slow path returns the same rows whenever the fast path accepts a page, for the fuzz targets.
+/// Reads an answer as each call would, for the fuzz targets.
 #[cfg(feature = "testing")]
-pub(super) fn fuzz(answer: &Answer, reader: RowReader<'_>) {
+pub(crate) fn fuzz(answer: &Answer) {
+    let columns = crate::transform::Columns::naming(["product_id", "name", "cost", "fob.price_min"]);
+    let reader = RowReader::products(&columns);
+    let _ = protocol::token(answer, 0);
+    let _ = ProductPage::from_answer(answer, 0, reader);
+    fuzz_paths(answer, reader);
+    if let Ok(groups) = protocol::groups(answer, 0) {
+        groups.rows().for_each(|row| drop(reader.read(row)));
+    }
+}
+
+/// Checks that the slow path returns the same rows whenever the fast path accepts a page.
+#[cfg(feature = "testing")]
+fn fuzz_paths(answer: &Answer, reader: RowReader<'_>) {
     let Some(fast) = fast_path(&answer.body, reader) else { return };
     assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok());
     let Ok(page) = protocol::data(answer, 0).and_then(protocol::page) else { return };
