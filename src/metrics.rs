@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn every_published_metric_has_a_number_in_the_line_and_every_other_number_is_a_property() {
+    fn every_published_metric_has_a_number_and_every_other_is_a_property() {
         let line = line(&outcome(Status::Succeeded, None), "N", false, 5);
         let directive = &line["_aws"]["CloudWatchMetrics"][0];
         let published: Vec<&str> =

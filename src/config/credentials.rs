@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_robot_is_read_from_the_secret_or_the_environment_and_a_wrong_one_is_a_mistake() {
+    fn a_robot_comes_from_secret_or_environment_and_a_wrong_one_is_a_mistake() {
         let robot = "https://oapi.dingtalk.com/robot/send?access_token=hunter2";
         let of = |json: &str, env: &[(&str, &str)]| {
             let secret = Credentials::from_secret_json(&json.into()).unwrap().notify;

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pace_beyond_the_timer_s_is_kept_on_the_average_and_no_call_is_early_by_more_than_2_ms() {
+    async fn a_pace_beyond_the_timer_is_kept_on_average_and_at_most_2_ms_early() {
         let (pace, start) = (PerSecond::new(10_000.0, 100), Instant::now());
         for call in 0..1_000_u32 {
             pace.slot().await;
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_in_flight_when_the_number_is_halved_are_given_up_when_they_come_back() {
+    async fn calls_in_flight_when_the_number_is_halved_are_dropped_on_return() {
         let pace = PerSecond::new(1_000.0, 4);
         let in_flight = [pace.slot().await, pace.slot().await, pace.slot().await, pace.slot().await];
         pace.slow_down(Duration::ZERO).await;

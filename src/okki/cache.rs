@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_comes_back_as_it_was_saved_and_every_changed_or_missing_byte_is_noticed() {
+    fn a_cache_reads_as_it_was_saved_and_every_changed_byte_is_noticed() {
         let bytes = saved(&catalogue(vec![0, NO_GROUP]));
         let cache = loaded(&bytes).unwrap();
         assert_eq!((cache.cursor.as_str(), cache.full_read_at_ms), ("2026-11-23 10:00:00", 5));

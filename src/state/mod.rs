@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_row_is_tried_again_at_a_growing_distance_and_at_once_when_it_changes() {
+    fn a_refused_row_is_tried_less_and_less_often_and_at_once_when_it_changes() {
         let (mut state, id) = (State::default(), RecordId::from("1"));
         let content = Fingerprint::of(b"x");
         let mut tried = Vec::new();

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_that_was_cut_off_after_its_effect_does_not_keep_the_lease_from_being_given_back() {
+    async fn a_renewal_cut_off_after_its_effect_does_not_block_the_release() {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
         let lease = take(&store, "run-1", clock).await.unwrap();
         let stale = lease.held.lock().await.version.clone();

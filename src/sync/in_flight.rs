@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_counts_unless_another_one_says_how_long_the_target_wants_silence() {
+    fn the_first_error_counts_unless_another_says_how_long_to_wait() {
         let error = |kind, seconds: Option<u64>| {
             let error = Error::new(kind, "");
             seconds.map_or(error.clone(), |seconds| error.resume_after(Duration::from_secs(seconds)))

@@ -438,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_source_field_names_the_nearest_one_and_a_map_without_an_id_is_refused() {
+    fn an_unknown_field_names_the_nearest_and_a_map_without_id_is_refused() {
         let spec = |toml: &str| toml::from_str::<RecordSpec>(toml).unwrap();
         let unknown = spec(
             "fields = { id = \"id\", n = \"nmae\", items = { each = \"products\", fields = { c = \"costs\" } } }",

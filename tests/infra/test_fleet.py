@@ -47,7 +47,7 @@ def test_a_connection_that_is_done_at_once_is_run_once(fleet):
     assert len(fleet.cloud.keys("fleet/reports/once/")) == 1
 
 
-def test_a_connection_that_pauses_three_times_is_run_four_times_and_left_alone_for_as_long_as_it_said(fleet):
+def test_a_connection_that_pauses_three_times_is_run_again_when_it_said(fleet):
     told_seconds = 500
     fleet.troubled.control("faults", {
         "at": "okki_groups", "kind": {"throttle": {"retry_after_seconds": told_seconds}}, "times": 3})
@@ -126,7 +126,7 @@ def test_a_mixed_fleet_of_twenty_goes_on_past_what_is_broken_and_names_it(fleet)
     assert {f"{name}.state" for name in [*well, *pausing, "dirty"]} <= states
 
 
-def test_more_failures_than_the_tolerated_share_fail_the_fleet_after_everybody_had_a_turn(fleet):
+def test_too_many_failures_fail_the_fleet_after_everybody_had_a_turn(fleet):
     pipelines = {"good.toml": fleet.well.pipeline("good"), "bad.toml": "connection = 5"}
     execution, children = fleet.run(pipelines)
     assert (execution["status"], execution.get("error")) == ("FAILED", "TooManyFailed")

@@ -89,7 +89,7 @@ def test_every_output_that_the_script_reads_is_one_of_the_template():
 
 
 @pytest.mark.parametrize("env", ["dev", "prod"])
-def test_every_environment_has_a_stack_and_parameters_that_the_template_allows(env):
+def test_every_environment_has_a_stack_and_allowed_parameters(env):
     from test_template import allows
     section = lifecycle.settings(env)
     assert section["stack_name"] == f"okki-sync-{env}" and section["capabilities"] == "CAPABILITY_IAM"
@@ -118,7 +118,7 @@ def test_the_first_deployment_asks_refuses_nonsense_and_keeps_the_answers(config
     assert config.read_text().startswith("# What `make deploy")
 
 
-def test_without_a_terminal_the_first_deployment_takes_the_region_of_the_environment_or_says_what_is_missing(config):
+def test_without_a_terminal_the_first_deployment_takes_the_environment(config):
     with pytest.raises(lifecycle.Mistake, match="set AWS_REGION"):
         lifecycle.guide("dev", None)
     assert lifecycle.guide("dev", "cn-north-1")["region"] == "cn-north-1"
@@ -161,7 +161,7 @@ def first_deployment(monkeypatch):
     return given
 
 
-def test_the_first_deployment_starts_the_schedule_when_pipeline_and_credentials_are_there(stack, pipeline_file, unchecked, monkeypatch):
+def test_the_first_deployment_starts_the_schedule_when_all_is_there(stack, pipeline_file, unchecked, monkeypatch):
     given = first_deployment(monkeypatch)
     for name, value in QEASY.items():
         monkeypatch.setenv(name, value)
@@ -169,7 +169,7 @@ def test_the_first_deployment_starts_the_schedule_when_pipeline_and_credentials_
     assert ['ScheduleState="DISABLED"' in command for command in given] == [True, False]
 
 
-def test_the_first_deployment_without_credentials_leaves_the_schedule_off_and_says_so(stack, pipeline_file, unchecked, monkeypatch, capsys):
+def test_without_credentials_the_first_deployment_leaves_the_schedule_off(stack, pipeline_file, unchecked, monkeypatch, capsys):
     given = first_deployment(monkeypatch)
     monkeypatch.setattr(lifecycle, "secret_is_filled", lambda session, secret: False)
     assert lifecycle.main(["deploy", "--env", "dev", "--pipeline", str(pipeline_file)]) == 0
@@ -200,7 +200,7 @@ def test_a_deployment_without_credentials_at_hand_says_which_and_how(stack, pipe
     assert "QEASY_APP_SECRET missing" in capsys.readouterr().err
 
 
-def test_a_pipeline_with_mistakes_stops_the_deployment_before_anything_is_built(stack, tmp_path, monkeypatch, capsys):
+def test_a_pipeline_with_mistakes_stops_the_deployment_before_a_build(stack, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lifecycle, "run", lambda command, **more: pytest.fail("built"))
     for text, words in [("connection = \"A B\"\n", "is no name"), ("connection = [", "is not TOML")]:
         file = tmp_path / "bad.toml"
@@ -242,7 +242,7 @@ def test_the_credentials_that_are_asked_are_those_that_the_target_needs(tmp_path
     assert lifecycle.read_pipeline(file)[:2] == ("default", needed)
 
 
-def test_credentials_come_from_the_environment_first_and_then_from_the_terminal():
+def test_credentials_come_from_the_environment_or_else_the_terminal():
     asked = []
 
     def prompt(text):
@@ -263,7 +263,7 @@ def test_the_terminal_does_not_echo_a_credential(monkeypatch):
     assert lifecycle.collect(["TARGET_TOKEN"], {})[0] == {"target_token": "typed"}
 
 
-def test_filling_the_secret_keeps_its_other_fields_and_makes_a_connection_s_own(stack, pipeline_file, monkeypatch, capsys):
+def test_filling_the_secret_keeps_its_other_fields(stack, pipeline_file, monkeypatch, capsys):
     lifecycle.fill_secret(stack, "credentials", {"okki_client_id": "a", "target_token": "old"})
     lifecycle.fill_secret(stack, "credentials", {"target_token": "new"})
     assert secret_value(stack) == {"okki_client_id": "a", "target_token": "new"}
@@ -345,7 +345,7 @@ def test_emptying_takes_objects_former_versions_and_markers(stack):
     assert lifecycle.empty_bucket(stack, bucket) == 0
 
 
-def test_destroying_asks_for_the_stack_s_name_stops_runs_empties_the_store_and_deletes_the_stack(stack, monkeypatch, capsys):
+def test_destroying_asks_for_the_name_empties_the_store_deletes_the_stack(stack, monkeypatch, capsys):
     stopped = []
     real = boto3.Session.client
 

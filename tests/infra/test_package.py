@@ -12,7 +12,7 @@ MAX_BYTES = 4_000_000
 pytestmark = pytest.mark.skipif("PACKAGE" not in os.environ, reason="the release build takes minutes: make package")
 
 
-def test_the_zip_holds_one_program_without_the_command_line_and_is_below_4_mb():
+def test_the_zip_holds_one_program_without_command_line_below_4_mb():
     done = subprocess.run(
         ["cargo", "lambda", "build", "--release", "--output-format", "zip", "--bin", "okki-sync-lambda", "--no-default-features"],
         cwd=ROOT, capture_output=True, text=True, timeout=1800, env=os.environ)

@@ -90,7 +90,7 @@ def role(name):
     return found
 
 
-def test_the_function_may_read_its_secret_and_pipelines_write_its_records_and_leave_dead_letters():
+def test_the_function_may_read_secret_and_pipelines_and_write_its_records():
     may = role("FunctionRole")
     assert set(may) == {
         "ReadCredentials", "ReadPipelines", "KeepRecords", "TellMissingFromForbidden", "LeaveDeadLetters", "Log", "Trace", "UseKey"}
@@ -111,7 +111,7 @@ def test_the_function_may_read_its_secret_and_pipelines_write_its_records_and_le
     assert may["Log"]["Resource"] == {"Fn::GetAtt": ["FunctionLogs", "Arn"]}
 
 
-def test_the_schedule_may_start_its_target_and_leave_dead_letters_and_nothing_else():
+def test_the_schedule_may_start_its_target_and_leave_dead_letters_only():
     may = role("ScheduleRole")
     assert set(may) == {"Start", "LeaveDeadLetters", "UseKey"}
     assert may["Start"]["Action"] == {"Fn::If": ["WithFleet", "states:StartExecution", "lambda:InvokeFunction"]}
@@ -263,14 +263,14 @@ def test_the_template_never_writes_a_value_into_the_secret():
 # ---------------------------------------------------------------- metrics, alarms, dashboard, runbook
 
 
-def test_the_metrics_that_alarms_and_dashboard_read_are_those_that_the_program_publishes():
+def test_alarms_and_dashboard_read_the_metrics_that_the_program_publishes():
     published, _ = metric_constants()
     ours = {name for _, namespace, name, _ in metrics_read() if namespace in (STACK, "<AWS::StackName>")}
     assert ours == published
     assert len(published) <= 10, "CloudWatch gives ten metrics away; each more costs in every stack"
 
 
-def test_our_metrics_are_read_of_sync_runs_only_so_that_a_plan_by_hand_hides_nothing():
+def test_metrics_are_read_of_sync_runs_only_so_that_a_plan_hides_nothing():
     count = 0
     for who, namespace, name, dimensions in metrics_read():
         if namespace in (STACK, "<AWS::StackName>"):
@@ -292,7 +292,7 @@ def test_the_queries_of_the_dashboard_name_numbers_of_the_metrics_line():
         assert words <= names, words - names
 
 
-def test_the_dashboard_shows_every_alarm_freshness_rows_calls_throttles_duration_and_reports():
+def test_the_dashboard_shows_every_alarm_and_every_graph():
     widgets = dashboard()["widgets"]
     titles = " / ".join(one["properties"]["title"] for one in widgets)
     for word in ["Freshness", "Rows by outcome", "Calls by side", "Throttles by side", "Duration against the timeout", "Last reports"]:
@@ -437,7 +437,7 @@ def test_only_who_gives_an_address_is_subscribed():
 # ---------------------------------------------------------------- parameters
 
 
-def test_every_parameter_is_described_constrained_used_and_has_a_default_that_it_allows():
+def test_every_parameter_is_described_constrained_used_and_has_a_default():
     text = json.dumps([transformed()["Resources"], transformed()["Conditions"]])
     for name, one in source()["Parameters"].items():
         assert len(one["Description"]) > 10 and "Default" in one, name

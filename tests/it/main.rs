@@ -22,5 +22,6 @@ mod notify;
 mod plan;
 mod runs;
 mod secrets;
+mod test_names;
 
 use okki_sync_test_support as support;

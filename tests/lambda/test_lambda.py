@@ -15,7 +15,7 @@ def event(name):
     return json.loads((ROOT / "events" / name).read_text())
 
 
-def test_cargo_lambda_invoke_with_the_scheduled_event_delivers_the_whole_catalogue(world):
+def test_cargo_lambda_invoke_with_the_scheduled_event_delivers_everything(world):
     done = subprocess.run(
         ["cargo", "lambda", "invoke", "-A", "127.0.0.1", "-P", str(world.port), "okki-sync-lambda",
          "--data-file", "events/scheduled.json"],
@@ -133,7 +133,7 @@ def test_a_state_that_somebody_else_saved_meanwhile_is_not_overwritten(world):
     assert report["status"] == "succeeded"
 
 
-def test_a_rotated_secret_takes_effect_without_a_restart_and_without_a_failed_run(world):
+def test_a_rotated_secret_takes_effect_without_restart_or_failed_run(world):
     world.secret.update(world.control("rotate"))
     world.secrets.put_secret_value(SecretId=SECRET, SecretString=json.dumps(world.secret))
     world.control("change")
@@ -141,7 +141,7 @@ def test_a_rotated_secret_takes_effect_without_a_restart_and_without_a_failed_ru
     assert status == 200 and report["status"] == "succeeded" and report["target"]["written"] > 0, report
 
 
-def test_credentials_that_are_wrong_end_the_run_with_an_error_and_the_right_ones_mend_it(world):
+def test_wrong_credentials_end_the_run_and_the_right_ones_repair_it(world):
     fresh = world.control("rotate")
     _, answer = world.invoke(event("sync.json"))
     assert answer["errorType"] == "SourceCredentialsRefused"

@@ -33,7 +33,7 @@ def hold_source(world):
     world.control("faults", {"at": "okki_groups", "kind": "hold"})
 
 
-def test_of_two_runs_on_one_bucket_the_second_names_the_first_and_a_killed_one_holds_on_for_30_s_at_most(world):
+def test_of_two_runs_the_second_names_the_first_and_a_dead_one_expires(world):
     pipeline = (ROOT / "sandbox/src/pipeline.toml").read_text()
     world.put("pipelines/overlap.toml", pipeline.replace('"sandbox"', '"overlap"', 1))
     hold_source(world)

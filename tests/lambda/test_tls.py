@@ -72,7 +72,7 @@ def check(aws, directory, **more):
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_root_from_ssl_cert_file_is_trusted_and_the_way_to_this_machine_takes_no_proxy(aws, tmp_path):
+def test_a_root_from_ssl_cert_file_is_trusted_and_loopback_takes_no_proxy(aws, tmp_path):
     code, told = check(aws, tmp_path, SSL_CERT_FILE=str(aws.ca))
     assert code == 0, told
     assert sorted(aws.seen) == ["GET", "POST"]
