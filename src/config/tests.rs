@@ -137,7 +137,7 @@ fn values_that_are_not_allowed() {
 }
 
 #[test]
-fn urls() {
+fn mistakes_in_urls_are_named() {
     assert_snapshot!(qeasy("[source]\nbase_url = \"https://me:hunter2hunter2@host\""), @"pipeline.toml:2 source.base_url: holds a user name or password; take it out; credentials come from the environment or the secret");
     assert_snapshot!(qeasy("[source]\nbase_url = \"api.host\""), @r#"pipeline.toml:2 source.base_url: is not a URL: relative URL without a base; write it in full, as in "https://host/path""#);
     assert_snapshot!(qeasy("[source]\nbase_url = \"ftp://host\""), @"pipeline.toml:2 source.base_url: is neither https nor http; write a URL that starts with https://");
@@ -146,7 +146,7 @@ fn urls() {
 }
 
 #[test]
-fn record() {
+fn mistakes_in_the_record_are_named() {
     assert_snapshot!(qeasy("[record.fields]\na = 5\nb = { from = \"x\", as = \"strin\" }\nc = { form = \"x\" }\nd = { as = \"number\" }\n"), @r#"
     pipeline.toml:2 record.fields.a: is a number, not a string or a table; write a string or a table
     pipeline.toml:3 record.fields.b.as: "strin" is not one of "string", "number", "integer", "boolean"; did you mean "string"?

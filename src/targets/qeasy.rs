@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_is_refused_is_not_supported_and_a_page_or_nonsense_is_a_bad_answer() {
+    fn a_refused_query_is_not_supported_and_nonsense_is_a_bad_answer() {
         for (status, body, failure) in [
             (200, r#"{"success":false,"code":40003}"#, FailureKind::NotSupported),
             (200, r#"{"success":false,"code":40001}"#, FailureKind::NotSupported),
