@@ -29,7 +29,7 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Read the target back and compare it with the source; writes nothing
     Verify(VerifyArgs),
-    /// Show or rebuild the record of what the target has acknowledged
+    /// Show what the target has acknowledged, or rebuild it from the target
     #[command(subcommand)]
     State(StateCommand),
     /// Serve a local OKKI and a local Qeasy on loopback until Ctrl-C
@@ -38,7 +38,7 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Print the JSON Schema of the pipeline file
     Schema,
-    /// Show it all against the sandbox: sync, people's changes, plan, sync, verify
+    /// Run the whole story against the sandbox: sync, people's changes, plan, sync, verify
     Demo,
 }
 
@@ -88,10 +88,10 @@ pub(super) struct RunArgs {
     /// Ignore the incremental cursor and read everything
     #[arg(long)]
     pub(super) full: bool,
-    /// Stop in good order after this time, for example 15m; the next run goes on from there
+    /// End in good order before this time has passed, for example 15m; the next run goes on from there
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(super) deadline: Option<Duration>,
-    /// Use a sandbox in this process as source and target; needs no pipeline and no credentials
+    /// Use a sandbox in this process as source and target; no pipeline or credentials are needed
     #[arg(long)]
     pub(super) sandbox: bool,
     #[command(flatten, next_help_heading = "Sandbox")]
@@ -148,10 +148,10 @@ pub(super) struct SandboxArgs {
     pub(super) target_port: u16,
     #[command(flatten)]
     pub(super) catalogue: CatalogueArgs,
-    /// The local Qeasy refuses ids that it has already, as a scheme with idCheck on does
+    /// Let the local Qeasy refuse ids that it already has, as a scheme with idCheck on does
     #[arg(long)]
     pub(super) id_check: bool,
-    /// Time that each answer takes, for example 80ms
+    /// Let each answer take this long, for example 80ms
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(super) latency: Option<Duration>,
     /// Write the KEY=VALUE lines to this file too, once the sandbox answers
@@ -184,7 +184,7 @@ pub(super) struct StateShowArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
     pub(super) pipeline: Option<String>,
-    /// Put it on stdout as JSON
+    /// Put the state on stdout as JSON, and nothing else there
     #[arg(long)]
     pub(super) json: bool,
 }
