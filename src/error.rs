@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The side of the wire that an error speaks of.
+/// The side of the wire that an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// OKKI.
@@ -95,7 +95,7 @@ impl ErrorKind {
 /// An error that ends a run. It prints as one line: what happened and where, then what to do.
 ///
 /// Neither part ever holds a credential, a token or a body of our own; text that a server sent is cut short and has
-/// passed [`crate::net::excerpt`]. The cause is for `source()`: it may hold what no line may show.
+/// passed `net::excerpt`. The cause is for `source()`: it may hold what no line may show.
 #[derive(Debug, Clone)]
 pub struct Error {
     /// What kind it is.

@@ -1,6 +1,6 @@
 //! okki-sync: OKKI CRM (小满) product groups to Qeasy (轻易云) and other targets.
 //!
-//! The map, in reading order. A run is one function, [`sync::run`]: load → read → transform → plan → write → save.
+//! The map, in reading order. A run is one function, `sync::run`: load → read → transform → plan → write → save.
 //! Core modules are pure (no I/O, no clock); edges talk to the outside; wiring puts them together. Who may import
 //! whom is in `docs/design.md`, and a test keeps it so.
 // Some items are `pub` for `testing` alone, which a program does not have.

@@ -18,7 +18,7 @@ pub struct StoredState {
     pub connection: String,
     /// The state's address in the store.
     pub at: String,
-    /// The state and the target that it speaks of; `None` before the first run.
+    /// The state and the target that it is for; `None` before the first run.
     pub state: Option<(State, String)>,
     /// Who runs, and the target's limits.
     pub lease: LeaseFile,
@@ -52,7 +52,7 @@ impl Checked {
 }
 
 impl App {
-    /// Makes a connection's state anew from its target; see [`sync::rebuild`].
+    /// Rebuilds a connection's state from its target.
     pub async fn rebuild_state(
         &self,
         from: PipelineSource,

@@ -2,7 +2,7 @@
 //!
 //! stdout carries what a command is for (a tree and a summary, or one JSON value); progress, logs and the one line
 //! of an error go to stderr. Nothing here knows OKKI or a target: a command fills in a request and asks
-//! [`App`](crate::app::App).
+//! [`App`].
 
 mod args;
 mod check;

@@ -84,7 +84,7 @@ impl Notify {
         let Some(url) = &self.webhook else { return Ok(None) };
         Webhook::parse(url, self.secret.as_ref()).map(Some).ok_or_else(|| Diagnostic {
             place: "credentials NOTIFY_WEBHOOK".to_owned(),
-            message: "is no address of a WeCom, DingTalk or Feishu robot".to_owned(),
+            message: "is not the address of a WeCom, DingTalk or Feishu robot".to_owned(),
             help: "copy it whole from the robot's settings, https:// and key included, or remove it"
                 .to_owned(),
         })
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(of(&format!("{{\"notify_webhook\": \"{robot}\"}}"), &[]), of("{}", &both));
         assert_snapshot!(of(r#"{"notify_webhook": ["hunter2"]}"#, &both), @"credentials NOTIFY_WEBHOOK: is not a string; put the value of the secret's field notify_webhook in quotes");
         assert_snapshot!(of(r#"{"notify_secret": 5}"#, &both), @"credentials NOTIFY_SECRET: is not a string; put the value of the secret's field notify_secret in quotes");
-        assert_snapshot!(of(r#"{"notify_webhook": "https://example.com/hunter2"}"#, &both), @"credentials NOTIFY_WEBHOOK: is no address of a WeCom, DingTalk or Feishu robot; copy it whole from the robot's settings, https:// and key included, or remove it");
+        assert_snapshot!(of(r#"{"notify_webhook": "https://example.com/hunter2"}"#, &both), @"credentials NOTIFY_WEBHOOK: is not the address of a WeCom, DingTalk or Feishu robot; copy it whole from the robot's settings, https:// and key included, or remove it");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A pipeline with every default filled in. Whoever reads a [`Config`] asks no key for its default: that is done here, once.
+//! A pipeline with every default filled in. Defaults are resolved here, once: a [`Config`] has nothing optional that a run needs.
 
 use std::time::Duration;
 

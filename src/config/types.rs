@@ -165,7 +165,7 @@ pub(crate) struct Target {
     /// Kind `http`: how a call is authorised. Default: `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
-    /// Kind `http`: what stands around the rows. Default: nothing, the body is a list.
+    /// Kind `http`: how the rows are wrapped. Default: not at all, the body is a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrap: Option<Wrap>,
     /// Kind `http`: what the answer's body must hold besides a 2xx status: JSON pointer = expected value,

@@ -59,7 +59,7 @@ pub enum OnDelete {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     unit: RowUnit,
-    /// What is to be done with each row, in the order of [`rows`].
+    /// What is to be done with each row, in the order of [`rows()`].
     actions: Vec<Action>,
     /// Rows that the source no longer has, to be deleted.
     gone: Vec<RecordId>,

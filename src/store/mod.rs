@@ -263,7 +263,9 @@ impl Address {
                 path.into()
             }));
         }
-        let Some(rest) = text.strip_prefix("s3://") else { return Err(wrong("is no address of a store")) };
+        let Some(rest) = text.strip_prefix("s3://") else {
+            return Err(wrong("is not the address of a store"));
+        };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() {
             return Err(wrong("names no bucket"));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::RecordId;
 use crate::state::Fingerprint;
 
-/// What stands around the rows of a batch.
+/// How the rows of a batch are wrapped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Wrap {

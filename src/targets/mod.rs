@@ -121,7 +121,7 @@ impl Target {
         }
     }
 
-    /// The run is over: drops reserved calls, and returns the calls of the last minute.
+    /// The run has ended: drops reserved calls, and returns the calls of the last minute.
     pub(crate) fn release_reservations(&self) -> Vec<u64> {
         self.client.pace.release_reservations()
     }

@@ -54,7 +54,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// Writes the row of a group. Products that do not fit are left out and given back; a field of the group
+    /// Writes the row of a group. Products that do not fit are left out and returned; a field of the group
     /// that does not fit rejects the whole row.
     pub(crate) fn group(&self, group: usize, out: &mut Vec<u8>) -> Result<Vec<Misfit>, Misfit> {
         let mut misfits = Vec::new();

@@ -69,7 +69,7 @@ impl Desk {
         self.sandbox.fault(Fault { at, kind: FaultKind::Hold, times: u32::MAX, after: passing });
     }
 
-    /// Waits until this endpoint has seen so many calls.
+    /// Waits until this endpoint has seen this number of calls.
     async fn calls(&self, at: Endpoint, count: u64) {
         let started = Instant::now();
         while self.sandbox.stats().calls.get(&at).copied().unwrap_or(0) < count {

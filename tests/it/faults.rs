@@ -47,7 +47,7 @@ async fn survives(world: World, at: Endpoint, fault: FaultKind, times: u32, afte
     (world, outcome)
 }
 
-/// A fault that stays: the run fails in so many words, and the run after the mend delivers everything.
+/// A fault that stays: the run fails and says so, and the run after the repair delivers everything.
 async fn fails(world: World, at: Endpoint, fault: FaultKind, words: &[&str]) -> Outcome {
     let name = format!("{fault:?}");
     world.fault(at, fault, ALWAYS, 0);

@@ -117,7 +117,7 @@ async fn damage(world: &World) -> String {
     before
 }
 
-async fn mend(world: &World, state: String) {
+async fn repair(world: &World, state: String) {
     world.app.store().await.unwrap().put(STATE, state).await.unwrap();
 }
 
@@ -149,7 +149,7 @@ async fn a_failure_and_the_recovery_are_told_once_each() {
     assert!(uri.starts_with(&format!("/robot/send?access_token={KEY}&timestamp=")), "{uri}");
     assert!(uri.contains("&sign="), "{uri}");
 
-    mend(&world, state).await;
+    repair(&world, state).await;
     outcomes.extend([world.sync_well().await, world.sync_well().await]);
     let texts = robot.texts();
     assert_eq!(texts.len(), 2, "{texts:?}");

@@ -139,7 +139,7 @@ impl Pace {
         }
     }
 
-    /// The run is over: drops what it reserved and did not use, and returns the calls of the last minute.
+    /// The run has ended: drops what it reserved and did not use, and returns the calls of the last minute.
     pub(crate) fn release_reservations(&self) -> Vec<u64> {
         match self {
             Self::PerSecond(_) => Vec::new(),

@@ -116,7 +116,7 @@ impl Window {
     }
 
     /// Follows the server's own numbers (`X-RateLimit-*`), less the share that is left to others with the same key. A
-    /// limit below the configured one replaces it. When others use the minute up, no call is made until it is over.
+    /// limit below the configured one replaces it. When others use the minute up, no call is made until it ends.
     pub(super) fn observe(&mut self, announced: RateLimit, reserve_ratio: f64, now_ms: u64) {
         let Some(limit) = announced.limit.filter(|limit| *limit > 0) else { return };
         let reserve = share(limit, reserve_ratio);
