@@ -154,7 +154,7 @@ def test_every_output_that_the_script_reads_is_one_of_the_template():
 
 
 @pytest.mark.parametrize("env", ["dev", "prod"])
-def test_every_environment_has_a_stack_and_parameters_that_the_template_allows(env):
+def test_every_environment_has_a_stack_and_allowed_parameters(env):
     from test_template import allows
     _, section = settings.read(env)
     assert section["stack_name"] == f"okki-sync-{env}" and section["capabilities"] == "CAPABILITY_IAM"
@@ -284,7 +284,7 @@ def test_a_deployment_leaves_a_secret_that_has_a_value_alone(stack, pipeline_fil
     assert stack.secret() == {"okki_client_id": "kept"}
 
 
-def test_a_pipeline_with_mistakes_stops_the_deployment_before_anything_is_built(stack, tmp_path, monkeypatch, capsys):
+def test_a_pipeline_with_mistakes_stops_the_deployment_before_the_build(stack, tmp_path, monkeypatch, capsys):
     # None of these may reach the check: they would judge another file than the one that is deployed.
     for name in ["OKKI_SYNC_SECRET", "OKKI_SYNC_STORE", "OKKI_BASE_URL", "TARGET_BASE_URL"]:
         monkeypatch.setenv(name, "nonsense://")
@@ -329,7 +329,7 @@ if name == "cargo":
 """
 
 
-def test_no_child_sees_the_credentials_of_the_two_sides_and_no_build_those_of_aws(config, pipeline_file, tmp_path, monkeypatch):
+def test_no_child_sees_credentials_and_no_build_sees_aws_keys(config, pipeline_file, tmp_path, monkeypatch):
     log = tmp_path / "log"
     for name in ["sam", "cargo"]:
         program = tmp_path / "bin" / name
@@ -421,7 +421,7 @@ def test_the_credentials_that_are_asked_for_are_those_that_the_target_needs(stac
     assert "OKKI_CLIENT_ID, OKKI_CLIENT_SECRET, TARGET_TOKEN: no value" in capsys.readouterr().err
 
 
-def test_filling_the_secret_keeps_its_other_fields_and_makes_a_connection_s_own(stack, pipeline_file, monkeypatch, capsys):
+def test_filling_the_secret_keeps_its_other_fields_or_makes_a_new_one(stack, pipeline_file, monkeypatch, capsys):
     credentials.fill(stack.session, "credentials", {"okki_client_id": "a", "target_token": "old"})
     credentials.fill(stack.session, "credentials", {"target_token": "new"})
     assert stack.secret() == {"okki_client_id": "a", "target_token": "new"}
