@@ -178,7 +178,7 @@ def test_every_variable_that_the_function_gets_is_one_that_the_program_reads():
     assert variables["OKKI_SYNC_STORE"] == {"Fn::Sub": "s3://${Store}"}
     assert variables["OKKI_SYNC_METRICS_NAMESPACE"] == STACK
     assert variables["OKKI_SYNC_SECRET"]["Fn::If"][:2] == ["SecretEach", {"Fn::Sub": "${SecretPrefix}{connection}"}]
-    assert '"{connection}"' in (ROOT / "src/app/mod.rs").read_text()
+    assert '"{connection}"' in (ROOT / "src/app/connections.rs").read_text()
 
 
 def test_only_the_lambda_program_is_built_and_without_the_command_line():
