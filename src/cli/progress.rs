@@ -54,10 +54,10 @@ impl Phase {
 
 /// Shows the progress of one run.
 #[derive(Debug, Clone)]
-pub(super) struct ProgressView(Arc<Mutex<State>>);
+pub(super) struct ProgressView(Arc<Mutex<BarState>>);
 
 #[derive(Debug)]
-struct State {
+struct BarState {
     mode: ProgressMode,
     bars: MultiProgress,
     current: Option<(Phase, ProgressBar)>,
@@ -74,7 +74,7 @@ impl ProgressView {
             ProgressMode::Bars { .. } => ProgressDrawTarget::stderr(),
             ProgressMode::Lines | ProgressMode::Silent => ProgressDrawTarget::hidden(),
         });
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(BarState {
             mode,
             bars,
             current: None,
@@ -102,7 +102,7 @@ impl ProgressView {
     }
 }
 
-impl State {
+impl BarState {
     fn take(&mut self, progress: Progress) {
         match progress {
             Progress::Reading { read, total } => self.step(Phase::Read, read, Some(total)),

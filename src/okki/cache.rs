@@ -54,9 +54,9 @@ struct Header {
 }
 
 /// The text of a shared table.
-struct Text(Arc<Table>);
+struct TableText(Arc<Table>);
 
-impl AsRef<[u8]> for Text {
+impl AsRef<[u8]> for TableText {
     fn as_ref(&self) -> &[u8] {
         self.0.parts().0.as_bytes()
     }
@@ -78,7 +78,7 @@ pub(crate) fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue
             None => runs.push(place),
         }
     }
-    let text = Bytes::from_owner(Text(Arc::clone(table)));
+    let text = Bytes::from_owner(TableText(Arc::clone(table)));
     let mut body: Vec<Bytes> = runs.into_iter().map(|run| text.slice(run)).collect();
     let text_bytes = body.iter().map(Bytes::len).sum();
     body.push(lengths.into());

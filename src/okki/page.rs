@@ -43,12 +43,12 @@ pub(super) struct ProductPage {
     pub rows: Vec<ProductRow>,
     /// The cells of each row; column 0 is the id as the source sent it.
     pub cells: Table,
-    text: Text,
+    text: PageText,
 }
 
 /// Where the raw JSON of a row is found when it goes into the quarantine, which few rows do.
 #[derive(Debug)]
-enum Text {
+enum PageText {
     /// The body of the answer; where each row is in it is found out when the first one is needed.
     Body(Bytes, OnceLock<Vec<Range<usize>>>),
     Rows(Vec<String>),
@@ -75,7 +75,7 @@ impl ProductPage {
             total,
             rows: Vec::with_capacity(raw.len()),
             cells: Table::new(reader.columns.len()),
-            text: Text::Rows(raw.iter().map(|raw| raw.get().to_owned()).collect()),
+            text: PageText::Rows(raw.iter().map(|raw| raw.get().to_owned()).collect()),
         };
         for raw in raw {
             match reader.read(raw.get()) {
@@ -127,8 +127,8 @@ impl ProductPage {
     /// The raw JSON of a row, for the quarantine.
     pub(super) fn raw(&self, at: usize) -> String {
         match &self.text {
-            Text::Rows(rows) => rows.get(at).cloned().unwrap_or_default(),
-            Text::Body(body, places) => {
+            PageText::Rows(rows) => rows.get(at).cloned().unwrap_or_default(),
+            PageText::Body(body, places) => {
                 let places = places.get_or_init(|| protocol::places_of_rows(body));
                 let raw = places.get(at).and_then(|place| body.get(place.clone())).unwrap_or(b"");
                 String::from_utf8_lossy(raw).into_owned()
@@ -142,7 +142,7 @@ fn fast_path(body: &Bytes, reader: RowReader<'_>) -> Option<ProductPage> {
         total: 0,
         rows: Vec::new(),
         cells: Table::new(reader.columns.len()),
-        text: Text::Body(body.clone(), OnceLock::new()),
+        text: PageText::Body(body.clone(), OnceLock::new()),
     };
     let (mut count, mut total_item, mut found_rows) = (None, None, false);
     let mut cursor = JsonCursor::new(std::str::from_utf8(body).ok()?);

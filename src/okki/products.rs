@@ -5,7 +5,7 @@ use super::dedup::{Duplicates, SeenIds};
 use crate::catalogue::{GroupRef, PRODUCT_ID_COLUMN, Placement, Table, TableFull, id_order};
 
 #[derive(Debug)]
-pub(super) struct Products {
+pub(super) struct ProductTable {
     table: Table,
     groups: Vec<GroupRef>,
     seen: SeenIds,
@@ -13,7 +13,7 @@ pub(super) struct Products {
     first_unordered: Option<usize>,
 }
 
-impl Products {
+impl ProductTable {
     pub(super) fn new(width: usize) -> Self {
         Self::from_cache(Table::new(width), Vec::new())
     }

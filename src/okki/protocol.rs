@@ -118,7 +118,7 @@ impl Int<'_> {
 }
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct OkkiEnvelope<'a> {
     #[serde(borrow)]
     code: Option<Int<'a>>,
     #[serde(borrow, alias = "msg")]
@@ -149,7 +149,7 @@ pub(super) fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, CallError>
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "broken JSON"));
     }
-    let envelope: Envelope<'_> =
+    let envelope: OkkiEnvelope<'_> =
         serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "something that is not its JSON"))?;
     if let Some(rows) = envelope.product_groups {
         return Ok(rows);
@@ -187,7 +187,7 @@ pub(super) struct Page<'a> {
 /// Reads a product page out of `data`.
 pub(super) fn page(data: &RawValue) -> Result<Page<'_>, CallError> {
     #[derive(Deserialize)]
-    struct Body<'a> {
+    struct PageBody<'a> {
         #[serde(borrow)]
         count: Option<Int<'a>>,
         #[serde(borrow, rename = "totalItem")]
@@ -205,7 +205,7 @@ pub(super) fn page(data: &RawValue) -> Result<Page<'_>, CallError> {
         return Ok(Page { total: 0, rows: Vec::new() });
     }
     let bad = || not_okki(b"", "a product page without list and count (or totalItem)");
-    let body: Body<'_> = serde_json::from_str(data.get()).map_err(|_| bad())?;
+    let body: PageBody<'_> = serde_json::from_str(data.get()).map_err(|_| bad())?;
     let total =
         body.total_item.or(body.count).as_ref().and_then(Int::value).and_then(|n| u64::try_from(n).ok());
     match (total, body.list) {

@@ -95,11 +95,11 @@ impl<'m> RowReader<'m> {
 pub(super) struct RowSequence<'m, 'a> {
     reader: RowReader<'m>,
     /// In the order in which they were first met.
-    fields: Vec<Field<'m, 'a>>,
+    fields: Vec<RowField<'m, 'a>>,
     row: Row<'a>,
 }
 
-struct Field<'m, 'a> {
+struct RowField<'m, 'a> {
     /// All bytes before the value where the field was first met: bracket or comma, key, colon.
     lead: &'a str,
     /// With its quotes.
@@ -124,7 +124,7 @@ struct Uses<'m> {
 /// What comes next in a row.
 enum Next {
     /// The value of the field at this index.
-    Field(usize),
+    RowField(usize),
     EndOfRow,
 }
 
@@ -143,7 +143,7 @@ impl<'a> RowSequence<'_, 'a> {
             let index = match self.fields.get(expected) {
                 Some(field) if cursor.skip_text(field.lead) => expected,
                 _ => match self.find(cursor, expected == 0)? {
-                    Next::Field(index) => index,
+                    Next::RowField(index) => index,
                     Next::EndOfRow => return Some(&self.row),
                 },
             };
@@ -172,7 +172,7 @@ impl<'a> RowSequence<'_, 'a> {
     /// `unit` and `image` are skipped without being parsed: bytes that were valid in the previous row are valid here as
     /// well, provided the byte that follows them is equal too. `stock` is parsed, because its value goes on in this row.
     fn skip_repeated(&mut self, cursor: &mut JsonCursor<'a>, expected: usize) -> usize {
-        let Some(Field { uses: None, last, .. }) = self.fields.get(expected) else { return expected };
+        let Some(RowField { uses: None, last, .. }) = self.fields.get(expected) else { return expected };
         let (here, previous) = (cursor.position(), last.start);
         let equal_until = previous + cursor.common_with(previous);
         let (mut next, mut end) = (expected, previous);
@@ -195,8 +195,8 @@ impl<'a> RowSequence<'_, 'a> {
     /// ```text
     /// first row   {"product_id":1,"name":"A","cost":2}    fields: product_id (0), name (1), cost (2)
     /// this row    {"product_id":2,"cost":3,"unit":"PCS"}
-    ///                            ^ first call: expected name, returns Field(2)
-    ///                                     ^ second call: expected nothing more, adds unit and returns Field(3)
+    ///                            ^ first call: expected name, returns RowField(2)
+    ///                                     ^ second call: expected nothing more, adds unit and returns RowField(3)
     /// ```
     fn find(&mut self, cursor: &mut JsonCursor<'a>, is_first: bool) -> Option<Next> {
         let start = cursor.position();
@@ -213,8 +213,8 @@ impl<'a> RowSequence<'_, 'a> {
         cursor.expect_byte(b':')?;
         let lead = cursor.text_since(start)?;
         let known = self.fields.iter().position(|field| is_same(field.key.as_bytes(), key.as_bytes()));
-        Some(Next::Field(known.unwrap_or_else(|| {
-            self.fields.push(Field { lead, key, uses: self.reader.uses(&unquoted(key)), last: 0..0 });
+        Some(Next::RowField(known.unwrap_or_else(|| {
+            self.fields.push(RowField { lead, key, uses: self.reader.uses(&unquoted(key)), last: 0..0 });
             self.fields.len() - 1
         })))
     }

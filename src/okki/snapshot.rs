@@ -13,7 +13,7 @@ use super::cache::RowStatus;
 use super::dedup::Duplicates;
 use super::page::{ProductPage, ProductRow};
 use super::placing::Placer;
-use super::products::Products;
+use super::products::ProductTable;
 use super::protocol::GroupList;
 use super::row::RowReader;
 use super::tree::GroupTree;
@@ -77,7 +77,7 @@ pub(super) struct Snapshot {
 /// Collects one read.
 pub(super) struct SnapshotBuilder<'a> {
     placer: Placer<'a>,
-    products: Products,
+    products: ProductTable,
     duplicates: Duplicates,
     rows: u64,
     distinct: u64,
@@ -97,7 +97,7 @@ impl<'a> SnapshotBuilder<'a> {
         let duplicates = settings.duplicates();
         Self {
             placer: Placer::new(map, GroupTree::from_rows(groups.rows(), reader, duplicates)),
-            products: Products::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
+            products: ProductTable::new(map.product_columns.len() + PRODUCT_EXTRA_COLUMNS),
             duplicates,
             rows: 0,
             distinct: 0,
@@ -253,7 +253,7 @@ impl<'a> SnapshotBuilder<'a> {
             self.distinct += counts;
             groups.push(group);
         }
-        self.products = Products::from_cache(table, groups);
+        self.products = ProductTable::from_cache(table, groups);
         self.cleaned_in += started.elapsed();
         self.judge_again(&rejected)
     }

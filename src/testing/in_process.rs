@@ -7,7 +7,7 @@ use tower::util::BoxCloneSyncService;
 use crate::net::TransportError;
 
 /// The body of an answer; it may fail half-way.
-pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+pub type InProcessBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Answers requests as a server would. An error says that no answer came.
-pub type InProcess = BoxCloneSyncService<http::Request<Bytes>, http::Response<Body>, TransportError>;
+pub type InProcess = BoxCloneSyncService<http::Request<Bytes>, http::Response<InProcessBody>, TransportError>;

@@ -15,7 +15,7 @@ pub use mutants::Mutant;
 /// The program's inside, module by module.
 #[cfg(feature = "testing")]
 mod exports {
-    pub use super::in_process::{Body, InProcess};
+    pub use super::in_process::{InProcess, InProcessBody};
     pub use super::mutants::activate;
 
     /// Files and environment.
