@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
-use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_failed_rows, denies_success};
+use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success};
 use super::batch::Batch;
 use super::{TargetRun, TokenIn, with_token};
 use crate::budget::Budget;
@@ -38,7 +38,7 @@ impl HttpTarget {
             request.method = self.method.clone();
             request
         };
-        let judge = |answer: &Answer, now_ms| written(answer, &self.success, now_ms);
+        let judge = |answer: &Answer, now_ms| written(answer, batch.entries.len(), &self.success, now_ms);
         run.call(budget, Call::new("write").redacted(), build, judge).await
     }
 
@@ -61,9 +61,10 @@ impl HttpTarget {
     }
 }
 
-/// Judges the answer to a batch. Without `success`, a 2xx counts unless its body says the opposite.
+/// Judges the answer to a batch of `sent` rows. Without `success`, a 2xx counts unless its body says the opposite.
 pub(super) fn written(
     answer: &Answer,
+    sent: usize,
     success: &IndexMap<String, Value>,
     now_ms: u64,
 ) -> Result<Verdict, CallError> {
@@ -88,7 +89,7 @@ pub(super) fn written(
             return Ok(Verdict::Refused(format!("{pointer} is not {wanted}: {message}")));
         }
     }
-    Ok(count_failed_rows(&json))
+    Ok(count_rows(&json, sent))
 }
 
 /// Many endpoints answer nothing, or "ok". A page comes from a proxy or a login, and broken JSON from a mistake: no row

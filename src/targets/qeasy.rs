@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
-use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_failed_rows, denies_success};
+use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success};
 use super::batch::Batch;
 use super::{TargetRun, TokenIn, with_token};
 use crate::budget::Budget;
@@ -51,7 +51,8 @@ impl Qeasy {
         // One call reads back a page of rows. For a larger batch, sending it again is cheaper.
         let reading_is_cheaper = batch.entries.len() <= QUERY_PAGE && !batch.was_read_back;
         let call = Call::new("store").redacted().when_lost(reading_is_cheaper.then_some(Verdict::Lost));
-        run.call(budget, call, build, stored).await
+        let judge = |answer: &Answer, now_ms| stored(answer, batch.entries.len(), now_ms);
+        run.call(budget, call, build, judge).await
     }
 
     /// The rows with these ids, of which there are at most [`QUERY_PAGE`].
@@ -191,10 +192,10 @@ fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
     Ok(Envelope::Success(json))
 }
 
-/// Judges the answer to `/store`.
-pub(super) fn stored(answer: &Answer, now_ms: u64) -> Result<Verdict, CallError> {
+/// Judges the answer to `/store` of `sent` rows.
+pub(super) fn stored(answer: &Answer, sent: usize, now_ms: u64) -> Result<Verdict, CallError> {
     match parse_envelope(answer, now_ms)? {
-        Envelope::Success(json) if confirms_success(&json) => Ok(count_failed_rows(&json)),
+        Envelope::Success(json) if confirms_success(&json) => Ok(count_rows(&json, sent)),
         Envelope::Success(_) => {
             let message = server_message(&answer.body);
             Err(bad_answer(format!("target answered neither success nor a count of rows: {message}")))
@@ -265,14 +266,14 @@ mod tests {
             r#"{"success":"false"}"#,
             r#"{"success":0,"inserted":1}"#,
         ] {
-            let plain = written(&answer(200, body), &IndexMap::new(), 0).unwrap();
+            let plain = written(&answer(200, body), 1, &IndexMap::new(), 0).unwrap();
             assert!(matches!(plain, Verdict::Refused(_)), "{body}: {plain:?}");
-            assert!(!matches!(stored(&answer(200, body), 0), Ok(Verdict::Accepted)), "{body}");
+            assert!(!matches!(stored(&answer(200, body), 1, 0), Ok(Verdict::Accepted)), "{body}");
         }
         for body in
             [r#"{"success":true,"code":0}"#, r#"{"success":true,"code":"200","content":{"inserted":1}}"#]
         {
-            assert_eq!(stored(&answer(200, body), 0).unwrap(), Verdict::Accepted, "{body}");
+            assert_eq!(stored(&answer(200, body), 1, 0).unwrap(), Verdict::Accepted, "{body}");
         }
     }
 
@@ -282,14 +283,14 @@ mod tests {
             [("0", 0), ("null", 0), ("\"0\"", 0), ("3", 3), ("\"3\"", 3), ("[\"a\",\"b\"]", 2)]
         {
             let body = format!(r#"{{"success":true,"code":0,"content":{{"inserted":1,"failed":{failed}}}}}"#);
-            let read = match stored(&answer(200, &body), 0).unwrap() {
+            let read = match stored(&answer(200, &body), 1, 0).unwrap() {
                 Verdict::PartlyFailed { failed, .. } => failed,
                 _ => FailedRows::Count(0),
             };
             assert_eq!(read, FailedRows::Count(count), "{body}");
         }
         let body = r#"{"success":true,"content":{"failed":{"some":1}}}"#;
-        assert!(matches!(stored(&answer(200, body), 0).unwrap(), Verdict::PartlyFailed { .. }));
+        assert!(matches!(stored(&answer(200, body), 1, 0).unwrap(), Verdict::PartlyFailed { .. }));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Extras, RunRequest};
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
-use okki_sync_sandbox::{Options, Sandbox};
+use okki_sync_sandbox::{IdCheck, Options, Sandbox};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -67,7 +67,7 @@ async fn a_row_refused_repeatedly_is_tried_less_often_and_delays_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_scheme_that_counts_every_repeat_as_failed_does_not_loop() {
-    let world = World::new(Options { id_check: true, ..small() }, qeasy("groups", ""));
+    let world = World::new(Options { id_check: IdCheck::CountedAsFailed, ..small() }, qeasy("groups", ""));
     world.sync_well().await;
     world.sandbox.edit(|catalogue| catalogue.groups.iter_mut().for_each(|group| group.name.push('!')));
     let calls = world.target_calls();
