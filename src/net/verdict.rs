@@ -1,16 +1,16 @@
 //! What HTTP itself says of an answer: from a status to a failure and its message. Both sides use it after they have
 //! looked for their own codes.
 
+use serde::Deserialize;
+
 use crate::error::{ErrorKind, Side};
 use crate::net::call::Body;
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, FailureKind};
-use crate::net::{Answer, excerpt};
+use crate::net::{Answer, Field, excerpt};
 
-/// Error bodies are shorter; of a longer one only this much is shown.
-const LONGEST_TEXT_BYTES: usize = 4096;
-/// Keys under which APIs put a message for people, the most specific first.
-const MESSAGE_KEYS: [&str; 5] = ["error_description", "message", "msg", "detail", "error"];
+/// Error bodies are shorter; of a longer one only this much is looked at.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 /// A call that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,16 +100,32 @@ fn is_page(answer: &Answer) -> bool {
     answer.body.trim_ascii_start().starts_with(b"<")
 }
 
-/// The message in a body if it is one of the known error bodies, else the body's beginning.
+/// The keys under which APIs put a message for people.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorBody {
+    error_description: Field,
+    message: Field,
+    msg: Field,
+    detail: Field,
+    error: Field,
+}
+
+fn known_message(body: &[u8]) -> Option<String> {
+    // A list would be read as the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    let ErrorBody { error_description, message, msg, detail, error } = serde_json::from_slice(body).ok()?;
+    // The most specific first.
+    [error_description, message, msg, detail, error].iter().find_map(Field::text).map(str::to_owned)
+}
+
+/// The message in a body if it is one of the known error bodies, else the body's beginning. Of a long body only the
+/// beginning is looked at, so that no answer costs more memory than its bytes.
 pub(crate) fn server_message(body: &[u8]) -> String {
-    let message = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|json| {
-        MESSAGE_KEYS
-            .iter()
-            .find_map(|key| json.get(key).and_then(serde_json::Value::as_str).map(str::to_owned))
-    });
-    let message = message.unwrap_or_else(|| {
-        String::from_utf8_lossy(body.get(..LONGEST_TEXT_BYTES).unwrap_or(body)).into_owned()
-    });
+    let body = body.get(..MAX_MESSAGE_BYTES).unwrap_or(body);
+    let message = known_message(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
     if message.trim().is_empty() { "(no text)".to_owned() } else { excerpt(&message, &[]) }
 }
 
@@ -160,11 +176,22 @@ mod tests {
         for (body, message) in [
             (r#"{"error":"invalid_client","error_description":"bad secret"}"#, "bad secret"),
             (r#"{"msg":"系统繁忙"}"#, "系统繁忙"),
+            (r#"{"detail":{"retryAfter":7},"error":"no"}"#, "no"),
             (r#"{"other":1}"#, r#"{"other":1}"#),
+            (r#"["bad","worse"]"#, r#"["bad","worse"]"#),
             ("<h1>Bad\n Gateway</h1>", "<h1>Bad Gateway</h1>"),
             (" ", "(no text)"),
         ] {
             assert_eq!(server_message(body.as_bytes()), message);
         }
+    }
+
+    #[test]
+    fn a_message_behind_the_beginning_of_a_long_body_is_not_looked_for() {
+        let body = |zeros: usize| format!(r#"{{"list":[{}0],"message":"bad"}}"#, "0,".repeat(zeros));
+        assert_eq!(server_message(body(1000).as_bytes()), "bad");
+        let beginning = server_message(body(MAX_MESSAGE_BYTES).as_bytes());
+        assert!(beginning.starts_with(r#"{"list":[0,0,"#) && beginning.ends_with('…'), "{beginning}");
+        assert!(beginning.chars().count() < 200, "{beginning}");
     }
 }

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::body::AnswerBody;
 use crate::error::{ErrorKind, Side};
 use crate::net::retry::FailureKind;
-use crate::net::{CallError, excerpt};
+use crate::net::{CallError, Field, excerpt};
 use crate::testing::Mutant;
 
 /// What became of a batch.
@@ -58,13 +59,10 @@ pub(super) enum BodyCode {
 }
 
 impl BodyCode {
-    pub(super) fn from_json(json: &Value) -> Self {
-        match json.get("code") {
-            None | Some(Value::Null) => Self::Absent,
-            Some(code) => code
-                .as_i64()
-                .or_else(|| code.as_str()?.trim().parse().ok())
-                .map_or(Self::Unreadable, Self::Number),
+    pub(super) fn of(body: &AnswerBody) -> Self {
+        match &body.code {
+            Field::Absent | Field::Null => Self::Absent,
+            code => code.integer().map_or(Self::Unreadable, Self::Number),
         }
     }
 
@@ -74,26 +72,26 @@ impl BodyCode {
 }
 
 /// Whether `success` says no, in one of the forms that were seen.
-pub(super) fn denies_success(json: &Value) -> bool {
-    match json.get("success") {
-        Some(Value::Bool(success)) => !success,
-        Some(Value::String(word)) => word.eq_ignore_ascii_case("false") || word == "0",
-        Some(Value::Number(number)) => number.as_i64() == Some(0),
+pub(super) fn denies_success(body: &AnswerBody) -> bool {
+    match &body.success {
+        Field::Bool(success) => !success,
+        Field::Text(word) => word.eq_ignore_ascii_case("false") || word == "0",
+        Field::Integer(number) => *number == 0,
         _ => false,
     }
 }
 
 /// The verdict on a body that announces a success for a batch of `sent` rows: it may still count rows that failed, or
 /// fewer rows than were sent.
-pub(super) fn count_rows(json: &Value, sent: usize) -> Verdict {
-    let failed = match count_at(json, "failed") {
+pub(super) fn count_rows(body: &AnswerBody, sent: usize) -> Verdict {
+    let failed = match Counted::of(body.count(|body| &body.failed)) {
         Counted::Nothing => FailedRows::Count(0),
         Counted::Rows(failed) => FailedRows::Count(failed),
         Counted::Unreadable => FailedRows::Unknown,
     };
-    let reason = json.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+    let reason = body.message.text().unwrap_or("no reason given");
     let reason = excerpt(reason, &[]);
-    if let Some((missing, counts)) = rows_left_out(json, failed, sent as u64) {
+    if let Some((missing, counts)) = rows_left_out(body, failed, sent as u64) {
         let failed = FailedRows::Count(missing);
         return Verdict::PartlyFailed { failed, reason: format!("{reason} (it counts {counts})") };
     }
@@ -106,11 +104,13 @@ pub(super) fn count_rows(json: &Value, sent: usize) -> Verdict {
 /// How many rows are not stored if the answer counts fewer rows than were sent, and its counts in words.
 ///
 /// A scheme whose idCheck is on excludes a row that it has. Whether it counts the row as failed is not documented.
-fn rows_left_out(json: &Value, failed: FailedRows, sent: u64) -> Option<(u64, String)> {
-    let (Counted::Rows(inserted), FailedRows::Count(failed)) = (count_at(json, "inserted"), failed) else {
+fn rows_left_out(body: &AnswerBody, failed: FailedRows, sent: u64) -> Option<(u64, String)> {
+    let (Counted::Rows(inserted), FailedRows::Count(failed)) =
+        (Counted::of(body.count(|body| &body.inserted)), failed)
+    else {
         return None;
     };
-    let updated = match count_at(json, "updated") {
+    let updated = match Counted::of(body.count(|body| &body.updated)) {
         Counted::Rows(updated) => updated,
         Counted::Nothing | Counted::Unreadable => 0,
     };
@@ -129,16 +129,16 @@ enum Counted {
     Unreadable,
 }
 
-/// Reads a count: a number, perhaps as text, or a list of the rows.
-fn count_at(json: &Value, name: &str) -> Counted {
-    let inside = |outer: &str| json.get(outer).and_then(|inner| inner.get(name));
-    match inside("content").or_else(|| inside("data")).or_else(|| json.get(name)) {
-        None | Some(Value::Null) => Counted::Nothing,
-        Some(Value::Array(rows)) => Counted::Rows(rows.len() as u64),
-        Some(other) => other
-            .as_u64()
-            .or_else(|| other.as_str()?.trim().parse().ok())
-            .map_or(Counted::Unreadable, Counted::Rows),
+impl Counted {
+    /// A number, perhaps as text, or a list of the rows.
+    fn of(field: &Field) -> Self {
+        match field {
+            Field::Absent | Field::Null => Self::Nothing,
+            Field::List(rows) => Self::Rows(*rows),
+            other => {
+                other.integer().and_then(|rows| u64::try_from(rows).ok()).map_or(Self::Unreadable, Self::Rows)
+            }
+        }
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_code_is_a_number_perhaps_as_text_or_it_is_no_success() {
-        let code = |json: &str| BodyCode::from_json(&serde_json::from_str(json).unwrap_or_default());
+        let code = |json: &str| BodyCode::of(&AnswerBody::parse(json.as_bytes()).unwrap_or_default());
         for (json, expected, allows_success) in [
             (r#"{}"#, BodyCode::Absent, true),
             (r#"{"code":null}"#, BodyCode::Absent, true),
@@ -181,8 +181,8 @@ mod tests {
             (r#"{"inserted":null,"failed":0}"#, None),
             ("{}", None),
         ] {
-            let json: Value = serde_json::from_str(body).unwrap_or_default();
-            let read = match count_rows(&json, 3) {
+            let answer = AnswerBody::parse(body.as_bytes()).unwrap_or_default();
+            let read = match count_rows(&answer, 3) {
                 Verdict::PartlyFailed { failed: FailedRows::Count(failed), .. } => Some(failed),
                 _ => None,
             };

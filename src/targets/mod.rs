@@ -6,6 +6,7 @@
 
 mod answer;
 pub(crate) mod batch;
+mod body;
 mod compare;
 mod http;
 mod qeasy;

@@ -10,12 +10,14 @@ use url::Url;
 
 use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success};
 use super::batch::Batch;
+use super::body::AnswerBody;
 use super::{TargetRun, TokenIn, with_token};
 use crate::budget::Budget;
 use crate::error::{ErrorKind, Result, Side};
 use crate::net::retry::{self, FailureKind};
 use crate::net::{
-    Answer, Auth, Call, CallError, Login, Request, Token, exposed, join_path, judge_status, server_message,
+    Answer, Auth, Call, CallError, Field, Login, MAX_PAGE_BYTES, Request, Token, exposed, join_path,
+    judge_status, server_message,
 };
 
 /// Rows per `/query` call: the largest page.
@@ -76,7 +78,8 @@ impl Qeasy {
     async fn query(&self, run: TargetRun<'_>, budget: &Budget, filter: &Value) -> Result<ReadPage> {
         let url = self.url("query");
         let build = |token: Option<&SecretString>| {
-            with_token(Request::post(url.clone(), filter.to_string()).idempotent(), token, self.token_in)
+            let request = Request::post(url.clone(), filter.to_string()).idempotent();
+            with_token(request.answered_by_at_most(MAX_PAGE_BYTES), token, self.token_in)
         };
         run.call(budget, Call::new("query").optional(), build, queried).await
     }
@@ -88,7 +91,7 @@ impl Qeasy {
 
 /// Reads the answer to the login.
 pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
-    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let body = AnswerBody::parse(&answer.body).unwrap_or_default();
     let refused = || {
         let message = format!(
             "target refused the credentials: {}; check QEASY_APP_KEY and QEASY_APP_SECRET",
@@ -96,7 +99,7 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
         );
         CallError::new(FailureKind::Refused, ErrorKind::CredentialsRefused(Side::Target), message)
     };
-    match BodyCode::from_json(&json) {
+    match BodyCode::of(&body) {
         BodyCode::Number(42901 | 40029) => return Err(throttled(answer, now_ms)),
         // An outage at the login does not refuse the credentials, whatever its body says.
         _ if matches!(answer.status.as_u16(), 408 | 429 | 500..=599) => {
@@ -109,19 +112,21 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
         BodyCode::Number(code) if code != 0 && code != 200 => return Err(refused()),
         _ => {}
     }
-    if matches!(answer.status.as_u16(), 400 | 401 | 403) || denies_success(&json) {
+    if matches!(answer.status.as_u16(), 400 | 401 | 403) || denies_success(&body) {
         return Err(refused());
     }
     if let Some(error) = judge_status(answer, Side::Target, now_ms) {
         return Err(error);
     }
-    let content = json.get("content").unwrap_or(&json);
-    let Some(value) = content.get("access_token").and_then(Value::as_str) else {
+    let content = body.content.as_deref().unwrap_or(&body);
+    let Some(value) = content.access_token.text() else {
         // Without its text, which may hold a token in another form.
         return Err(bad_answer(format!("target answered without a token: {}", server_message(b""))));
     };
-    let expires_in =
-        content.get("expires_in").and_then(Value::as_u64).map_or(TOKEN_LIFETIME, Duration::from_secs);
+    let expires_in = match content.expires_in {
+        Field::Integer(seconds) => u64::try_from(seconds).map_or(TOKEN_LIFETIME, Duration::from_secs),
+        _ => TOKEN_LIFETIME,
+    };
     Ok(Token { value: value.into(), expires_in })
 }
 
@@ -140,14 +145,14 @@ fn unavailable(message: String) -> CallError {
 
 /// What Qeasy's envelope says. What concerns the whole call is a [`CallError`].
 enum Envelope {
-    Success(Value),
+    Success(AnswerBody),
     /// Rows are refused, or a filter; the reason.
     Refused(String),
 }
 
 fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
-    let parsed = serde_json::from_slice::<Value>(&answer.body);
-    let code = BodyCode::from_json(parsed.as_ref().unwrap_or(&Value::Null));
+    let parsed = AnswerBody::parse(&answer.body);
+    let code = parsed.as_ref().map_or(BodyCode::Absent, BodyCode::of);
     let message = server_message(&answer.body);
     match code {
         BodyCode::Number(42901 | 40029) => return Err(throttled(answer, now_ms)),
@@ -179,23 +184,23 @@ fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
     if let Some(error) = judge_status(answer, Side::Target, now_ms) {
         return Err(error);
     }
-    let Ok(json) = parsed else {
+    let Some(body) = parsed else {
         return Err(bad_answer(format!("target answered something that is not JSON: {message}")));
     };
-    if denies_success(&json) || !code.allows_success() {
+    if denies_success(&body) || !code.allows_success() {
         let code = match code {
             BodyCode::Number(code) => format!("code {code}"),
             BodyCode::Absent | BodyCode::Unreadable => "no code".to_owned(),
         };
         return Ok(Envelope::Refused(format!("{code}: {message}")));
     }
-    Ok(Envelope::Success(json))
+    Ok(Envelope::Success(body))
 }
 
 /// Judges the answer to `/store` of `sent` rows.
 pub(super) fn stored(answer: &Answer, sent: usize, now_ms: u64) -> Result<Verdict, CallError> {
     match parse_envelope(answer, now_ms)? {
-        Envelope::Success(json) if confirms_success(&json) => Ok(count_rows(&json, sent)),
+        Envelope::Success(body) if confirms_success(&body) => Ok(count_rows(&body, sent)),
         Envelope::Success(_) => {
             let message = server_message(&answer.body);
             Err(bad_answer(format!("target answered neither success nor a count of rows: {message}")))
@@ -205,22 +210,23 @@ pub(super) fn stored(answer: &Answer, sent: usize, now_ms: u64) -> Result<Verdic
 }
 
 /// A success says so: by its flag, by Qeasy's code for it, or by the count of rows that it took.
-fn confirms_success(json: &Value) -> bool {
-    BodyCode::from_json(json) == BodyCode::Number(0)
-        || json.get("success").and_then(Value::as_bool) == Some(true)
-        || ["/content/inserted", "/data/inserted", "/inserted"].iter().any(|at| json.pointer(at).is_some())
+fn confirms_success(body: &AnswerBody) -> bool {
+    BodyCode::of(body) == BodyCode::Number(0)
+        || body.success == Field::Bool(true)
+        || !body.count(|body| &body.inserted).is_absent()
 }
 
 /// Reads the three shapes that `/query` has had: `content` as a list, `content.list`, and `content.rows`.
 pub(super) fn queried(answer: &Answer, now_ms: u64) -> Result<ReadPage, CallError> {
-    let json = match parse_envelope(answer, now_ms)? {
-        Envelope::Success(json) => json,
+    match parse_envelope(answer, now_ms)? {
+        Envelope::Success(_) => {}
         Envelope::Refused(reason) => {
             let message = format!("target refused to read back: {reason}");
             let kind = ErrorKind::BadAnswer(Side::Target);
             return Err(CallError::new(FailureKind::NotSupported, kind, message));
         }
-    };
+    }
+    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let without_rows = || bad_answer("target answered a query without rows");
     let content = json.get("content").ok_or_else(without_rows)?;
     let total = content.get("total").or_else(|| json.get("total")).and_then(Value::as_u64);

@@ -414,7 +414,9 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
     let outcome =
         fails(world(|_| ()), Endpoint::OkkiGroups, giant(), &["source", "larger than 64 MiB"]).await;
     assert_eq!(outcome.report.source.retries, 0, "it would be as large again");
-    fails(world(|_| ()), Endpoint::QeasyStore, giant(), &["target", "larger than 64 MiB"]).await;
+    fails(world(|_| ()), Endpoint::OkkiProducts, giant(), &["source", "larger than 16 MiB"]).await;
+    fails(world(|_| ()), Endpoint::QeasyStore, giant(), &["target", "larger than 1 MiB"]).await;
+    fails(world(|_| ()), Endpoint::QeasyToken, giant(), &["target", "larger than 1 MiB"]).await;
 }
 
 #[tokio::test(start_paused = true)]
