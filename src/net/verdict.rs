@@ -96,7 +96,8 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
     Some(CallError::new(failure, kind, message))
 }
 
-fn is_page(answer: &Answer) -> bool {
+/// Whether a proxy answers, and not the other side.
+pub(crate) fn is_page(answer: &Answer) -> bool {
     answer.body.trim_ascii_start().starts_with(b"<")
 }
 

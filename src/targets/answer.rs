@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::body::AnswerBody;
 use crate::error::{ErrorKind, Side};
 use crate::net::retry::FailureKind;
-use crate::net::{CallError, Field, excerpt};
+use crate::net::{Answer, CallError, Field, excerpt, is_page, server_message};
 use crate::testing::Mutant;
 
 /// What became of a batch.
@@ -79,6 +79,17 @@ pub(super) fn denies_success(body: &AnswerBody) -> bool {
         Field::Integer(number) => *number == 0,
         _ => false,
     }
+}
+
+/// Why a firewall in front of the target refuses a batch. It dislikes a row of it, such as a name with `<script>`: a
+/// refused key is found out at the login, or answered without a page.
+pub(super) fn refused_by_firewall(answer: &Answer) -> Option<String> {
+    let status = answer.status.as_u16();
+    let refuses = matches!(status, 403 | 405) && is_page(answer);
+    refuses.then(|| {
+        let page = server_message(&answer.body);
+        format!("HTTP {status} with a page, as a firewall answers that dislikes a row: {page}")
+    })
 }
 
 /// The verdict on a body that announces a success for a batch of `sent` rows: it may still count rows that failed, or

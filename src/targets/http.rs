@@ -5,7 +5,9 @@ use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
-use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success};
+use super::answer::{
+    BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success, refused_by_firewall,
+};
 use super::batch::Batch;
 use super::body::AnswerBody;
 use super::{TargetRun, TokenIn, with_token};
@@ -79,6 +81,9 @@ pub(super) fn written(
     let message = server_message(&answer.body);
     if matches!(answer.status.as_u16(), 400 | 413 | 422) {
         return Ok(Verdict::Refused(format!("HTTP {}: {message}", answer.status.as_u16())));
+    }
+    if let Some(reason) = refused_by_firewall(answer) {
+        return Ok(Verdict::Refused(reason));
     }
     if let Some(error) = judge_status(answer, Side::Target, now_ms) {
         return Err(error);

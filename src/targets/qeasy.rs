@@ -8,7 +8,9 @@ use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
-use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success};
+use super::answer::{
+    BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success, refused_by_firewall,
+};
 use super::batch::Batch;
 use super::body::AnswerBody;
 use super::{TargetRun, TokenIn, with_token};
@@ -199,6 +201,9 @@ fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
 
 /// Judges the answer to `/store` of `sent` rows.
 pub(super) fn stored(answer: &Answer, sent: usize, now_ms: u64) -> Result<Verdict, CallError> {
+    if let Some(reason) = refused_by_firewall(answer) {
+        return Ok(Verdict::Refused(reason));
+    }
     match parse_envelope(answer, now_ms)? {
         Envelope::Success(body) if confirms_success(&body) => Ok(count_rows(&body, sent)),
         Envelope::Success(_) => {
@@ -297,6 +302,21 @@ mod tests {
         }
         let body = r#"{"success":true,"content":{"failed":{"some":1}}}"#;
         assert!(matches!(stored(&answer(200, body), 1, 0).unwrap(), Verdict::PartlyFailed { .. }));
+    }
+
+    #[test]
+    fn a_page_under_http_403_or_405_refuses_rows_and_not_the_key() {
+        for status in [403, 405] {
+            let page = answer(status, "\n<html><title>Blocked</title></html>");
+            for verdict in [stored(&page, 1, 0), written(&page, 1, &IndexMap::new(), 0)] {
+                assert!(matches!(verdict.unwrap(), Verdict::Refused(reason) if reason.contains("Blocked")));
+            }
+            assert!(queried(&page, 0).is_err());
+        }
+        let key = stored(&answer(403, r#"{"message":"IP not allowed"}"#), 1, 0).unwrap_err();
+        assert_eq!(key.kind, ErrorKind::CredentialsRefused(Side::Target));
+        let login = token(&answer(403, "<html>Blocked</html>"), 0).unwrap_err();
+        assert_eq!(login.kind, ErrorKind::CredentialsRefused(Side::Target));
     }
 
     #[test]

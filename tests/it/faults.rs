@@ -10,6 +10,7 @@ use okki_sync_sandbox::CodeReading::{A, B, C};
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{IdCheck, Options};
 use tokio::time::Instant;
+use tower::ServiceExt as _;
 
 use crate::support::{World, expected, http, qeasy, request};
 
@@ -340,6 +341,41 @@ async fn rows_that_a_scheme_silently_leaves_out_never_count_as_written() {
     }
     assert_eq!(written, 40);
     world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_a_firewall_dislikes_is_found_and_delays_no_other() {
+    let text = |kind: fn(&str, &str) -> String| kind(SHAPE, "max_rows_per_batch = 25");
+    for (text, status) in [(text(qeasy), 403), (text(qeasy), 405), (text(http), 403)] {
+        let world = World::new(Options { groups: 200, products: 2000, ..Options::default() }, text);
+        world.sandbox.edit(|catalogue| catalogue.groups[30].name.push_str("<script>"));
+        let id = world.catalogue().groups[30].id.clone();
+        let inner = world.sandbox.target();
+        let world = world.with_target(firewall(inner, status));
+        let outcome = world.sync().await;
+        let report = &outcome.report;
+        assert_eq!((report.status, report.target.written), (Status::Partial, 199), "{report:?}");
+        let refused = &outcome.rejected[0];
+        assert_eq!((outcome.rejected.len(), refused.id.as_deref()), (1, Some(id.as_str())));
+        let words = format!("HTTP {status} with a page");
+        assert!(refused.reason.contains(&words) && refused.reason.contains("Blocked"), "{}", refused.reason);
+    }
+}
+
+/// Refuses each body that holds a tag.
+fn firewall(inner: axum::Router, status: u16) -> axum::Router {
+    axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let inner = inner.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            if body.windows(7).any(|part| part == b"<script") {
+                let page = axum::body::Body::from("<html><title>Blocked</title></html>");
+                return Ok(::http::Response::builder().status(status).body(page).unwrap());
+            }
+            inner.oneshot(::http::Request::from_parts(parts, axum::body::Body::from(body))).await
+        }
+    })
 }
 
 #[tokio::test(start_paused = true)]
