@@ -33,7 +33,7 @@ pub(crate) use token::{Auth, Login, Token};
 pub(crate) use transport::Network;
 pub(crate) use transport::root_cause;
 use transport::{Overlong, cannot_start, client_builder, network_error, read_body};
-pub(crate) use verdict::{CallError, is_page, judge_status, server_message};
+pub(crate) use verdict::{CallError, UNQUOTED, is_page, judge_status, server_message};
 
 /// OKKI documents 60 s for connecting and answering.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,13 +4,15 @@
 use serde::Deserialize;
 
 use crate::error::{ErrorKind, Side};
-use crate::net::call::Body;
+use crate::net::call::Requote;
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, FailureKind};
 use crate::net::{Answer, Field, excerpt};
 
 /// Error bodies are shorter; of a longer one only this much is looked at.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
+/// For an answer that means something else without the secrets in it.
+pub(crate) const UNQUOTED: &str = "(its text holds a credential and is not shown)";
 
 /// A call that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,31 +33,36 @@ impl CallError {
 
 /// Judges an answer so that no message repeats a secret that the server may have echoed.
 ///
-/// If an answer with rows is a failure, it is judged again without the secrets before its message is cut short: the part
-/// of a secret that is left by a cut would not be found any more.
+/// The answer as it came decides. What is quoted comes from a second judgement without the secrets, made before the
+/// message is cut short: the part of a secret that is left by a cut would not be found any more.
 pub(super) fn judge_redacted<T>(
     mut answer: Answer,
     secrets: Secrets<'_>,
-    body: Body,
+    requote: Option<Requote<T>>,
     now_ms: u64,
     judge: &impl Fn(&Answer, u64) -> Result<T, CallError>,
 ) -> Result<T, CallError> {
-    if body == Body::Text {
-        answer.body = secrets.redacted_body(&answer.body);
+    let judged = judge(&answer, now_ms);
+    if judged.is_ok() && requote.is_none() {
+        return judged;
     }
-    let mut error = match judge(&answer, now_ms) {
-        Ok(done) => return Ok(done),
-        Err(error) => error,
-    };
     let redacted = secrets.redacted_body(&answer.body);
-    if redacted != answer.body {
-        answer.body = redacted;
-        if let Err(without_secrets) = judge(&answer, now_ms) {
-            error.message = without_secrets.message;
+    let holds_none = redacted == answer.body;
+    answer.body = redacted;
+    match (judged, requote) {
+        (Ok(done), Some(requote)) if !holds_none => Ok(requote(done, judge(&answer, now_ms).ok())),
+        (Ok(done), _) => Ok(done),
+        (Err(mut error), _) => {
+            if !holds_none {
+                error.message = match judge(&answer, now_ms) {
+                    Err(without_secrets) => without_secrets.message,
+                    Ok(_) => UNQUOTED.to_owned(),
+                };
+            }
+            error.message = secrets.excerpt(&error.message);
+            Err(error)
         }
     }
-    error.message = secrets.excerpt(&error.message);
-    Err(error)
 }
 
 /// The failure that the status stands for. `None` if it is a success.
@@ -170,6 +177,29 @@ mod tests {
             assert_eq!((error.failure, error.kind), (failure, kind), "HTTP {status}");
         }
         assert_eq!(judged(204, None, ""), None);
+    }
+
+    #[test]
+    fn the_answer_as_it_came_decides_and_its_secrets_are_not_quoted() {
+        let secrets = [secrecy::SecretString::from("acme-tenant")];
+        let secrets = Secrets { credentials: &secrets, token: None };
+        let judged = |body: &str| {
+            let (status, headers) = (http::StatusCode::OK, http::HeaderMap::new());
+            let answer = Answer { status, headers, body: body.to_owned().into() };
+            let judge = |answer: &Answer, _| match std::str::from_utf8(&answer.body).unwrap() {
+                "acme-tenant" => Ok("taken".to_owned()),
+                text if text.starts_with("no") => Ok(text.to_owned()),
+                text => Err(CallError::new(FailureKind::Refused, ErrorKind::BadAnswer(Side::Target), text)),
+            };
+            let requote =
+                |done: String, clean: Option<String>| if done == "taken" { done } else { clean.unwrap() };
+            judge_redacted(answer, secrets, Some(requote), 0, &judge).map_err(|error| error.message)
+        };
+        assert_eq!(judged("acme-tenant").unwrap(), "taken");
+        assert_eq!(judged("no, acme-tenant").unwrap(), "no, …");
+        assert_eq!(judged("no").unwrap(), "no");
+        assert_eq!(judged("bad acme-tenant").unwrap_err(), "bad …");
+        assert_eq!(judged("bad").unwrap_err(), "bad");
     }
 
     #[test]

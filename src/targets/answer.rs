@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::body::AnswerBody;
 use crate::error::{ErrorKind, Side};
 use crate::net::retry::FailureKind;
-use crate::net::{Answer, CallError, Field, excerpt, is_page, server_message};
+use crate::net::{Answer, CallError, Field, UNQUOTED, excerpt, is_page, server_message};
 use crate::testing::Mutant;
 
 /// What became of a batch.
@@ -17,8 +17,30 @@ pub(super) enum Verdict {
     PartlyFailed { failed: FailedRows, reason: String },
     /// The batch was refused because of a row (or its size): a smaller one may pass.
     Refused(String),
+    /// The same, because a pointer of `success` does not lead to its value.
+    Unfulfilled { asked: String, said: String },
     /// No answer came; asking what is stored is cheaper than sending it again.
     Lost,
+}
+
+impl Verdict {
+    /// This verdict with the reason of the one on the same answer without its secrets.
+    pub(super) fn requoted(self, without_secrets: Option<Self>) -> Self {
+        let reason = match without_secrets {
+            Some(
+                Self::Refused(reason)
+                | Self::PartlyFailed { reason, .. }
+                | Self::Unfulfilled { said: reason, .. },
+            ) => reason,
+            _ => UNQUOTED.to_owned(),
+        };
+        match self {
+            Self::Refused(_) => Self::Refused(reason),
+            Self::Unfulfilled { asked, .. } => Self::Unfulfilled { asked, said: reason },
+            Self::PartlyFailed { failed, .. } => Self::PartlyFailed { failed, reason },
+            Self::Accepted | Self::Lost => self,
+        }
+    }
 }
 
 /// How many rows of a batch failed.

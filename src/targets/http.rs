@@ -47,7 +47,7 @@ impl HttpTarget {
             request
         };
         let judge = |answer: &Answer, now_ms| written(answer, batch.entries.len(), &self.success, now_ms);
-        run.call(budget, Call::new("write").redacted(), build, judge).await
+        run.call(budget, Call::new("write").quoting(Verdict::requoted), build, judge).await
     }
 
     pub(super) async fn read_back(&self, run: TargetRun<'_>, budget: &Budget) -> Result<ReadPage> {
@@ -98,7 +98,7 @@ pub(super) fn written(
         return Ok(Verdict::Refused(message));
     }
     if let Some((pointer, wanted)) = unfulfilled(success, &answer.body) {
-        return Ok(Verdict::Refused(format!("{pointer} is not {wanted}: {message}")));
+        return Ok(Verdict::Unfulfilled { asked: format!("{pointer} is not {wanted}"), said: message });
     }
     Ok(count_rows(&body, sent))
 }

@@ -193,6 +193,7 @@ impl TargetRun<'_> {
                     (BatchFailure::PartlyStored, format!("{failed} of {rows} rows failed: {reason}"))
                 }
                 Verdict::Refused(reason) => (BatchFailure::Refused, reason),
+                Verdict::Unfulfilled { asked, said } => (BatchFailure::Refused, format!("{asked}: {said}")),
             };
             self.target.client.counters.count_failure();
             self.find_refused(budget, batch, (failure, &reason), &mut waiting, written).await?;

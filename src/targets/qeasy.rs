@@ -54,7 +54,9 @@ impl Qeasy {
         };
         // One call reads back a page of rows. For a larger batch, sending it again is cheaper.
         let reading_is_cheaper = batch.entries.len() <= QUERY_PAGE && !batch.was_read_back;
-        let call = Call::new("store").redacted().when_lost(reading_is_cheaper.then_some(Verdict::Lost));
+        let call = Call::new("store")
+            .quoting(Verdict::requoted)
+            .when_lost(reading_is_cheaper.then_some(Verdict::Lost));
         let judge = |answer: &Answer, now_ms| stored(answer, batch.entries.len(), now_ms);
         run.call(budget, call, build, judge).await
     }
