@@ -82,6 +82,23 @@ async fn a_scheme_that_counts_every_repeat_as_failed_does_not_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scheme_that_takes_no_change_is_named_once_in_the_log_of_a_run() {
+    for id_check in [IdCheck::CountedAsFailed, IdCheck::Excluded] {
+        let world = World::new(Options { id_check, ..small() }, qeasy("groups", "max_rows_per_batch = 5"));
+        world.sync_well().await;
+        world.sandbox.edit(|catalogue| catalogue.groups.iter_mut().for_each(|group| group.name.push('!')));
+        let lines = crate::secrets::Lines::default();
+        let _guard = lines.listen_to_the_program();
+        let outcome = world.sync().await;
+        assert_eq!((outcome.report.target.written, outcome.report.quarantined), (0, 40));
+        let log = lines.text();
+        let warnings =
+            |words: &str| log.lines().filter(|line| line.contains(" WARN ") && line.contains(words)).count();
+        assert_eq!((warnings("switch idCheck off"), warnings("only in part")), (1, 1), "{log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_that_flickers_costs_minutes_and_not_hours() {
     // Of six calls five fail: each page would come through at its last attempt.
     let sandbox =
