@@ -56,7 +56,7 @@ use tokio::sync::watch;
 
 use catalogue::Catalogue;
 use faults::Endpoint;
-pub use options::{CodeReading, Credentials, Options};
+pub use options::{CodeReading, Credentials, IdCheck, Options};
 pub use response::ConnectionLost;
 pub use serve::Serving;
 use state::SandboxState;

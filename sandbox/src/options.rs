@@ -14,6 +14,18 @@ pub enum CodeReading {
     C,
 }
 
+/// What a Qeasy scheme does with a row whose id it has. Its documentation leaves open how `/store` counts the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdCheck {
+    /// The row replaces the old one.
+    #[default]
+    Off,
+    /// The row is excluded and counted as failed.
+    CountedAsFailed,
+    /// The row is excluded and counted neither as inserted nor as failed.
+    Excluded,
+}
+
 /// How the sandbox behaves. Seed, sizes and `dirty` count at the start only.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -25,8 +37,8 @@ pub struct Options {
     pub products: usize,
     /// Adds a handful of bad rows: blank id, blank name, repeated id, unknown group, missing parent, cycle.
     pub dirty: bool,
-    /// Qeasy scheme's idCheck: a repeated id is excluded and counted as failed.
-    pub id_check: bool,
+    /// The Qeasy scheme's idCheck.
+    pub id_check: IdCheck,
     /// Life of an OKKI token.
     pub token_lifetime: Duration,
     /// Life of a Qeasy token.
@@ -65,7 +77,7 @@ impl Default for Options {
             groups: 120,
             products: 3000,
             dirty: false,
-            id_check: false,
+            id_check: IdCheck::Off,
             token_lifetime: Duration::from_secs(28_800),
             target_token_lifetime: Duration::from_secs(7200),
             expires_in: true,

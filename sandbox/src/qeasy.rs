@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::faults::{Endpoint, failing_ids, through};
 use crate::limits::{Admission, CallLimit};
-use crate::options::CodeReading;
+use crate::options::{CodeReading, IdCheck};
 use crate::response::{
     bearer, json_response, qeasy_failure, qeasy_limit_headers, qeasy_second_failure, qeasy_success,
     qeasy_throttled,
@@ -212,14 +212,23 @@ fn store(state: &mut SandboxState, now: u64, body: &[u8]) -> Response {
     }
     let (mut inserted, mut failed) = (0_u64, 0_u64);
     for (key, row) in keyed {
-        let repeated = state.options.id_check && state.qeasy.rows.contains(&key.id);
-        if repeated || failing.contains(&key.id) {
+        if failing.contains(&key.id) {
             failed += 1;
-        } else {
-            state.note_written(&key.id, row);
-            state.qeasy.rows.put(key, row, now);
-            inserted += 1;
+            continue;
         }
+        if state.qeasy.rows.contains(&key.id) {
+            match state.options.id_check {
+                IdCheck::Off => {}
+                IdCheck::CountedAsFailed => {
+                    failed += 1;
+                    continue;
+                }
+                IdCheck::Excluded => continue,
+            }
+        }
+        state.note_written(&key.id, row);
+        state.qeasy.rows.put(key, row, now);
+        inserted += 1;
     }
     // A partly failed batch is a success that tells neither which rows failed nor why.
     qeasy_success(&format!("{{\"inserted\":{inserted},\"failed\":{failed}}}"))
@@ -332,14 +341,18 @@ mod tests {
             store(r#"{"content":[{"id":"001", "cost":2999.10},{"id":"001","cost":1840.000}]}"#).await;
         assert_eq!(reply["content"], json!({"inserted": 2, "failed": 0}));
         assert_eq!(sandbox.target_rows()["001"].get(), r#"{"id":"001","cost":1840.000}"#);
-        sandbox.set_options(|options| options.id_check = true);
+        sandbox.set_options(|options| options.id_check = IdCheck::CountedAsFailed);
         let (_, reply) = store(r#"{"content":[{"id":"001","cost":1},{"productGroupId":7}]}"#).await;
         assert_eq!(reply["content"], json!({"inserted": 1, "failed": 1}));
         assert_eq!(sandbox.target_rows()["001"].get(), r#"{"id":"001","cost":1840.000}"#);
         let (_, one) = text(sandbox.target(), "GET", &path("find-one/001"), &token, "").await;
         assert!(one.contains(r#""content":{"id":"001","cost":1840.000}"#));
         assert_eq!(store(r#"{"content":[{"name":"x"}]}"#).await.1["code"], 40001);
-        sandbox.set_options(|options| options.id_check = false);
+        sandbox.set_options(|options| options.id_check = IdCheck::Excluded);
+        let (_, reply) = store(r#"{"content":[{"id":"001","cost":1},{"id":"002"}]}"#).await;
+        assert_eq!(reply["content"], json!({"inserted": 1, "failed": 0}));
+        assert_eq!(sandbox.target_rows()["001"].get(), r#"{"id":"001","cost":1840.000}"#);
+        sandbox.set_options(|options| options.id_check = IdCheck::Off);
         let kind = FaultKind::PartlyFailed(vec!["9".into()]);
         sandbox.fault(Fault { at: Endpoint::QeasyStore, kind, times: 1, after: 0 });
         assert_eq!(store(r#"{"content":[{"id":"8"}]}"#).await.1["content"]["failed"], 0);

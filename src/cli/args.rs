@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use okki_sync_sandbox::Options;
+use okki_sync_sandbox::{IdCheck, Options};
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 bad usage, pipeline or credentials · \
                           3 done in part (rows quarantined, differences found, or work left for the next run)";
@@ -163,7 +163,7 @@ impl SandboxArgs {
     /// The sandbox's defaults, with what was asked for.
     pub(super) fn options(&self) -> Options {
         let mut options = self.catalogue.options();
-        options.id_check = self.id_check;
+        options.id_check = if self.id_check { IdCheck::CountedAsFailed } else { IdCheck::Off };
         if let Some(latency) = self.latency {
             options.latency = latency;
         }

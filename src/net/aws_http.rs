@@ -133,6 +133,8 @@ fn into_reqwest(request: HttpRequest, limit: Duration) -> Result<reqwest::Reques
 /// A secret and credentials are small: the whole answer is read here, so that a timeout covers all of it.
 async fn into_sdk(response: reqwest::Response) -> Result<HttpResponse, ConnectorError> {
     let (parts, body) = ::http::Response::<reqwest::Body>::from(response).into_parts();
-    let body = net::read_body(body).await.map_err(|lost| ConnectorError::io(Box::new(lost)))?;
+    let body = net::read_body(body, net::MAX_VERDICT_BYTES, net::Overlong::Refused)
+        .await
+        .map_err(|lost| ConnectorError::io(Box::new(lost)))?;
     HttpResponse::try_from(::http::Response::from_parts(parts, SdkBody::from(body))).map_err(unusable)
 }

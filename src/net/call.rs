@@ -7,27 +7,23 @@ use crate::net::limit::{CallLedger, Turn};
 /// How a call is made.
 pub(crate) struct Call<'a, T> {
     pub(super) turn: Turn<'a>,
-    pub(super) body: Body,
+    /// Set if the outcome quotes the answer: see [`Call::quoting`].
+    pub(super) requote: Option<Requote<T>>,
     /// Whether the other side may lack what the call asks for.
     pub(super) optional: bool,
     /// The value to return if the answer is lost and reading back is cheaper than repeating the call.
     pub(super) when_lost: Option<T>,
 }
 
-/// What the body of an answer is, and so whether the credentials are removed from it before it is judged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
-    /// It is judged as it came.
-    Rows,
-    /// Its text may end up in the quarantine, so credentials and token are removed first.
-    Text,
-}
+/// Replaces what an outcome quotes by what the second one does, which comes from the same answer without its secrets.
+/// `None` if that cannot be judged.
+pub(crate) type Requote<T> = fn(T, Option<T>) -> T;
 
 impl<'a, T> Call<'a, T> {
     /// A call that is repeated if its answer is lost. `what` names it in messages.
     pub(crate) fn new(what: &'static str) -> Self {
         let turn = Turn { what, ledger: None };
-        Self { turn, body: Body::Rows, optional: false, when_lost: None }
+        Self { turn, requote: None, optional: false, when_lost: None }
     }
 
     /// Stores the call in this ledger before it is made, and its login too.
@@ -36,9 +32,10 @@ impl<'a, T> Call<'a, T> {
         Self { turn, ..self }
     }
 
-    /// Removes credentials and token from the answer before it is judged.
-    pub(crate) fn redacted(self) -> Self {
-        Self { body: Body::Text, ..self }
+    /// The outcome quotes the answer's text, perhaps in the quarantine, and must not quote credentials or a token. The
+    /// answer is judged as it came: a value that decides may be one of them.
+    pub(crate) fn quoting(self, requote: Requote<T>) -> Self {
+        Self { requote: Some(requote), ..self }
     }
 
     /// The other side may lack what this call asks for. Then it ends with [`ErrorKind::NotSupported`], and the caller

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::budget::{Budget, interrupted};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::net::call::{Attempts, Body, Call, Counters};
+use crate::net::call::{Attempts, Call, Counters, Requote};
 use crate::net::limit::{Pace, Turn};
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, CallAction, CallContext, FailureKind};
@@ -74,7 +74,7 @@ impl Client {
         build: impl Fn(Option<&SecretString>) -> Request,
         judge: impl Fn(&Answer, u64) -> Result<T, CallError>,
     ) -> Result<T> {
-        let Call { turn, body, optional, mut when_lost } = call;
+        let Call { turn, requote, optional, mut when_lost } = call;
         let can_refresh = self.tokens.can_refresh();
         let can_read_back = when_lost.is_some();
         let mut attempts = Attempts { turn, attempt: 0, optional, can_refresh, can_read_back };
@@ -85,7 +85,7 @@ impl Client {
             let request = build(token_text);
             let idempotent = request.idempotent;
             let secrets = Secrets { credentials: &self.credentials, token: token_text };
-            let error = match self.attempt(budget, &attempts, request, secrets, body, &judge).await? {
+            let error = match self.attempt(budget, &attempts, request, secrets, requote, &judge).await? {
                 Attempted::Done(done) => {
                     self.pace.on_success().await;
                     return Ok(done);
@@ -118,7 +118,7 @@ impl Client {
         loop {
             attempts.attempt += 1;
             let request = login.request.clone();
-            match self.attempt(budget, &attempts, request, secrets, Body::Rows, &login.read).await? {
+            match self.attempt(budget, &attempts, request, secrets, None, &login.read).await? {
                 Attempted::Done(token) => return Ok(token),
                 Attempted::Failed(error) => {
                     if let Step::Repeat(wait) = self.next_step(budget, error, &attempts, true).await? {
@@ -135,7 +135,7 @@ impl Client {
         attempts: &Attempts<'_>,
         request: Request,
         secrets: Secrets<'_>,
-        body: Body,
+        requote: Option<Requote<T>>,
         judge: &impl Fn(&Answer, u64) -> Result<T, CallError>,
     ) -> Result<Attempted<T>> {
         let _slot = budget.before_a_call(self.pace.acquire(budget, attempts.turn)).await??;
@@ -151,7 +151,7 @@ impl Client {
         let now_ms = self.clock.now_ms();
         self.pace.observe(&answer, took, now_ms).await;
         match answer {
-            Ok(answer) => Ok(match judge_redacted(answer, secrets, body, now_ms, judge) {
+            Ok(answer) => Ok(match judge_redacted(answer, secrets, requote, now_ms, judge) {
                 Ok(done) => Attempted::Done(done),
                 Err(error) => Attempted::Failed(error),
             }),

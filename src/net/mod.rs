@@ -9,6 +9,7 @@ pub(crate) mod aws;
 mod aws_http;
 mod call;
 mod client;
+mod field;
 pub(crate) mod limit;
 mod redact;
 pub(crate) mod retry;
@@ -26,17 +27,25 @@ use url::Url;
 
 pub(crate) use call::Call;
 pub(crate) use client::Client;
+pub(crate) use field::Field;
 pub(crate) use redact::{excerpt, exposed};
 pub(crate) use token::{Auth, Login, Token};
 pub(crate) use transport::Network;
 pub(crate) use transport::root_cause;
-use transport::{cannot_start, client_builder, network_error, read_body};
-pub(crate) use verdict::{CallError, judge_status, server_message};
+use transport::{Overlong, cannot_start, client_builder, network_error, read_body};
+pub(crate) use verdict::{CallError, UNQUOTED, is_page, judge_status, server_message};
 
 /// OKKI documents 60 s for connecting and answering.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A host that does not accept a connection within this is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A login, or a verdict on what was sent. The body of a failure is read up to here, whatever was asked for.
+pub(crate) const MAX_VERDICT_BYTES: usize = 1 << 20;
+/// A page of rows. One of 1,000 products is under 2 MB.
+pub(crate) const MAX_PAGE_BYTES: usize = 16 << 20;
+/// A list that comes whole: all groups, or all rows of a plain target.
+pub(crate) const MAX_LIST_BYTES: usize = 64 << 20;
 
 /// Where requests go.
 #[derive(Clone)]
@@ -59,21 +68,31 @@ pub struct Request {
     /// Whether it may be sent again although it may have had its effect: always for a read, and for a write whose rows
     /// carry their ids.
     pub idempotent: bool,
+    /// A longer answer is none.
+    pub max_body_bytes: usize,
 }
 
 impl Request {
+    /// A GET, answered by a page of rows.
     pub fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, headers: Vec::new(), body: None, idempotent: true }
+        let max_body_bytes = MAX_PAGE_BYTES;
+        Self { method: Method::GET, url, headers: Vec::new(), body: None, idempotent: true, max_body_bytes }
     }
 
-    /// A POST of JSON. It is not repeated unless [`Self::idempotent`] allows it.
+    /// A POST of JSON, answered by a verdict. It is not repeated unless [`Self::idempotent`] allows it.
     pub fn post(url: Url, body: impl Into<Bytes>) -> Self {
         let body = Some(body.into());
-        Self { method: Method::POST, url, headers: Vec::new(), body, idempotent: false }
+        let max_body_bytes = MAX_VERDICT_BYTES;
+        Self { method: Method::POST, url, headers: Vec::new(), body, idempotent: false, max_body_bytes }
     }
 
     pub fn idempotent(self) -> Self {
         Self { idempotent: true, ..self }
+    }
+
+    /// Reads an answer of at most this many bytes.
+    pub(crate) fn answered_by_at_most(self, max_body_bytes: usize) -> Self {
+        Self { max_body_bytes, ..self }
     }
 
     /// Adds `Authorization: Bearer …`.
@@ -106,7 +125,7 @@ impl Request {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The whole body; a longer one than [`read_body`] takes is no answer.
+    /// The whole body, or the beginning of a failure's: see [`Overlong`].
     pub body: Bytes,
 }
 
@@ -160,6 +179,7 @@ impl Wire {
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer, TransportError> {
+        let most = request.max_body_bytes;
         let request = request.into_http()?;
         match self {
             Self::Network(client) => {
@@ -167,14 +187,15 @@ impl Wire {
                     .map_err(|error| TransportError::permanent(root_cause(&error.without_url())))?;
                 let response = client.execute(request).await.map_err(network_error)?;
                 let (status, headers) = (response.status(), response.headers().clone());
-                let body = read_body(reqwest::Body::from(response)).await?;
+                let body = read_body(reqwest::Body::from(response), most, Overlong::of(status)).await?;
                 Ok(Answer { status, headers, body })
             }
             #[cfg(feature = "testing")]
             Self::InProcess(service) => {
                 let response = tower::ServiceExt::oneshot(service.clone(), request).await?;
                 let (parts, body) = response.into_parts();
-                Ok(Answer { status: parts.status, headers: parts.headers, body: read_body(body).await? })
+                let body = read_body(body, most, Overlong::of(parts.status)).await?;
+                Ok(Answer { status: parts.status, headers: parts.headers, body })
             }
         }
     }
@@ -198,5 +219,74 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write as _;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::error::{ErrorKind, Side};
+
+    const INFLATED_BYTES: usize = 64 << 20;
+
+    /// `[0,0,…]` of 64 MiB: 64 KB on the wire.
+    fn zeros() -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(b"[").unwrap();
+        let piece = b"0,".repeat(1 << 19);
+        for _ in 0..INFLATED_BYTES / piece.len() {
+            gzip.write_all(&piece).unwrap();
+        }
+        gzip.write_all(b"0]").unwrap();
+        gzip.finish().unwrap()
+    }
+
+    /// Answers one request with this status and the zeros.
+    async fn answered(status: &'static str, most: usize) -> Result<Answer, TransportError> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let body = zeros();
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            // The reader may have had enough before the end.
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&body).await;
+        });
+        let request = Request::get(url.clone()).answered_by_at_most(most);
+        let answer = Wire::network(&url).unwrap().send(request, TIMEOUT).await;
+        serving.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn the_body_of_a_failure_is_read_no_further_than_its_message_can_be() {
+        for most in [MAX_VERDICT_BYTES, MAX_LIST_BYTES] {
+            let answer = answered("404 Not Found", most).await.unwrap();
+            assert_eq!((answer.status.as_u16(), answer.body.len()), (404, MAX_VERDICT_BYTES));
+            let error = judge_status(&answer, Side::Target, 0).unwrap();
+            assert_eq!(error.kind, ErrorKind::BadAnswer(Side::Target));
+            assert!(error.message.starts_with("target answered HTTP 404 Not Found: [0,0,0,"));
+            assert!(error.message.len() < 250, "{}", error.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_success_that_is_longer_than_its_call_allows_is_no_answer() {
+        for (most, words) in
+            [(MAX_VERDICT_BYTES, "larger than 1 MiB"), (MAX_PAGE_BYTES, "larger than 16 MiB")]
+        {
+            let error = answered("200 OK", most).await.unwrap_err();
+            assert!(!error.may_pass && error.message.contains(words), "{error}");
+        }
     }
 }

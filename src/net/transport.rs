@@ -3,12 +3,11 @@
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use url::Url;
 
-use crate::net::{TransportError, Wire, excerpt, is_loopback};
+use crate::net::{MAX_VERDICT_BYTES, TransportError, Wire, excerpt, is_loopback};
 
-/// No answer is read beyond this. A page of 1,000 products is under 2 MB.
-const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// An announced length is believed up to here; beyond it, room is made as the bytes come.
 const MAX_ANNOUNCED_BYTES: usize = 4 * 1024 * 1024;
 
@@ -48,13 +47,29 @@ pub(crate) fn cannot_start(error: &(dyn std::error::Error + 'static)) -> Transpo
     TransportError::permanent(format!("the HTTP client cannot start: {}", root_cause(error)))
 }
 
-/// Reads a whole body, of at most [`MAX_BODY_BYTES`].
-pub(crate) async fn read_body<B>(body: B) -> Result<Bytes, TransportError>
+/// What becomes of a body that is longer than allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overlong {
+    /// It is no answer: half a page of rows would be taken for a whole one.
+    Refused,
+    /// It is read up to [`MAX_VERDICT_BYTES`]: of a failure its status counts, and the words at its beginning.
+    Cut,
+}
+
+impl Overlong {
+    pub(crate) fn of(status: StatusCode) -> Self {
+        if status.is_success() { Self::Refused } else { Self::Cut }
+    }
+}
+
+/// Reads a body of at most `most` bytes.
+pub(crate) async fn read_body<B>(body: B, most: usize, overlong: Overlong) -> Result<Bytes, TransportError>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: std::error::Error + 'static,
 {
     use http_body_util::BodyExt as _;
+    let most = if overlong == Overlong::Cut { most.min(MAX_VERDICT_BYTES) } else { most };
     let mut body = std::pin::pin!(body);
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
     let mut read = BytesMut::new();
@@ -63,11 +78,13 @@ where
             TransportError::passing(format!("the answer broke off: {}", root_cause(&error)))
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > MAX_BODY_BYTES {
-            return Err(TransportError::permanent(format!(
-                "the answer is larger than {} MiB",
-                MAX_BODY_BYTES >> 20
-            )));
+        let room = most.saturating_sub(read.len());
+        if data.len() > room && overlong == Overlong::Cut {
+            read.extend_from_slice(data.get(..room).unwrap_or_default());
+            break;
+        }
+        if data.len() > room {
+            return Err(TransportError::permanent(format!("the answer is larger than {} MiB", most >> 20)));
         }
         // A body that came in one piece is not copied.
         if read.is_empty() && data.len() == announced && body.is_end_stream() {

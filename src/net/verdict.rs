@@ -1,16 +1,18 @@
 //! What HTTP itself says of an answer: from a status to a failure and its message. Both sides use it after they have
 //! looked for their own codes.
 
+use serde::Deserialize;
+
 use crate::error::{ErrorKind, Side};
-use crate::net::call::Body;
+use crate::net::call::Requote;
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, FailureKind};
-use crate::net::{Answer, excerpt};
+use crate::net::{Answer, Field, excerpt};
 
-/// Error bodies are shorter; of a longer one only this much is shown.
-const LONGEST_TEXT_BYTES: usize = 4096;
-/// Keys under which APIs put a message for people, the most specific first.
-const MESSAGE_KEYS: [&str; 5] = ["error_description", "message", "msg", "detail", "error"];
+/// Error bodies are shorter; of a longer one only this much is looked at.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024;
+/// For an answer that means something else without the secrets in it.
+pub(crate) const UNQUOTED: &str = "(its text holds a credential and is not shown)";
 
 /// A call that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,31 +33,36 @@ impl CallError {
 
 /// Judges an answer so that no message repeats a secret that the server may have echoed.
 ///
-/// If an answer with rows is a failure, it is judged again without the secrets before its message is cut short: the part
-/// of a secret that is left by a cut would not be found any more.
+/// The answer as it came decides. What is quoted comes from a second judgement without the secrets, made before the
+/// message is cut short: the part of a secret that is left by a cut would not be found any more.
 pub(super) fn judge_redacted<T>(
     mut answer: Answer,
     secrets: Secrets<'_>,
-    body: Body,
+    requote: Option<Requote<T>>,
     now_ms: u64,
     judge: &impl Fn(&Answer, u64) -> Result<T, CallError>,
 ) -> Result<T, CallError> {
-    if body == Body::Text {
-        answer.body = secrets.redacted_body(&answer.body);
+    let judged = judge(&answer, now_ms);
+    if judged.is_ok() && requote.is_none() {
+        return judged;
     }
-    let mut error = match judge(&answer, now_ms) {
-        Ok(done) => return Ok(done),
-        Err(error) => error,
-    };
     let redacted = secrets.redacted_body(&answer.body);
-    if redacted != answer.body {
-        answer.body = redacted;
-        if let Err(without_secrets) = judge(&answer, now_ms) {
-            error.message = without_secrets.message;
+    let holds_none = redacted == answer.body;
+    answer.body = redacted;
+    match (judged, requote) {
+        (Ok(done), Some(requote)) if !holds_none => Ok(requote(done, judge(&answer, now_ms).ok())),
+        (Ok(done), _) => Ok(done),
+        (Err(mut error), _) => {
+            if !holds_none {
+                error.message = match judge(&answer, now_ms) {
+                    Err(without_secrets) => without_secrets.message,
+                    Ok(_) => UNQUOTED.to_owned(),
+                };
+            }
+            error.message = secrets.excerpt(&error.message);
+            Err(error)
         }
     }
-    error.message = secrets.excerpt(&error.message);
-    Err(error)
 }
 
 /// The failure that the status stands for. `None` if it is a success.
@@ -96,20 +103,37 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
     Some(CallError::new(failure, kind, message))
 }
 
-fn is_page(answer: &Answer) -> bool {
+/// Whether a proxy answers, and not the other side.
+pub(crate) fn is_page(answer: &Answer) -> bool {
     answer.body.trim_ascii_start().starts_with(b"<")
 }
 
-/// The message in a body if it is one of the known error bodies, else the body's beginning.
+/// The keys under which APIs put a message for people.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorBody {
+    error_description: Field,
+    message: Field,
+    msg: Field,
+    detail: Field,
+    error: Field,
+}
+
+fn known_message(body: &[u8]) -> Option<String> {
+    // A list would be read as the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    let ErrorBody { error_description, message, msg, detail, error } = serde_json::from_slice(body).ok()?;
+    // The most specific first.
+    [error_description, message, msg, detail, error].iter().find_map(Field::text).map(str::to_owned)
+}
+
+/// The message in a body if it is one of the known error bodies, else the body's beginning. Of a long body only the
+/// beginning is looked at, so that no answer costs more memory than its bytes.
 pub(crate) fn server_message(body: &[u8]) -> String {
-    let message = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|json| {
-        MESSAGE_KEYS
-            .iter()
-            .find_map(|key| json.get(key).and_then(serde_json::Value::as_str).map(str::to_owned))
-    });
-    let message = message.unwrap_or_else(|| {
-        String::from_utf8_lossy(body.get(..LONGEST_TEXT_BYTES).unwrap_or(body)).into_owned()
-    });
+    let body = body.get(..MAX_MESSAGE_BYTES).unwrap_or(body);
+    let message = known_message(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
     if message.trim().is_empty() { "(no text)".to_owned() } else { excerpt(&message, &[]) }
 }
 
@@ -156,15 +180,49 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_as_it_came_decides_and_its_secrets_are_not_quoted() {
+        let secrets = [secrecy::SecretString::from("acme-tenant")];
+        let secrets = Secrets { credentials: &secrets, token: None };
+        let judged = |body: &str| {
+            let (status, headers) = (http::StatusCode::OK, http::HeaderMap::new());
+            let answer = Answer { status, headers, body: body.to_owned().into() };
+            let judge = |answer: &Answer, _| match std::str::from_utf8(&answer.body).unwrap() {
+                "acme-tenant" => Ok("taken".to_owned()),
+                text if text.starts_with("no") => Ok(text.to_owned()),
+                text => Err(CallError::new(FailureKind::Refused, ErrorKind::BadAnswer(Side::Target), text)),
+            };
+            let requote =
+                |done: String, clean: Option<String>| if done == "taken" { done } else { clean.unwrap() };
+            judge_redacted(answer, secrets, Some(requote), 0, &judge).map_err(|error| error.message)
+        };
+        assert_eq!(judged("acme-tenant").unwrap(), "taken");
+        assert_eq!(judged("no, acme-tenant").unwrap(), "no, …");
+        assert_eq!(judged("no").unwrap(), "no");
+        assert_eq!(judged("bad acme-tenant").unwrap_err(), "bad …");
+        assert_eq!(judged("bad").unwrap_err(), "bad");
+    }
+
+    #[test]
     fn a_message_is_taken_from_the_known_error_bodies_and_else_from_the_text() {
         for (body, message) in [
             (r#"{"error":"invalid_client","error_description":"bad secret"}"#, "bad secret"),
             (r#"{"msg":"系统繁忙"}"#, "系统繁忙"),
+            (r#"{"detail":{"retryAfter":7},"error":"no"}"#, "no"),
             (r#"{"other":1}"#, r#"{"other":1}"#),
+            (r#"["bad","worse"]"#, r#"["bad","worse"]"#),
             ("<h1>Bad\n Gateway</h1>", "<h1>Bad Gateway</h1>"),
             (" ", "(no text)"),
         ] {
             assert_eq!(server_message(body.as_bytes()), message);
         }
+    }
+
+    #[test]
+    fn a_message_behind_the_beginning_of_a_long_body_is_not_looked_for() {
+        let body = |zeros: usize| format!(r#"{{"list":[{}0],"message":"bad"}}"#, "0,".repeat(zeros));
+        assert_eq!(server_message(body(1000).as_bytes()), "bad");
+        let beginning = server_message(body(MAX_MESSAGE_BYTES).as_bytes());
+        assert!(beginning.starts_with(r#"{"list":[0,0,"#) && beginning.ends_with('…'), "{beginning}");
+        assert!(beginning.chars().count() < 200, "{beginning}");
     }
 }

@@ -36,7 +36,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::limit::Pace;
-use crate::net::{Answer, Auth, Call, Client, Login, Request, Wire, exposed, join_path};
+use crate::net::{Answer, Auth, Call, Client, Login, MAX_LIST_BYTES, Request, Wire, exposed, join_path};
 use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 use crate::transform::RowMap;
@@ -189,7 +189,9 @@ impl Okki {
             return protocol::groups(&answer, 0).map_err(as_error);
         }
         let url = join_path(&self.settings.base_url, &self.settings.api);
-        let build = |token: Option<&SecretString>| bearer(Request::get(url.clone()), token);
+        let build = |token: Option<&SecretString>| {
+            bearer(Request::get(url.clone()).answered_by_at_most(MAX_LIST_BYTES), token)
+        };
         self.client.call(budget, Call::new("groups"), build, protocol::groups).await
     }
 

@@ -5,12 +5,18 @@ use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
-use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_failed_rows, denies_success};
+use super::answer::{
+    BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success, refused_by_firewall,
+};
 use super::batch::Batch;
+use super::body::AnswerBody;
 use super::{TargetRun, TokenIn, with_token};
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::net::{Answer, Call, CallError, Request, exposed, judge_status, server_message};
+use crate::net::{
+    Answer, Call, CallError, MAX_LIST_BYTES, MAX_VERDICT_BYTES, Request, exposed, judge_status,
+    server_message,
+};
 
 /// Headers with a shorter value are words ("true", "json"), which an answer may hold too. Longer ones may be keys.
 const SHORTEST_KEY_BYTES: usize = 8;
@@ -32,14 +38,16 @@ impl HttpTarget {
 
     pub(super) async fn write(&self, run: TargetRun<'_>, budget: &Budget, batch: &Batch) -> Result<Verdict> {
         let build = |token: Option<&SecretString>| {
-            // The rows carry their ids: writing one twice leaves it as it is.
-            let request = Request::post(self.url.clone(), batch.body.clone()).idempotent();
+            // The rows carry their ids: writing one twice leaves it as it is. Some endpoints echo them.
+            let request = Request::post(self.url.clone(), batch.body.clone())
+                .idempotent()
+                .answered_by_at_most(MAX_VERDICT_BYTES.max(2 * batch.body.len()));
             let mut request = self.with_headers(request, token);
             request.method = self.method.clone();
             request
         };
-        let judge = |answer: &Answer, now_ms| written(answer, &self.success, now_ms);
-        run.call(budget, Call::new("write").redacted(), build, judge).await
+        let judge = |answer: &Answer, now_ms| written(answer, batch.entries.len(), &self.success, now_ms);
+        run.call(budget, Call::new("write").quoting(Verdict::requoted), build, judge).await
     }
 
     pub(super) async fn read_back(&self, run: TargetRun<'_>, budget: &Budget) -> Result<ReadPage> {
@@ -50,7 +58,9 @@ impl HttpTarget {
             )
             .help("set it to a GET address that lists the rows"));
         };
-        let build = |token: Option<&SecretString>| self.with_headers(Request::get(url.clone()), token);
+        let build = |token: Option<&SecretString>| {
+            self.with_headers(Request::get(url.clone()).answered_by_at_most(MAX_LIST_BYTES), token)
+        };
         run.call(budget, Call::new("read back"), build, listed).await
     }
 
@@ -61,9 +71,10 @@ impl HttpTarget {
     }
 }
 
-/// Judges the answer to a batch. Without `success`, a 2xx counts unless its body says the opposite.
+/// Judges the answer to a batch of `sent` rows. Without `success`, a 2xx counts unless its body says the opposite.
 pub(super) fn written(
     answer: &Answer,
+    sent: usize,
     success: &IndexMap<String, Value>,
     now_ms: u64,
 ) -> Result<Verdict, CallError> {
@@ -71,24 +82,34 @@ pub(super) fn written(
     if matches!(answer.status.as_u16(), 400 | 413 | 422) {
         return Ok(Verdict::Refused(format!("HTTP {}: {message}", answer.status.as_u16())));
     }
+    if let Some(reason) = refused_by_firewall(answer) {
+        return Ok(Verdict::Refused(reason));
+    }
     if let Some(error) = judge_status(answer, Side::Target, now_ms) {
         return Err(error);
     }
-    let Ok(json) = serde_json::from_slice::<Value>(&answer.body) else {
+    let Some(body) = AnswerBody::parse(&answer.body) else {
         if success.is_empty() && is_plain_text(answer) {
             return Ok(Verdict::Accepted);
         }
         return Err(bad_answer(format!("target answered something that is not JSON: {message}")));
     };
-    if success.is_empty() && (denies_success(&json) || !BodyCode::from_json(&json).allows_success()) {
+    if success.is_empty() && (denies_success(&body) || !BodyCode::of(&body).allows_success()) {
         return Ok(Verdict::Refused(message));
     }
-    for (pointer, wanted) in success {
-        if json.pointer(pointer) != Some(wanted) {
-            return Ok(Verdict::Refused(format!("{pointer} is not {wanted}: {message}")));
-        }
+    if let Some((pointer, wanted)) = unfulfilled(success, &answer.body) {
+        return Ok(Verdict::Unfulfilled { asked: format!("{pointer} is not {wanted}"), said: message });
     }
-    Ok(count_failed_rows(&json))
+    Ok(count_rows(&body, sent))
+}
+
+/// The first pointer that does not lead to its value.
+fn unfulfilled<'a>(success: &'a IndexMap<String, Value>, body: &[u8]) -> Option<(&'a String, &'a Value)> {
+    if success.is_empty() {
+        return None;
+    }
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    success.iter().find(|(pointer, wanted)| json.pointer(pointer) != Some(wanted))
 }
 
 /// Many endpoints answer nothing, or "ok". A page comes from a proxy or a login, and broken JSON from a mistake: no row

@@ -6,6 +6,7 @@
 
 mod answer;
 pub(crate) mod batch;
+mod body;
 mod compare;
 mod http;
 mod qeasy;
@@ -13,7 +14,7 @@ mod read_back;
 mod refused;
 mod settings;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -63,6 +64,8 @@ pub(crate) struct Target {
     id_field: String,
     /// Calls that this run has spent on bisecting.
     split_calls: AtomicU32,
+    /// Whether this run has said that the scheme keeps its older rows.
+    told_of_id_check: AtomicBool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one for each connection")]
@@ -96,7 +99,15 @@ impl Target {
         };
         let pace = Pace::per_minute(limit.requests_per_minute, limit.reserve_ratio, Side::Target, clock);
         let client = Client::new(Side::Target, wire, clock, pace, auth, credentials);
-        Ok(Self { client, protocol, wrap, identity, id_field, split_calls: AtomicU32::new(0) })
+        Ok(Self {
+            client,
+            protocol,
+            wrap,
+            identity,
+            id_field,
+            split_calls: AtomicU32::new(0),
+            told_of_id_check: AtomicBool::new(false),
+        })
     }
 
     /// How rows are wrapped into a body.
@@ -135,6 +146,7 @@ impl Target {
     pub(crate) fn start_run(&self) {
         self.client.start_run();
         self.split_calls.store(0, Ordering::Relaxed);
+        self.told_of_id_check.store(false, Ordering::Relaxed);
     }
 
     /// The target for one run, whose calls are reserved in this ledger. There is no other way to call it.
@@ -177,10 +189,11 @@ impl TargetRun<'_> {
                 Verdict::PartlyFailed { failed, reason } => {
                     let rows = batch.entries.len();
                     let failed = failed.at_most(rows);
-                    tracing::warn!(failed, rows, %reason, "the target stored a batch only in part");
+                    self.warn_of_part(failed, rows, &reason);
                     (BatchFailure::PartlyStored, format!("{failed} of {rows} rows failed: {reason}"))
                 }
                 Verdict::Refused(reason) => (BatchFailure::Refused, reason),
+                Verdict::Unfulfilled { asked, said } => (BatchFailure::Refused, format!("{asked}: {said}")),
             };
             self.target.client.counters.count_failure();
             self.find_refused(budget, batch, (failure, &reason), &mut waiting, written).await?;
@@ -230,9 +243,9 @@ fn with_token(request: Request, token: Option<&SecretString>, token_in: TokenIn)
 #[cfg(feature = "testing")]
 pub(crate) fn fuzz(answer: &Answer, success: &indexmap::IndexMap<String, serde_json::Value>) {
     let _ = qeasy::token(answer, 0);
-    let _ = qeasy::stored(answer, 0);
+    let _ = qeasy::stored(answer, 3, 0);
     let _ = qeasy::queried(answer, 0);
-    let _ = http::written(answer, success, 0);
-    let _ = http::written(answer, &indexmap::IndexMap::new(), 0);
+    let _ = http::written(answer, 3, success, 0);
+    let _ = http::written(answer, 3, &indexmap::IndexMap::new(), 0);
     let _ = http::listed(answer, 0);
 }

@@ -8,14 +8,18 @@ use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
-use super::answer::{BodyCode, ReadPage, Verdict, bad_answer, count_failed_rows, denies_success};
+use super::answer::{
+    BodyCode, ReadPage, Verdict, bad_answer, count_rows, denies_success, refused_by_firewall,
+};
 use super::batch::Batch;
+use super::body::AnswerBody;
 use super::{TargetRun, TokenIn, with_token};
 use crate::budget::Budget;
 use crate::error::{ErrorKind, Result, Side};
 use crate::net::retry::{self, FailureKind};
 use crate::net::{
-    Answer, Auth, Call, CallError, Login, Request, Token, exposed, join_path, judge_status, server_message,
+    Answer, Auth, Call, CallError, Field, Login, MAX_PAGE_BYTES, Request, Token, exposed, join_path,
+    judge_status, server_message,
 };
 
 /// Rows per `/query` call: the largest page.
@@ -50,8 +54,11 @@ impl Qeasy {
         };
         // One call reads back a page of rows. For a larger batch, sending it again is cheaper.
         let reading_is_cheaper = batch.entries.len() <= QUERY_PAGE && !batch.was_read_back;
-        let call = Call::new("store").redacted().when_lost(reading_is_cheaper.then_some(Verdict::Lost));
-        run.call(budget, call, build, stored).await
+        let call = Call::new("store")
+            .quoting(Verdict::requoted)
+            .when_lost(reading_is_cheaper.then_some(Verdict::Lost));
+        let judge = |answer: &Answer, now_ms| stored(answer, batch.entries.len(), now_ms);
+        run.call(budget, call, build, judge).await
     }
 
     /// The rows with these ids, of which there are at most [`QUERY_PAGE`].
@@ -75,7 +82,8 @@ impl Qeasy {
     async fn query(&self, run: TargetRun<'_>, budget: &Budget, filter: &Value) -> Result<ReadPage> {
         let url = self.url("query");
         let build = |token: Option<&SecretString>| {
-            with_token(Request::post(url.clone(), filter.to_string()).idempotent(), token, self.token_in)
+            let request = Request::post(url.clone(), filter.to_string()).idempotent();
+            with_token(request.answered_by_at_most(MAX_PAGE_BYTES), token, self.token_in)
         };
         run.call(budget, Call::new("query").optional(), build, queried).await
     }
@@ -87,7 +95,7 @@ impl Qeasy {
 
 /// Reads the answer to the login.
 pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
-    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let body = AnswerBody::parse(&answer.body).unwrap_or_default();
     let refused = || {
         let message = format!(
             "target refused the credentials: {}; check QEASY_APP_KEY and QEASY_APP_SECRET",
@@ -95,7 +103,7 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
         );
         CallError::new(FailureKind::Refused, ErrorKind::CredentialsRefused(Side::Target), message)
     };
-    match BodyCode::from_json(&json) {
+    match BodyCode::of(&body) {
         BodyCode::Number(42901 | 40029) => return Err(throttled(answer, now_ms)),
         // An outage at the login does not refuse the credentials, whatever its body says.
         _ if matches!(answer.status.as_u16(), 408 | 429 | 500..=599) => {
@@ -108,19 +116,21 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
         BodyCode::Number(code) if code != 0 && code != 200 => return Err(refused()),
         _ => {}
     }
-    if matches!(answer.status.as_u16(), 400 | 401 | 403) || denies_success(&json) {
+    if matches!(answer.status.as_u16(), 400 | 401 | 403) || denies_success(&body) {
         return Err(refused());
     }
     if let Some(error) = judge_status(answer, Side::Target, now_ms) {
         return Err(error);
     }
-    let content = json.get("content").unwrap_or(&json);
-    let Some(value) = content.get("access_token").and_then(Value::as_str) else {
+    let content = body.content.as_deref().unwrap_or(&body);
+    let Some(value) = content.access_token.text() else {
         // Without its text, which may hold a token in another form.
         return Err(bad_answer(format!("target answered without a token: {}", server_message(b""))));
     };
-    let expires_in =
-        content.get("expires_in").and_then(Value::as_u64).map_or(TOKEN_LIFETIME, Duration::from_secs);
+    let expires_in = match content.expires_in {
+        Field::Integer(seconds) => u64::try_from(seconds).map_or(TOKEN_LIFETIME, Duration::from_secs),
+        _ => TOKEN_LIFETIME,
+    };
     Ok(Token { value: value.into(), expires_in })
 }
 
@@ -139,14 +149,14 @@ fn unavailable(message: String) -> CallError {
 
 /// What Qeasy's envelope says. What concerns the whole call is a [`CallError`].
 enum Envelope {
-    Success(Value),
+    Success(AnswerBody),
     /// Rows are refused, or a filter; the reason.
     Refused(String),
 }
 
 fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
-    let parsed = serde_json::from_slice::<Value>(&answer.body);
-    let code = BodyCode::from_json(parsed.as_ref().unwrap_or(&Value::Null));
+    let parsed = AnswerBody::parse(&answer.body);
+    let code = parsed.as_ref().map_or(BodyCode::Absent, BodyCode::of);
     let message = server_message(&answer.body);
     match code {
         BodyCode::Number(42901 | 40029) => return Err(throttled(answer, now_ms)),
@@ -178,23 +188,26 @@ fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
     if let Some(error) = judge_status(answer, Side::Target, now_ms) {
         return Err(error);
     }
-    let Ok(json) = parsed else {
+    let Some(body) = parsed else {
         return Err(bad_answer(format!("target answered something that is not JSON: {message}")));
     };
-    if denies_success(&json) || !code.allows_success() {
+    if denies_success(&body) || !code.allows_success() {
         let code = match code {
             BodyCode::Number(code) => format!("code {code}"),
             BodyCode::Absent | BodyCode::Unreadable => "no code".to_owned(),
         };
         return Ok(Envelope::Refused(format!("{code}: {message}")));
     }
-    Ok(Envelope::Success(json))
+    Ok(Envelope::Success(body))
 }
 
-/// Judges the answer to `/store`.
-pub(super) fn stored(answer: &Answer, now_ms: u64) -> Result<Verdict, CallError> {
+/// Judges the answer to `/store` of `sent` rows.
+pub(super) fn stored(answer: &Answer, sent: usize, now_ms: u64) -> Result<Verdict, CallError> {
+    if let Some(reason) = refused_by_firewall(answer) {
+        return Ok(Verdict::Refused(reason));
+    }
     match parse_envelope(answer, now_ms)? {
-        Envelope::Success(json) if confirms_success(&json) => Ok(count_failed_rows(&json)),
+        Envelope::Success(body) if confirms_success(&body) => Ok(count_rows(&body, sent)),
         Envelope::Success(_) => {
             let message = server_message(&answer.body);
             Err(bad_answer(format!("target answered neither success nor a count of rows: {message}")))
@@ -204,22 +217,23 @@ pub(super) fn stored(answer: &Answer, now_ms: u64) -> Result<Verdict, CallError>
 }
 
 /// A success says so: by its flag, by Qeasy's code for it, or by the count of rows that it took.
-fn confirms_success(json: &Value) -> bool {
-    BodyCode::from_json(json) == BodyCode::Number(0)
-        || json.get("success").and_then(Value::as_bool) == Some(true)
-        || ["/content/inserted", "/data/inserted", "/inserted"].iter().any(|at| json.pointer(at).is_some())
+fn confirms_success(body: &AnswerBody) -> bool {
+    BodyCode::of(body) == BodyCode::Number(0)
+        || body.success == Field::Bool(true)
+        || !body.count(|body| &body.inserted).is_absent()
 }
 
 /// Reads the three shapes that `/query` has had: `content` as a list, `content.list`, and `content.rows`.
 pub(super) fn queried(answer: &Answer, now_ms: u64) -> Result<ReadPage, CallError> {
-    let json = match parse_envelope(answer, now_ms)? {
-        Envelope::Success(json) => json,
+    match parse_envelope(answer, now_ms)? {
+        Envelope::Success(_) => {}
         Envelope::Refused(reason) => {
             let message = format!("target refused to read back: {reason}");
             let kind = ErrorKind::BadAnswer(Side::Target);
             return Err(CallError::new(FailureKind::NotSupported, kind, message));
         }
-    };
+    }
+    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let without_rows = || bad_answer("target answered a query without rows");
     let content = json.get("content").ok_or_else(without_rows)?;
     let total = content.get("total").or_else(|| json.get("total")).and_then(Value::as_u64);
@@ -265,14 +279,14 @@ mod tests {
             r#"{"success":"false"}"#,
             r#"{"success":0,"inserted":1}"#,
         ] {
-            let plain = written(&answer(200, body), &IndexMap::new(), 0).unwrap();
+            let plain = written(&answer(200, body), 1, &IndexMap::new(), 0).unwrap();
             assert!(matches!(plain, Verdict::Refused(_)), "{body}: {plain:?}");
-            assert!(!matches!(stored(&answer(200, body), 0), Ok(Verdict::Accepted)), "{body}");
+            assert!(!matches!(stored(&answer(200, body), 1, 0), Ok(Verdict::Accepted)), "{body}");
         }
         for body in
             [r#"{"success":true,"code":0}"#, r#"{"success":true,"code":"200","content":{"inserted":1}}"#]
         {
-            assert_eq!(stored(&answer(200, body), 0).unwrap(), Verdict::Accepted, "{body}");
+            assert_eq!(stored(&answer(200, body), 1, 0).unwrap(), Verdict::Accepted, "{body}");
         }
     }
 
@@ -282,14 +296,29 @@ mod tests {
             [("0", 0), ("null", 0), ("\"0\"", 0), ("3", 3), ("\"3\"", 3), ("[\"a\",\"b\"]", 2)]
         {
             let body = format!(r#"{{"success":true,"code":0,"content":{{"inserted":1,"failed":{failed}}}}}"#);
-            let read = match stored(&answer(200, &body), 0).unwrap() {
+            let read = match stored(&answer(200, &body), 1, 0).unwrap() {
                 Verdict::PartlyFailed { failed, .. } => failed,
                 _ => FailedRows::Count(0),
             };
             assert_eq!(read, FailedRows::Count(count), "{body}");
         }
         let body = r#"{"success":true,"content":{"failed":{"some":1}}}"#;
-        assert!(matches!(stored(&answer(200, body), 0).unwrap(), Verdict::PartlyFailed { .. }));
+        assert!(matches!(stored(&answer(200, body), 1, 0).unwrap(), Verdict::PartlyFailed { .. }));
+    }
+
+    #[test]
+    fn a_page_under_http_403_or_405_refuses_rows_and_not_the_key() {
+        for status in [403, 405] {
+            let page = answer(status, "\n<html><title>Blocked</title></html>");
+            for verdict in [stored(&page, 1, 0), written(&page, 1, &IndexMap::new(), 0)] {
+                assert!(matches!(verdict.unwrap(), Verdict::Refused(reason) if reason.contains("Blocked")));
+            }
+            assert!(queried(&page, 0).is_err());
+        }
+        let key = stored(&answer(403, r#"{"message":"IP not allowed"}"#), 1, 0).unwrap_err();
+        assert_eq!(key.kind, ErrorKind::CredentialsRefused(Side::Target));
+        let login = token(&answer(403, "<html>Blocked</html>"), 0).unwrap_err();
+        assert_eq!(login.kind, ErrorKind::CredentialsRefused(Side::Target));
     }
 
     #[test]

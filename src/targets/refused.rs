@@ -27,6 +27,10 @@ use crate::error::{Error, ErrorKind, Result, Side};
 /// Calls that a run spends on finding refused rows by bisecting.
 pub(super) const SPLIT_CALLS: u32 = 64;
 
+/// What a batch shows of which the target took no row and holds an older version of each.
+const KEEPS_OLDER_ROWS: &str = "the scheme keeps the older version of every row of the batch, as it does while its idCheck is on: \
+     switch idCheck off on the scheme, or no change arrives";
+
 /// What is wrong with a batch that was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BatchFailure {
@@ -86,7 +90,7 @@ impl TargetRun<'_> {
         if action == BatchAction::ReadBack {
             match self.stored_rows(budget, &batch).await {
                 Ok(stored) => {
-                    resolve_partial(&batch, &stored, reason, written);
+                    self.resolve_partial(&batch, &stored, reason, written);
                     return Ok(());
                 }
                 Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
@@ -117,6 +121,44 @@ impl TargetRun<'_> {
         }
     }
 
+    /// Of a batch that was stored in part: what the target holds is acknowledged, the rest is refused.
+    fn resolve_partial(
+        self,
+        batch: &Batch,
+        stored: &HashMap<String, Value>,
+        reason: &str,
+        written: &mut Written,
+    ) {
+        let (held, missing) = partition(batch, stored);
+        let has_older = |entry: &Entry| stored.contains_key(entry.id.as_str());
+        let reason = if held.is_empty() && missing.iter().all(has_older) {
+            self.warn_of_id_check();
+            format!("{reason}; {KEEPS_OLDER_ROWS}")
+        } else {
+            format!(
+                "{reason}; of these it does not hold this one as sent (a scheme whose idCheck is on excludes repeated ids: changes need it off)"
+            )
+        };
+        written.refused.extend(missing.iter().map(|entry| refused(batch, entry, &reason)));
+        accept(held, written);
+    }
+
+    /// Once for each run: such a scheme refuses every batch of changes.
+    fn warn_of_id_check(self) {
+        if !self.target.told_of_id_check.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{KEEPS_OLDER_ROWS}");
+        }
+    }
+
+    /// A scheme that takes no change at all has been named already.
+    pub(super) fn warn_of_part(self, failed: u64, rows: usize, reason: &str) {
+        if self.target.told_of_id_check.load(Ordering::Relaxed) {
+            tracing::debug!(failed, rows, reason, "the target stored a batch only in part");
+        } else {
+            tracing::warn!(failed, rows, reason, "the target stored a batch only in part");
+        }
+    }
+
     /// The answer was lost: acknowledges what the target holds of the batch, and sends the rest again.
     pub(super) async fn read_back_lost(
         self,
@@ -140,16 +182,6 @@ impl TargetRun<'_> {
         accept(held, written);
         Ok(())
     }
-}
-
-/// Of a batch that was stored in part: what the target holds is acknowledged, the rest is refused.
-fn resolve_partial(batch: &Batch, stored: &HashMap<String, Value>, reason: &str, written: &mut Written) {
-    let (held, missing) = partition(batch, stored);
-    let reason = format!(
-        "{reason}; of these it does not hold this one as sent (a scheme whose idCheck is on excludes repeated ids: changes need it off)"
-    );
-    written.refused.extend(missing.iter().map(|entry| refused(batch, entry, &reason)));
-    accept(held, written);
 }
 
 /// The rows that the target holds as they were sent, and the others.

@@ -10,6 +10,8 @@ pub enum Mutant {
     AcknowledgeBeforeTheAnswer,
     /// `failed` in Qeasy's answer is ignored.
     IgnoreFailed,
+    /// Rows that Qeasy counts neither as inserted nor as failed are ignored.
+    IgnoreInserted,
     /// The last page of products is not read.
     DropTheLastPage,
     /// The state is saved over whatever is there.
@@ -22,9 +24,10 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AcknowledgeBeforeTheAnswer,
         Self::IgnoreFailed,
+        Self::IgnoreInserted,
         Self::DropTheLastPage,
         Self::SaveWithoutCompare,
         Self::ForgetTheLimit,

@@ -12,7 +12,7 @@ use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Extras, RunRequest};
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
-use okki_sync_sandbox::{Options, Sandbox};
+use okki_sync_sandbox::{IdCheck, Options, Sandbox};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -67,7 +67,7 @@ async fn a_row_refused_repeatedly_is_tried_less_often_and_delays_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_scheme_that_counts_every_repeat_as_failed_does_not_loop() {
-    let world = World::new(Options { id_check: true, ..small() }, qeasy("groups", ""));
+    let world = World::new(Options { id_check: IdCheck::CountedAsFailed, ..small() }, qeasy("groups", ""));
     world.sync_well().await;
     world.sandbox.edit(|catalogue| catalogue.groups.iter_mut().for_each(|group| group.name.push('!')));
     let calls = world.target_calls();
@@ -79,6 +79,23 @@ async fn a_scheme_that_counts_every_repeat_as_failed_does_not_loop() {
     }
     // Tried in the runs 1, 2 and 4, each with one store and one query.
     assert_eq!(world.target_calls() - calls, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheme_that_takes_no_change_is_named_once_in_the_log_of_a_run() {
+    for id_check in [IdCheck::CountedAsFailed, IdCheck::Excluded] {
+        let world = World::new(Options { id_check, ..small() }, qeasy("groups", "max_rows_per_batch = 5"));
+        world.sync_well().await;
+        world.sandbox.edit(|catalogue| catalogue.groups.iter_mut().for_each(|group| group.name.push('!')));
+        let lines = crate::secrets::Lines::default();
+        let _guard = lines.listen_to_the_program();
+        let outcome = world.sync().await;
+        assert_eq!((outcome.report.target.written, outcome.report.quarantined), (0, 40));
+        let log = lines.text();
+        let warnings =
+            |words: &str| log.lines().filter(|line| line.contains(" WARN ") && line.contains(words)).count();
+        assert_eq!((warnings("switch idCheck off"), warnings("only in part")), (1, 1), "{log}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

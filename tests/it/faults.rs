@@ -7,9 +7,10 @@ use okki_sync::testing::error::{ErrorKind, Side};
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Outcome, Progress};
 use okki_sync_sandbox::CodeReading::{A, B, C};
-use okki_sync_sandbox::Options;
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
+use okki_sync_sandbox::{IdCheck, Options};
 use tokio::time::Instant;
+use tower::ServiceExt as _;
 
 use crate::support::{World, expected, http, qeasy, request};
 
@@ -293,21 +294,88 @@ async fn rows_that_the_target_leaves_out_are_quarantined_and_delivered_later() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_check_that_excludes_changed_rows_is_reported_and_not_believed() {
+    for id_check in [IdCheck::CountedAsFailed, IdCheck::Excluded] {
+        let world = world(|_| ());
+        world.sync_well().await;
+        world.sandbox.set_options(|options| options.id_check = id_check);
+        world.sandbox.edit(|catalogue| catalogue.groups[9].name.push('!'));
+        let outcome = world.sync().await;
+        assert_eq!(
+            (outcome.report.status, outcome.report.target.written),
+            (Status::Partial, 0),
+            "{id_check:?}: {:?}",
+            outcome.report
+        );
+        assert_eq!(outcome.rejected.len(), 1);
+        let reason = &outcome.rejected[0].reason;
+        assert!(reason.contains("switch idCheck off on the scheme"), "{reason}");
+        world.sandbox.set_options(|options| options.id_check = IdCheck::Off);
+        assert_eq!(world.sync_well().await.report.target.written, 1);
+        world.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_a_scheme_silently_leaves_out_never_count_as_written() {
     let world = world(|_| ());
     world.sync_well().await;
-    world.sandbox.set_options(|options| options.id_check = true);
-    world.sandbox.edit(|catalogue| catalogue.groups[9].name.push('!'));
-    let outcome = world.sync().await;
-    assert_eq!(
-        (outcome.report.status, outcome.report.target.written),
-        (Status::Partial, 0),
-        "{:?}",
-        outcome.report
-    );
-    assert_eq!(outcome.rejected.len(), 1);
-    world.sandbox.set_options(|options| options.id_check = false);
-    assert_eq!(world.sync_well().await.report.target.written, 1);
+    world.sandbox.set_options(|options| options.id_check = IdCheck::Excluded);
+    let fresh = world.catalogue().groups[0].id.clone();
+    world.sandbox.edit(|catalogue| {
+        catalogue.groups.iter_mut().take(40).for_each(|group| group.name.push('!'));
+        let mut group = catalogue.groups[0].clone();
+        group.id = format!("{fresh}9");
+        catalogue.groups.push(group);
+    });
+    let second = world.sync().await.report;
+    assert_eq!((second.status, second.target.written, second.quarantined), (Status::Partial, 1, 40));
+    let third = world.sync().await.report;
+    assert_eq!((third.plan.update, third.plan.unchanged, third.target.written), (40, 161, 0));
+    assert_eq!(world.verify().await.report.remaining, 40);
+    world.sandbox.set_options(|options| options.id_check = IdCheck::Off);
+    world.wind(60).await;
+    let (mut written, mut runs) = (0, 0);
+    while written < 40 && runs < 3 {
+        written += world.sync().await.report.target.written;
+        runs += 1;
+    }
+    assert_eq!(written, 40);
     world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_a_firewall_dislikes_is_found_and_delays_no_other() {
+    let text = |kind: fn(&str, &str) -> String| kind(SHAPE, "max_rows_per_batch = 25");
+    for (text, status) in [(text(qeasy), 403), (text(qeasy), 405), (text(http), 403)] {
+        let world = World::new(Options { groups: 200, products: 2000, ..Options::default() }, text);
+        world.sandbox.edit(|catalogue| catalogue.groups[30].name.push_str("<script>"));
+        let id = world.catalogue().groups[30].id.clone();
+        let inner = world.sandbox.target();
+        let world = world.with_target(firewall(inner, status));
+        let outcome = world.sync().await;
+        let report = &outcome.report;
+        assert_eq!((report.status, report.target.written), (Status::Partial, 199), "{report:?}");
+        let refused = &outcome.rejected[0];
+        assert_eq!((outcome.rejected.len(), refused.id.as_deref()), (1, Some(id.as_str())));
+        let words = format!("HTTP {status} with a page");
+        assert!(refused.reason.contains(&words) && refused.reason.contains("Blocked"), "{}", refused.reason);
+    }
+}
+
+/// Refuses each body that holds a tag.
+fn firewall(inner: axum::Router, status: u16) -> axum::Router {
+    axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let inner = inner.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            if body.windows(7).any(|part| part == b"<script") {
+                let page = axum::body::Body::from("<html><title>Blocked</title></html>");
+                return Ok(::http::Response::builder().status(status).body(page).unwrap());
+            }
+            inner.oneshot(::http::Request::from_parts(parts, axum::body::Body::from(body))).await
+        }
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,7 +450,9 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
     let outcome =
         fails(world(|_| ()), Endpoint::OkkiGroups, giant(), &["source", "larger than 64 MiB"]).await;
     assert_eq!(outcome.report.source.retries, 0, "it would be as large again");
-    fails(world(|_| ()), Endpoint::QeasyStore, giant(), &["target", "larger than 64 MiB"]).await;
+    fails(world(|_| ()), Endpoint::OkkiProducts, giant(), &["source", "larger than 16 MiB"]).await;
+    fails(world(|_| ()), Endpoint::QeasyStore, giant(), &["target", "larger than 1 MiB"]).await;
+    fails(world(|_| ()), Endpoint::QeasyToken, giant(), &["target", "larger than 1 MiB"]).await;
 }
 
 #[tokio::test(start_paused = true)]

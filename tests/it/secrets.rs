@@ -191,6 +191,35 @@ async fn a_server_that_echoes_our_token_is_not_quoted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_header_s_value_may_be_what_success_asks_for_and_is_not_quoted() {
+    let lines = Lines::default();
+    let _guard = lines.listen();
+    let text = http(
+        "groups",
+        "headers = { X-Tenant = \"acme-tenant\" }\nsuccess = { \"/tenant\" = \"acme-tenant\", \"/code\" = 0 }",
+    );
+    let world = World::new(small(), text.clone()).with_target(axum::Router::new().fallback(
+        |request: axum::extract::Request| async move {
+            let tenant = request.headers()["x-tenant"].to_str().unwrap().to_owned();
+            answer(format!(r#"{{"code":0,"tenant":"{tenant}","message":"for {tenant}"}}"#))
+        },
+    ));
+    let outcome = world.sync_well().await;
+    assert_eq!(outcome.report.target.written, 40);
+    let world = World::new(small(), text).with_target(axum::Router::new().fallback(|| async {
+        answer(r#"{"code":7,"tenant":"acme-tenant","message":"no room for acme-tenant"}"#)
+    }));
+    let outcome = world.sync().await;
+    assert!(
+        outcome.rejected[0].reason.contains("/code is not 0: no room for …"),
+        "{}",
+        outcome.rejected[0].reason
+    );
+    let told = format!("{outcome:?}{}", lines.text());
+    assert!(!told.contains("acme-tenant"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_credentials_are_not_quoted() {
     let lines = Lines::default();
     let _guard = lines.listen();

@@ -15,7 +15,7 @@ use okki_sync::testing::report::Mode;
 use okki_sync::testing::store::Store;
 use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::catalogue::Catalogue;
-use okki_sync_sandbox::{CodeReading, Options, Sandbox};
+use okki_sync_sandbox::{CodeReading, IdCheck, Options, Sandbox};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -76,6 +76,16 @@ impl Pipeline {
     }
 }
 
+/// The scheme's idCheck, until somebody switches it off at the end. It has a stream of random numbers of its own: the
+/// other draws of a seed stay what they were.
+fn id_check(seed: u64) -> IdCheck {
+    match Rng::with_seed(seed ^ 0x1d_c4ec).u8(0..16) {
+        0 => IdCheck::CountedAsFailed,
+        1 | 2 => IdCheck::Excluded,
+        _ => IdCheck::Off,
+    }
+}
+
 /// How a run dies, if it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {
@@ -103,6 +113,8 @@ pub struct World {
     pub sandbox: Sandbox,
     pub clock: Clock,
     pub pipeline: Pipeline,
+    /// The scheme's, until the end.
+    pub id_check: IdCheck,
     pub objects: Objects,
     pub process: Process,
     processes: u32,
@@ -126,7 +138,7 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let pipeline = Pipeline::random(&mut rng);
-        let clock = Clock::starting_at_ms(BEGINNING_MS);
+        let (clock, id_check) = (Clock::starting_at_ms(BEGINNING_MS), id_check(seed));
         let freezing = rng.u8(0..6) == 0;
         let options = Options {
             seed: rng.u64(..),
@@ -149,6 +161,7 @@ impl World {
             query_shape: rng.u8(1..=4),
             codes: *rng.choice(&[CodeReading::A, CodeReading::B, CodeReading::C]).unwrap(),
             latency: Duration::from_millis(rng.u64(1..40)),
+            id_check,
             journal: true,
             ..Options::default()
         };
@@ -163,6 +176,7 @@ impl World {
             sandbox,
             clock,
             pipeline,
+            id_check,
             objects,
             process,
             processes: 1,

@@ -59,7 +59,7 @@ impl Scenario {
             }
             10 => FaultKind::NotJson,
             11 | 12 => FaultKind::Truncated,
-            // Past the limit of 64 MiB a body costs too much to come often; under it, it is valid JSON of no use.
+            // Past every limit a body costs too much to come often; under it, it is valid JSON of no use.
             13 => FaultKind::Giant(if rng.u8(0..60) == 0 { 65 << 20 } else { 300_000 }),
             14 => FaultKind::LostBefore,
             15..=17 => FaultKind::LostAfter,

@@ -6,6 +6,7 @@ use okki_sync::testing::error::ErrorKind;
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::state::LONGEST_DISTANCE_RUNS;
 use okki_sync::testing::sync::RunRequest;
+use okki_sync_sandbox::IdCheck;
 
 use super::{Scenario, Step};
 use crate::invariants;
@@ -15,9 +16,10 @@ use crate::world::{Death, request};
 const RUNS_TO_CONVERGE: u64 = 2;
 
 impl Scenario {
-    /// All faults cease: two runs later the target equals the source, and a third one writes nothing.
+    /// All faults cease, and the scheme takes changes: two runs later the target equals the source, and a third one writes nothing.
     pub(super) async fn finish(&mut self) -> Step {
         self.world.sandbox.clear_faults();
+        self.world.sandbox.set_options(|options| options.id_check = IdCheck::Off);
         self.world.objects.clear_faults();
         self.world.restart();
         self.world.wind(Duration::from_secs(2 * 3600)).await;

@@ -79,6 +79,7 @@ fn count_the_world(world: &mut World) {
     coverage.count("worlds", "calls", stats.calls.values().sum());
     coverage.count("worlds", format!("shape {:?}", world.pipeline.shape), 1);
     coverage.count("worlds", if world.pipeline.qeasy { "kind qeasy" } else { "kind http" }, 1);
+    coverage.count("worlds", format!("idCheck {:?}", world.id_check), 1);
     coverage.count("target calls at once", stats.max_target_calls_at_once.to_string(), 1);
     for (kind, count) in stats.struck.iter().chain(&world.objects.struck()) {
         coverage.count("faults that struck", *kind, *count);
