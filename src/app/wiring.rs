@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use super::connections::Connection;
 use crate::clock::Clock;
 use crate::config::credentials::Credentials;
-use crate::config::{Auth, Config, Endpoint, TargetMethod};
+use crate::config::{Config, Endpoint, TargetAuth, TargetMethod};
 use crate::okki::SourceSettings;
 use crate::store::Store;
 use crate::sync::{RunContext, RunSettings};
@@ -52,7 +52,7 @@ pub(super) fn target(config: &Config, credentials: &Credentials) -> TargetSettin
                 .into_iter()
                 .map(|(name, value)| (name, value.into()))
                 .collect::<IndexMap<_, _>>(),
-            token: if auth == Auth::Bearer { credentials.target_token.clone() } else { None },
+            token: if auth == TargetAuth::Bearer { credentials.target_token.clone() } else { None },
             wrap,
             success,
             read_url,

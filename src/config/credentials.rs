@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use crate::config::{Auth, Endpoint, Env};
+use crate::config::{Endpoint, Env, TargetAuth};
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::notify::Webhook;
 
@@ -145,10 +145,10 @@ pub(crate) fn needed(target: &Endpoint) -> &'static [&'static str] {
         Endpoint::Qeasy { .. } => {
             &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "QEASY_APP_KEY", "QEASY_APP_SECRET"]
         }
-        Endpoint::Http { auth: Auth::Bearer, .. } => {
+        Endpoint::Http { auth: TargetAuth::Bearer, .. } => {
             &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET", "TARGET_TOKEN"]
         }
-        Endpoint::Http { auth: Auth::None, .. } => &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET"],
+        Endpoint::Http { auth: TargetAuth::None, .. } => &["OKKI_CLIENT_ID", "OKKI_CLIENT_SECRET"],
     }
 }
 

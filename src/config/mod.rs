@@ -18,7 +18,7 @@ use url::Url;
 pub use env::Env;
 pub use resolved::Config;
 pub(crate) use resolved::Endpoint;
-pub(crate) use types::{Auth, TargetMethod};
+pub(crate) use types::{TargetAuth, TargetMethod};
 
 use self::file::Document;
 use self::types::Pipeline;

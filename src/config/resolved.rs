@@ -6,7 +6,9 @@ use indexmap::IndexMap;
 use serde_json::Value;
 use url::Url;
 
-use super::types::{self, Auth, Guard, Headers, Pipeline, Products, TargetKind, TargetMethod, known_url};
+use super::types::{
+    self, Guard, Headers, Pipeline, Products, TargetAuth, TargetKind, TargetMethod, known_url,
+};
 use crate::plan::OnDelete;
 use crate::targets::{Limit, TokenIn, Wrap};
 use crate::transform::RowMap;
@@ -72,7 +74,7 @@ pub enum Endpoint {
         url: Url,
         method: TargetMethod,
         headers: Headers,
-        auth: Auth,
+        auth: TargetAuth,
         wrap: Wrap,
         /// JSON pointer → the value that the answer must hold there.
         success: IndexMap<String, Value>,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::file::{Document, join};
 use super::schema;
-use super::types::{Auth, Guard, Pipeline, Products, Source, Target, TargetKind, default_connection};
+use super::types::{Guard, Pipeline, Products, Source, Target, TargetAuth, TargetKind, default_connection};
 use crate::error::Diagnostic;
 use crate::transform::{RecordSpec, RowMap};
 
@@ -162,7 +162,7 @@ impl Rules<'_> {
                 self.add(&path, "is not a header value", "use visible characters on one line");
             } else if OWN_HEADERS.contains(&lower.as_str()) {
                 self.add(&path, "follows from the request itself", "remove it");
-            } else if lower == "authorization" && target.auth == Some(Auth::Bearer) {
+            } else if lower == "authorization" && target.auth == Some(TargetAuth::Bearer) {
                 self.add(
                     &path,
                     "is sent already because of auth = \"bearer\"",

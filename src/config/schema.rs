@@ -15,14 +15,15 @@ type Schema = Map<String, Value>;
 
 /// What was found, and the key paths of the values that do not fit.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct SchemaCheck {
     pub(super) findings: Vec<Diagnostic>,
     pub(super) offenders: Vec<Vec<String>>,
 }
 
 /// All the places where the value does not fit the schema.
-pub(super) fn check(schema: &Value, value: &Value) -> Outcome {
-    let mut walker = Walker { root: schema, keys: Vec::new(), example: None, outcome: Outcome::default() };
+pub(super) fn check(schema: &Value, value: &Value) -> SchemaCheck {
+    let mut walker =
+        Walker { root: schema, keys: Vec::new(), example: None, outcome: SchemaCheck::default() };
     walker.visit(schema, value);
     walker.outcome
 }
@@ -43,7 +44,7 @@ struct Walker<'s> {
     keys: Vec<String>,
     /// The default of the key at hand: what the help can offer.
     example: Option<&'s Value>,
-    outcome: Outcome,
+    outcome: SchemaCheck,
 }
 
 impl<'s> Walker<'s> {

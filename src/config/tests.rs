@@ -231,7 +231,7 @@ fn the_smallest_pipeline_has_the_defaults() {
     else {
         panic!("not http")
     };
-    assert_eq!((method, auth, wrap), (TargetMethod::Post, Auth::None, Wrap::Array));
+    assert_eq!((method, auth, wrap), (TargetMethod::Post, TargetAuth::None, Wrap::Array));
 }
 
 #[test]

@@ -164,7 +164,7 @@ pub(crate) struct Target {
     pub headers: Option<Headers>,
     /// Kind `http`: how a call is authorised. Default: `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<Auth>,
+    pub auth: Option<TargetAuth>,
     /// Kind `http`: how the rows are wrapped. Default: not at all, the body is a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrap: Option<Wrap>,
@@ -249,7 +249,7 @@ pub enum TargetMethod {
 /// How a call to an HTTP target is authorised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Auth {
+pub enum TargetAuth {
     /// Not at all.
     #[default]
     None,

@@ -53,7 +53,7 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region).with_retry(retry);
     let mut direct = false;
     if let Some(provider) = config.credentials_provider() {
-        builder = builder.with_credentials(Arc::new(Credentials(provider)));
+        builder = builder.with_credentials(Arc::new(SdkCredentials(provider)));
     }
     let endpoint = endpoint.or_else(|| config.endpoint_url().map(str::to_owned)).or(home);
     if let Some(endpoint) = endpoint {
@@ -74,10 +74,10 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
 
 /// The SDK's credentials in object_store's form.
 #[derive(Debug)]
-struct Credentials(SharedCredentialsProvider);
+struct SdkCredentials(SharedCredentialsProvider);
 
 #[async_trait::async_trait]
-impl object_store::CredentialProvider for Credentials {
+impl object_store::CredentialProvider for SdkCredentials {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {

@@ -80,7 +80,7 @@ impl Client {
         let mut attempts = Attempts { turn, attempt: 0, optional, can_refresh, can_read_back };
         loop {
             attempts.attempt += 1;
-            let token = self.tokens.get_in_time(&Caller { client: self, budget, turn }).await?;
+            let token = self.tokens.get_in_time(&ClientCaller { client: self, budget, turn }).await?;
             let token_text = token.as_ref().map(|token| &token.value);
             let request = build(token_text);
             let idempotent = request.idempotent;
@@ -225,13 +225,13 @@ impl Client {
 }
 
 /// A call that needs a token.
-struct Caller<'a> {
+struct ClientCaller<'a> {
     client: &'a Client,
     budget: &'a Budget,
     turn: Turn<'a>,
 }
 
-impl token::Caller for Caller<'_> {
+impl token::Caller for ClientCaller<'_> {
     fn wait(&self) -> Result<Duration> {
         self.client.pace.wait(self.budget, self.turn.what)
     }
