@@ -7,10 +7,10 @@ use aws_config::SdkConfig;
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
-use super::pipelines::{PipelineSource, name_connection};
+use super::pipelines::{PipelineFile, PipelineSource};
 use super::{App, wiring};
+use crate::config::Config;
 use crate::config::credentials::{Credentials, Notify};
-use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Wire;
 use crate::okki::Okki;
@@ -72,24 +72,22 @@ impl App {
 
     /// The warm connection, or a new one if its pipeline or its credentials changed.
     pub(super) async fn connection(&self, from: &PipelineSource) -> Result<Arc<Connection>> {
-        let pipeline = self.pipeline_text(from).await?;
-        self.connection_from(from, pipeline, None).await
+        let file = self.pipeline_file(from).await?;
+        self.connection_from(file, None).await
     }
 
-    /// [`Self::connection`] for a pipeline whose name and text are at hand, and perhaps its credentials.
+    /// [`Self::connection`] for a pipeline file that is at hand, and perhaps its credentials.
     pub(super) async fn connection_from(
         &self,
-        from: &PipelineSource,
-        (name, text): (String, String),
+        file: PipelineFile,
         credentials: Option<Result<Credentials>>,
     ) -> Result<Arc<Connection>> {
-        let warm = self.connections.lock().await.get(&name).filter(|warm| warm.text == text).cloned();
+        let warm =
+            self.connections.lock().await.get(&file.key).filter(|warm| warm.text == file.text).cloned();
         if let Some(warm) = warm.as_ref().filter(|warm| warm.is_fresh()) {
             return Ok(Arc::clone(warm));
         }
-        let mut config =
-            config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
-        name_connection(&mut config, from, &name)?;
+        let config = self.config_of(&file)?;
         let credentials = match credentials {
             Some(read) => read?,
             None => self.credentials(&config.connection).await?,
@@ -99,15 +97,15 @@ impl App {
             warm.mark_refreshed();
             return Ok(warm);
         }
-        let connection = Arc::new(self.build(config, text, credentials)?);
-        self.connections.lock().await.insert(name, Arc::clone(&connection));
+        let connection = Arc::new(self.build(config, file.text, credentials)?);
+        self.connections.lock().await.insert(file.key, Arc::clone(&connection));
         Ok(connection)
     }
 
     /// A new connection with the secret as it is now. `None` if it is still the one that was refused.
     pub(super) async fn refreshed(&self, from: &PipelineSource, old: &Connection) -> Option<Arc<Connection>> {
-        let (name, _) = self.pipeline_text(from).await.ok()?;
-        self.connections.lock().await.remove(&name);
+        let file = self.pipeline_file(from).await.ok()?;
+        self.connections.lock().await.remove(&file.key);
         let renewed = self.connection(from).await.ok()?;
         (!same_credentials(&renewed.credentials, &old.credentials)).then_some(renewed)
     }
