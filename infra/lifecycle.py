@@ -43,22 +43,25 @@ def sam(env, command, *arguments, aws=True):
         raise Mistake(f"sam {command} ended with {done.returncode}; its own words are above")
 
 
-def check(path):
-    """What `okki-sync check` says of the pipeline file, and its text. Credentials and store are not judged: they are not here."""
+def check(path, hosts):
+    """What `okki-sync check` says of the pipeline file as one of the store, which may name only `hosts` (empty: the program's
+    own), and its text. Credentials and store are not judged: they are not here."""
     try:
         text = Path(path).read_bytes()
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}; name the pipeline file with PIPELINE=…") from None
     command = ["cargo", "run", "-q", "--locked", "--manifest-path", str(ROOT / "Cargo.toml"), "--bin", "okki-sync", "--",
-               "check", "--json", "--pipeline", path]
-    done = subprocess.run(command, env={**environment(aws=False), "OKKI_SYNC_STORE": "memory:"}, stdout=subprocess.PIPE)
+               "check", "--stored", "--json", "--pipeline", path]
+    seen = {**environment(aws=False), "OKKI_SYNC_STORE": "memory:", "OKKI_SYNC_HOSTS": hosts}
+    done = subprocess.run(command, env=seen, stdout=subprocess.PIPE)
     try:
         found = json.loads(done.stdout)
     except ValueError:
         raise Mistake("okki-sync check did not run; the words above say why") from None
-    wrong = [f"\n{one['place']}: {one['message']}; {one['help']}" for one in found["diagnostics"] if one["kind"] == "pipeline"]
+    wrong = "".join(f"\n{one['place']}: {one['message']}; {one['help']}" for one in found["diagnostics"] if one["kind"] == "pipeline")
     if wrong:
-        raise Mistake(f"{path} has mistakes:{''.join(wrong)}")
+        # Here the variable is a parameter of the stack.
+        raise Mistake(f"{path} has mistakes:{wrong.replace('OKKI_SYNC_HOSTS', 'the parameter Hosts')}")
     return {**found, "text": text, "format": Path(path).suffix[1:]}
 
 
@@ -87,6 +90,11 @@ def opened(env):
     if "Store" not in outputs:
         raise Mistake(f"there is no stack {section['stack_name']} in {session.region_name}; run make deploy ENV={env}")
     return session, section["stack_name"], outputs
+
+
+def hosts(session, stack):
+    """The hosts that the stack's pipelines may name. A stack of version 0.1.0 has no such parameter."""
+    return look(session, stack)[1].get("Hosts", "")
 
 
 def can_reserve(session, wanted, function):
@@ -123,9 +131,9 @@ def deploy(env, path):
     section = settings.guide(env)
     session, stack = boto3.Session(region_name=section["region"]), section["stack_name"]
     account = session.client("sts").get_caller_identity()["Account"]
-    found = check(path)
-    say(f"{stack} goes to account {account}, {session.region_name}")
     status, before, outputs = look(session, stack)
+    found = check(path, {**before, **settings.overrides(section)}.get("Hosts", ""))
+    say(f"{stack} goes to account {account}, {session.region_name}")
     if status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
         say(f"the first deployment of {stack} failed and was rolled back; removing what is left of it")
         sam(env, "delete", "--no-prompts", "--stack-name", stack, "--region", session.region_name)
@@ -166,8 +174,8 @@ def deploy(env, path):
 
 
 def pipeline(env, path):
-    session, _, outputs = opened(env)
-    found = check(path)
+    session, stack, outputs = opened(env)
+    found = check(path, hosts(session, stack))
     # A stack of version 0.1.0 has no output Pipeline, and runs TOML.
     runs = outputs.get("Pipeline", f"pipelines/{outputs['Connection']}.toml")
     if "Fleet" not in outputs and runs != key_of(found):
@@ -177,8 +185,8 @@ def pipeline(env, path):
 
 
 def secret(env, path):
-    session, _, outputs = opened(env)
-    found = check(path)
+    session, stack, outputs = opened(env)
+    found = check(path, hosts(session, stack))
     values, missing = credentials.collect(found["needs"], found["optional"])
     if missing:
         raise Mistake(f"{', '.join(missing)}: no value; set it in the environment, or run this in a terminal")

@@ -310,7 +310,7 @@ pub(crate) mod tests {
         assert_eq!(answers[0], "");
         assert!(answers[1].contains("content-length") && !answers[1].ends_with('}'), "{}", answers[1]);
         assert!(answers[2].contains("down for maintenance"));
-        assert_eq!(Sandbox::environment(&serving).len(), 8);
+        assert_eq!(Sandbox::environment(&serving).len(), 9);
     }
 
     #[tokio::test]

@@ -58,6 +58,8 @@ impl Sandbox {
             ("QEASY_APP_SECRET", known.qeasy_app_secret),
             ("QEASY_SCHEME_ID", known.scheme_id),
             ("TARGET_TOKEN", known.target_token),
+            // A pipeline of the store may name the sandbox too.
+            ("OKKI_SYNC_HOSTS", "127.0.0.1".to_owned()),
         ]
     }
 }

@@ -7,10 +7,10 @@ use aws_config::SdkConfig;
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
-use super::pipelines::{PipelineSource, name_connection};
+use super::pipelines::{PipelineFile, PipelineSource};
 use super::{App, wiring};
+use crate::config::Config;
 use crate::config::credentials::{Credentials, Notify};
-use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Wire;
 use crate::okki::Okki;
@@ -28,20 +28,39 @@ pub(super) struct Connection {
     text: String,
     pub(super) okki: Okki,
     pub(super) target: Target,
+    /// Those of the two sides; the robot's are in `refreshed`.
     pub(super) credentials: Credentials,
+    refreshed: std::sync::Mutex<Refreshed>,
+}
+
+/// What a new look at the secret changes while the connection stays warm.
+struct Refreshed {
     /// When the credentials were last read.
-    read_at: std::sync::Mutex<Instant>,
+    at: Instant,
+    notify: Notify,
+}
+
+impl Refreshed {
+    fn now(notify: Notify) -> std::sync::Mutex<Self> {
+        std::sync::Mutex::new(Self { at: Instant::now(), notify })
+    }
 }
 
 impl Connection {
     fn is_fresh(&self) -> bool {
-        self.read_at.lock().is_ok_and(|read_at| read_at.elapsed() < CREDENTIALS_KEPT_FOR)
+        self.refreshed.lock().is_ok_and(|refreshed| refreshed.at.elapsed() < CREDENTIALS_KEPT_FOR)
     }
 
-    fn mark_refreshed(&self) {
-        if let Ok(mut read_at) = self.read_at.lock() {
-            *read_at = Instant::now();
+    /// No token depends on the robot: its address changes under a warm connection.
+    fn refresh(&self, notify: Notify) {
+        if let Ok(mut refreshed) = self.refreshed.lock() {
+            *refreshed = Refreshed { at: Instant::now(), notify };
         }
+    }
+
+    /// The robot, as the secret named it when it was last read.
+    pub(super) fn notify(&self) -> Notify {
+        self.refreshed.lock().map(|refreshed| refreshed.notify.clone()).unwrap_or_default()
     }
 }
 
@@ -72,42 +91,40 @@ impl App {
 
     /// The warm connection, or a new one if its pipeline or its credentials changed.
     pub(super) async fn connection(&self, from: &PipelineSource) -> Result<Arc<Connection>> {
-        let pipeline = self.pipeline_text(from).await?;
-        self.connection_from(from, pipeline, None).await
+        let file = self.pipeline_file(from).await?;
+        self.connection_from(file, None).await
     }
 
-    /// [`Self::connection`] for a pipeline whose name and text are at hand, and perhaps its credentials.
+    /// [`Self::connection`] for a pipeline file that is at hand, and perhaps its credentials.
     pub(super) async fn connection_from(
         &self,
-        from: &PipelineSource,
-        (name, text): (String, String),
+        file: PipelineFile,
         credentials: Option<Result<Credentials>>,
     ) -> Result<Arc<Connection>> {
-        let warm = self.connections.lock().await.get(&name).filter(|warm| warm.text == text).cloned();
+        let warm =
+            self.connections.lock().await.get(&file.key).filter(|warm| warm.text == file.text).cloned();
         if let Some(warm) = warm.as_ref().filter(|warm| warm.is_fresh()) {
             return Ok(Arc::clone(warm));
         }
-        let mut config =
-            config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
-        name_connection(&mut config, from, &name)?;
+        let config = self.config_of(&file)?;
         let credentials = match credentials {
             Some(read) => read?,
             None => self.credentials(&config.connection).await?,
         };
         // The same credentials: tokens and connections stay warm.
         if let Some(warm) = warm.filter(|warm| same_credentials(&warm.credentials, &credentials)) {
-            warm.mark_refreshed();
+            warm.refresh(credentials.notify);
             return Ok(warm);
         }
-        let connection = Arc::new(self.build(config, text, credentials)?);
-        self.connections.lock().await.insert(name, Arc::clone(&connection));
+        let connection = Arc::new(self.build(config, file.text, credentials)?);
+        self.connections.lock().await.insert(file.key, Arc::clone(&connection));
         Ok(connection)
     }
 
     /// A new connection with the secret as it is now. `None` if it is still the one that was refused.
     pub(super) async fn refreshed(&self, from: &PipelineSource, old: &Connection) -> Option<Arc<Connection>> {
-        let (name, _) = self.pipeline_text(from).await.ok()?;
-        self.connections.lock().await.remove(&name);
+        let file = self.pipeline_file(from).await.ok()?;
+        self.connections.lock().await.remove(&file.key);
         let renewed = self.connection(from).await.ok()?;
         (!same_credentials(&renewed.credentials, &old.credentials)).then_some(renewed)
     }
@@ -134,8 +151,8 @@ impl App {
             text,
             okki,
             target,
+            refreshed: Refreshed::now(credentials.notify.clone()),
             credentials,
-            read_at: std::sync::Mutex::new(Instant::now()),
         })
     }
 
@@ -159,4 +176,50 @@ fn same_credentials(a: &Credentials, b: &Credentials) -> bool {
         .map(|secret| secret.map(|secret| secret.expose_secret().to_owned()))
     };
     all(a) == all(b)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::config::Env;
+
+    const PIPELINE: &str = "[target]\nkind = \"qeasy\"\nscheme_id = \"s\"";
+
+    fn secret(app_key: &str, robot: &str) -> Option<Result<Credentials>> {
+        let fields = format!(
+            r#"{{"okki_client_id": "i", "okki_client_secret": "s", "qeasy_app_key": "{app_key}", "qeasy_app_secret": "s"{robot}}}"#
+        );
+        Some(Credentials::from_secret_json(&SecretString::from(fields)))
+    }
+
+    fn robot(address: &str) -> String {
+        format!(r#", "notify_webhook": "https://{address}""#)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_robot_that_changes_reaches_a_connection_that_stays_warm() {
+        let app = App::new(Env::of([("OKKI_SYNC_STORE", "memory:")]));
+        let from = PipelineSource::Text { name: "p.toml".to_owned(), text: PIPELINE.to_owned() };
+        let ready = async |credentials| {
+            let file = app.pipeline_file(&from).await.unwrap();
+            let connection = app.connection_from(file, credentials).await.unwrap();
+            tokio::time::advance(CREDENTIALS_KEPT_FOR).await;
+            connection
+        };
+        // An address is never shown: two kinds of robot tell the old one from the new one.
+        let shown = |connection: &Connection| format!("{:?}", connection.notify().webhook().unwrap());
+        let first = ready(secret("k", &robot("oapi.dingtalk.com/robot/send?access_token=x"))).await;
+        assert_eq!(shown(&first), "Some(Webhook { robot: DingTalk, .. })");
+        let rotated = ready(secret("k", &robot("qyapi.weixin.qq.com/cgi-bin/webhook/send?key=x"))).await;
+        assert_eq!(shown(&rotated), "Some(Webhook { robot: WeCom, .. })");
+        let removed = ready(secret("k", "")).await;
+        assert_eq!(shown(&removed), "None");
+        assert!(Arc::ptr_eq(&first, &rotated) && Arc::ptr_eq(&first, &removed));
+        let another = ready(secret("k2", "")).await;
+        assert!(!Arc::ptr_eq(&first, &another));
+    }
 }

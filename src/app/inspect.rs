@@ -1,10 +1,10 @@
 //! What a person asks without a run: check the setup, look at the stored state, rebuild it.
 
-use super::pipelines::{PipelineSource, from_connection, name_connection};
+use super::pipelines::{PipelineSource, from_connection};
 use super::{App, wiring};
 use crate::budget::Budget;
+use crate::config::Config;
 use crate::config::credentials::Notify;
-use crate::config::{self, Config};
 use crate::error::{Diagnostic, Error, Result};
 use crate::state::State;
 use crate::store::lease::LeaseFile;
@@ -67,11 +67,7 @@ impl App {
 
     /// A connection's state and lease as they are stored. Needs no credentials.
     pub async fn stored_state(&self, from: PipelineSource) -> Result<StoredState> {
-        let (name, text) = self.pipeline_text(&from).await?;
-        let mut config =
-            config::parse(&text, &name, &self.env).map_err(|mistakes| config::error_of(&mistakes))?;
-        name_connection(&mut config, &from, &name)?;
-        let connection = config.connection;
+        let connection = self.config_of(&self.pipeline_file(&from).await?)?.connection;
         let store = self.store().await?;
         let path = paths::state(&connection);
         let state = match store.load(&path).await? {
@@ -82,8 +78,9 @@ impl App {
         Ok(StoredState { connection, at: format!("{}/{path}", store.name()), state, lease })
     }
 
-    /// Every mistake in pipeline, credentials and store, without a call to source or target.
-    pub async fn check(&self, from: PipelineSource) -> Checked {
+    /// Every mistake in pipeline, credentials and store, without a call to source or target. `as_stored` judges a local
+    /// file as if it were in the store, where it may name fewer hosts.
+    pub async fn check(&self, from: PipelineSource, as_stored: bool) -> Checked {
         let mut checked = Checked::default();
         let as_mistake = |place: &str, error: &Error| {
             let help = error.help.clone().unwrap_or_else(|| format!("this is {}", error.kind.name()));
@@ -96,8 +93,9 @@ impl App {
                 None
             }
         };
-        let (name, text) = match self.pipeline_text(&from).await {
-            Ok(found) => found,
+        let file = match self.pipeline_file(&from).await {
+            Ok(file) if as_stored => file.as_stored(),
+            Ok(file) => file,
             Err(error) => {
                 checked.add(Part::Pipeline, [as_mistake("pipeline", &error)]);
                 return checked;
@@ -108,7 +106,7 @@ impl App {
             Ok(known) => known.notify.clone(),
             Err(_) => Notify::from_env(&self.env),
         };
-        match config::parse(&text, &name, &self.env) {
+        match file.config(&self.env) {
             Err(found) => checked.add(Part::Pipeline, found),
             Ok(config) => {
                 if let Ok(credentials) = &credentials {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use self::connections::Connection;
 pub use self::inspect::{Checked, Part, StoredState};
 pub use self::pipelines::PipelineSource;
-use self::pipelines::from_connection;
+use self::pipelines::{PipelineKey, from_connection};
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::Env;
@@ -47,8 +47,7 @@ pub struct App {
     clock: Clock,
     aws: OnceCell<SdkConfig>,
     store: OnceCell<Store>,
-    /// By the pipeline file's name.
-    connections: Mutex<HashMap<String, Arc<Connection>>>,
+    connections: Mutex<HashMap<PipelineKey, Arc<Connection>>>,
     stop: watch::Sender<bool>,
 }
 
@@ -87,9 +86,9 @@ impl App {
         let from = self.default_pipeline();
         // The store and Secrets Manager are two hosts: neither handshake waits for the other.
         let (_, pipeline, credentials) =
-            tokio::join!(self.store(), self.pipeline_text(&from), self.credentials_of_all());
+            tokio::join!(self.store(), self.pipeline_file(&from), self.credentials_of_all());
         if let Ok(pipeline) = pipeline {
-            let _ = self.connection_from(&from, pipeline, credentials).await;
+            let _ = self.connection_from(pipeline, credentials).await;
         }
     }
 

@@ -42,7 +42,7 @@ impl App {
 
     async fn tell(&self, from: &PipelineSource, connection: Option<&Connection>, outcome: &Outcome) {
         let (name, notify) = match connection {
-            Some(known) => (known.config.connection.clone(), known.credentials.notify.clone()),
+            Some(known) => (known.config.connection.clone(), known.notify()),
             None => {
                 let in_env = Notify::from_env(&self.env);
                 if self.env.secret().is_none() && in_env.is_none() {

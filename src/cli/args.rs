@@ -204,6 +204,9 @@ pub(super) struct CheckArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
     pub(super) pipeline: Option<String>,
+    /// Judge the file as if it were in the store: it may name only the hosts of OKKI_SYNC_HOSTS
+    #[arg(long)]
+    pub(super) stored: bool,
     /// Put connection, target, needed credentials and mistakes on stdout as JSON, and nothing else there
     #[arg(long)]
     pub(super) json: bool,

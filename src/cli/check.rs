@@ -15,7 +15,7 @@ pub(super) async fn check(env: &Env, args: CheckArgs) -> u8 {
     let (PipelineSource::File(file)
     | PipelineSource::Connection(file)
     | PipelineSource::Text { name: file, .. }) = &from;
-    let checked = app.check(from.clone()).await;
+    let checked = app.check(from.clone(), args.stored).await;
     let text = if args.json { format!("{}\n", as_json(file, &checked)) } else { as_text(file, &checked) };
     print(&text);
     if checked.mistakes.is_empty() { EXIT_OK } else { EXIT_USAGE }

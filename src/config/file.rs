@@ -106,6 +106,11 @@ impl Document {
         self.value.get(table)?.get(key)
     }
 
+    /// Whether a variable put this value.
+    pub(super) fn is_from_environment(&self, table: &str, key: &str) -> bool {
+        self.variables.contains_key(&join(table, key))
+    }
+
     /// Puts a variable's value over the file's. Where the table is not a table, the file's mistake comes first.
     pub(super) fn put(&mut self, table: &str, key: &str, value: String, variable: &'static str) {
         let Some(root) = self.value.as_object_mut() else { return };

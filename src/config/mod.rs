@@ -3,6 +3,7 @@
 pub(crate) mod credentials;
 mod env;
 mod file;
+mod hosts;
 mod resolved;
 mod rules;
 mod schema;
@@ -27,7 +28,17 @@ use crate::transform::RowMap;
 
 /// Reads a pipeline file (TOML or JSON by the ending of its name) under the environment's overrides.
 pub fn parse(text: &str, name: &str, env: &Env) -> Result<Config, Vec<Diagnostic>> {
-    let (pipeline, rows) = read(text, name, env)?;
+    resolved(name, read(text, name, env)?)
+}
+
+/// The same for a file that was found in the store: it may name only the hosts of `OKKI_SYNC_HOSTS`.
+pub(crate) fn parse_stored(text: &str, name: &str, env: &Env) -> Result<Config, Vec<Diagnostic>> {
+    let mut document = overridden(text, name, env)?;
+    hosts::check(&mut document, env);
+    resolved(name, rules::check(&mut document, &SCHEMA)?)
+}
+
+fn resolved(name: &str, (pipeline, rows): (Pipeline, RowMap)) -> Result<Config, Vec<Diagnostic>> {
     // The rules have seen every required key.
     Config::resolve(pipeline, rows)
         .ok_or_else(|| vec![Diagnostic::new(name, "a required key of [target] is missing", "add it")])
@@ -35,9 +46,13 @@ pub fn parse(text: &str, name: &str, env: &Env) -> Result<Config, Vec<Diagnostic
 
 /// What the file says, before defaults are filled in.
 pub(crate) fn read(text: &str, name: &str, env: &Env) -> Result<(Pipeline, RowMap), Vec<Diagnostic>> {
+    rules::check(&mut overridden(text, name, env)?, &SCHEMA)
+}
+
+fn overridden(text: &str, name: &str, env: &Env) -> Result<Document, Vec<Diagnostic>> {
     let mut document = Document::parse(text, name).map_err(|mistake| vec![mistake])?;
     env.apply(&mut document);
-    rules::check(&mut document, &SCHEMA)
+    Ok(document)
 }
 
 /// The mistakes as the one error that ends a run.

@@ -185,8 +185,7 @@ impl Okki {
 
     async fn groups(&self, budget: &Budget) -> Result<GroupList> {
         if self.settings.base_url.scheme() == "file" {
-            let answer = read_file(&self.settings.base_url)?;
-            return protocol::groups(&answer, 0).map_err(as_error);
+            return groups_of_file(&self.settings.base_url);
         }
         let url = join_path(&self.settings.base_url, &self.settings.api);
         let build = |token: Option<&SecretString>| {
@@ -281,14 +280,15 @@ fn bearer(request: Request, token: Option<&SecretString>) -> Request {
     }
 }
 
-fn as_error(error: crate::net::CallError) -> Error {
-    Error::new(error.kind, error.message)
-}
-
-fn read_file(url: &Url) -> Result<Answer> {
-    let unreadable =
-        |why: String| Error::new(ErrorKind::Unavailable(Side::Source), format!("source file {url}: {why}"));
+/// The errors of a file name the file and never its content: it may be any file of the machine.
+fn groups_of_file(url: &Url) -> Result<GroupList> {
+    let fail = |kind: ErrorKind, why: String| Error::new(kind, format!("source file {url}: {why}"));
+    let unreadable = |why: String| fail(ErrorKind::Unavailable(Side::Source), why);
     let path = url.to_file_path().map_err(|()| unreadable("is not a local path".to_owned()))?;
     let body = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
-    Ok(Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body: body.into() })
+    let answer = Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body: body.into() };
+    protocol::groups(&answer, 0).map_err(|_| {
+        fail(ErrorKind::BadAnswer(Side::Source), "is not an answer of OKKI's groups call".to_owned())
+            .help("save the answer as OKKI sends it, as JSON")
+    })
 }

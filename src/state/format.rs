@@ -122,10 +122,11 @@ fn bad(connection: &str, what: &str) -> Error {
     Error::new(ErrorKind::BadState, format!("state of connection \"{connection}\": {what}"))
 }
 
+/// An older state does not know the rows that were created since: one that the source removes later would stay at the
+/// target. So only a rebuild is advised, and not the copy under `.previous`.
 fn damaged(connection: &str, what: &str) -> Error {
-    bad(connection, &format!("is damaged ({what}); nothing was written")).help(format!(
-        "put state/{connection}.state.previous in its place, or rebuild it with okki-sync state rebuild"
-    ))
+    bad(connection, &format!("is damaged ({what}); nothing was written"))
+        .help("rebuild it with okki-sync state rebuild")
 }
 
 /// A file whose header and checksum are right, with its rows not read yet.

@@ -118,7 +118,9 @@ class Cloud:
         self.functions.create_function(
             FunctionName=name, Runtime="provided.al2023", Handler="bootstrap", Role="arn:aws:iam::000000000000:role/any",
             Code={"ZipFile": self.zip}, Timeout=seconds, MemorySize=512, Environment={"Variables": {
-                "OKKI_SYNC_SECRET": SECRET, "OKKI_SYNC_STORE": f"s3://{BUCKET}/{prefix}"}})
+                "OKKI_SYNC_SECRET": SECRET, "OKKI_SYNC_STORE": f"s3://{BUCKET}/{prefix}",
+                # Its pipelines name sandboxes.
+                "OKKI_SYNC_HOSTS": "127.0.0.1"}})
         self.functions.get_waiter("function_active_v2").wait(FunctionName=name)
         return self.functions.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
 
@@ -226,7 +228,7 @@ class Stack:
             StackName=name, TemplateBody=json.dumps(self.template), Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in {
                 "Architecture": "x86_64", "Connection": "main", "ScheduleExpression": "rate(1 minute)",
-                "FlexibleWindowMinutes": "0", **parameters}.items()])
+                "FlexibleWindowMinutes": "0", "Hosts": "127.0.0.1", **parameters}.items()])
         described = processes.wait_for(f"the stack {name}", self._created)
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
         self.bucket = self.outputs["Store"]

@@ -355,7 +355,7 @@ def test_no_child_sees_credentials_and_no_build_sees_aws_keys(config, pipeline_f
     assert [(name, arguments[0]) for name, arguments, _ in called] == [
         ("cargo", "run"), ("sam", "build"), ("sam", "deploy"), ("sam", "delete")]
     for name, arguments, env in called:
-        seen = {variable for variable in env if re.match("(OKKI|QEASY|NOTIFY|TARGET)_", variable)} - {"OKKI_SYNC_STORE"}
+        seen = {variable for variable in env if re.match("(OKKI|QEASY|NOTIFY|TARGET)_", variable)} - {"OKKI_SYNC_STORE", "OKKI_SYNC_HOSTS"}
         assert seen == set() and not set(QEASY.values()) & set(env.values()), (name, arguments[0])
         of_aws = {variable for variable in env if variable.startswith("AWS_")}
         assert (of_aws >= {"AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"}) if arguments[0] in ("deploy", "delete") else (of_aws == set())
@@ -373,6 +373,24 @@ def test_only_a_fleet_takes_pipelines_of_other_connections(stack, tmp_path, monk
     stack.sam("dev", "deploy", 'ScheduleState="ENABLED"')
     assert lifecycle.main("pipeline", "dev", str(file)) == 0
     assert stack.stored("pipelines/acme.toml") == file.read_bytes()
+
+
+def test_a_pipeline_that_names_a_host_of_its_own_is_refused_by_name(stack, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "demo.toml"
+    file.write_text(PIPELINE.replace("https://api-sandbox.xiaoman.cn", "https://mine.example"))
+    # The stack's list counts, not the one of the shell.
+    monkeypatch.setenv("OKKI_SYNC_HOSTS", "mine.example")
+    for command in ["pipeline", "deploy", "secret"]:
+        assert lifecycle.main(command, "dev", str(file)) == 1
+        told = capsys.readouterr().err
+        assert "source.base_url: names the host mine.example:443" in told and "add it to the parameter Hosts" in told, told
+    assert stack.called == []
+    settings_write(parameter_overrides='Hosts="mine.example,api.qeasy.cloud"')
+    with_credentials(monkeypatch)
+    assert lifecycle.main("deploy", "dev", str(file)) == 0
+    assert stack.stored("pipelines/demo.toml") == file.read_bytes()
+    monkeypatch.setattr(lifecycle, "hosts", lambda session, stack: "mine.example,api.qeasy.cloud")
+    assert lifecycle.main("pipeline", "dev", str(file)) == 0
 
 
 def test_a_pipeline_may_be_json_and_a_connection_has_one_file(stack, pipeline_file, tmp_path, monkeypatch, capsys):
@@ -417,6 +435,7 @@ def test_credentials_come_from_the_environment_then_from_the_terminal(config, mo
 def test_the_credentials_that_are_asked_for_are_those_that_the_target_needs(stack, tmp_path, monkeypatch, capsys):
     file = tmp_path / "http.toml"
     file.write_text('[target]\nkind = "http"\nurl = "https://host/x"\nauth = "bearer"\n')
+    monkeypatch.setattr(lifecycle, "hosts", lambda session, stack: "api-sandbox.xiaoman.cn,host")
     assert lifecycle.main("secret", "dev", str(file)) == 1
     assert "OKKI_CLIENT_ID, OKKI_CLIENT_SECRET, TARGET_TOKEN: no value" in capsys.readouterr().err
 

@@ -172,13 +172,14 @@ def test_the_function_is_what_the_parameters_say():
 def test_every_variable_that_the_function_gets_is_one_that_the_program_reads():
     variables = properties("Function")["Environment"]["Variables"]
     program = "".join(file.read_text() for file in (ROOT / "src").rglob("*.rs"))
-    assert len(variables) == 5
+    assert len(variables) == 6
     for name in variables:
         assert f'"{name}"' in program, name
     assert variables["OKKI_SYNC_STORE"] == {"Fn::Sub": "s3://${Store}"}
     assert variables["OKKI_SYNC_METRICS_NAMESPACE"] == STACK
     assert variables["OKKI_SYNC_SECRET"]["Fn::If"][:2] == ["SecretEach", {"Fn::Sub": "${SecretPrefix}{connection}"}]
-    assert '"{connection}"' in (ROOT / "src/app/connections.rs").read_text()
+    assert '"{connection}"' in program
+    assert variables["OKKI_SYNC_HOSTS"] == {"Fn::If": ["HostsGiven", {"Ref": "Hosts"}, {"Ref": "AWS::NoValue"}]}
 
 
 def test_only_the_lambda_program_is_built_and_without_the_command_line():
@@ -470,6 +471,7 @@ GOOD = {
     "SecretArn": ["", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:okki/acme-AbCdEf",
                   "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:x-AbCdEf"],
     "SecretPrefix": ["", "okki-sync/prod/"],
+    "Hosts": ["", "127.0.0.1", "api-sandbox.xiaoman.cn,erp.example.com:8443"],
     "AlarmEmail": ["", "ops@example.com"],
     "KmsKeyArn": ["", "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/0f0d3cf4-3c3c-4b0b-9d5e-1a2b3c4d5e6f"],
     "LogRetentionDays": [7, 365], "FreshnessHours": [2, 168], "TimeoutSeconds": [60, 900],
@@ -484,6 +486,7 @@ BAD = {
     "Connection": ["", "Acme", "a/b", "a" * 65],
     "SecretArn": ["okki", "arn:aws:s3:::bucket", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:*"],
     "SecretPrefix": ["okki-sync", "*/", "/", "okki*/"],
+    "Hosts": ["*", "a.example, b.example", "https://a.example", "a.example,", "a.example/x"],
     "AlarmEmail": ["ops", "a@b", "a b@c.de"],
     "KmsKeyArn": ["alias/aws/s3", "arn:aws:kms:eu-west-1:123456789012:alias/x", "*"],
     "LogRetentionDays": [0, 8], "FreshnessHours": [1, 169], "TimeoutSeconds": [59, 901], "MemorySize": [127, 10241],

@@ -24,6 +24,7 @@ mod plan;
 mod released;
 mod runs;
 mod secrets;
+mod stored;
 mod test_names;
 
 use okki_sync_test_support as support;

@@ -266,7 +266,7 @@ async fn an_address_of_no_robot_is_a_warning_and_no_record() {
     assert!(!lines.text().contains(KEY));
     assert_eq!(world.stored(HEALTH).await, None);
     let from = PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
-    let mistakes = world.app.check(from).await.mistakes;
+    let mistakes = world.app.check(from, false).await.mistakes;
     let of_the_robot = mistakes.iter().find(|(_, mistake)| mistake.place == "credentials NOTIFY_WEBHOOK");
     assert_eq!(of_the_robot.map(|(part, _)| *part), Some(Part::Credentials), "{mistakes:?}");
 }
