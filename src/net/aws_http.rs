@@ -61,6 +61,11 @@ struct Clients {
 impl Clients {
     fn to(&self, url: &Url) -> Result<reqwest::Client, TransportError> {
         let direct = net::is_loopback(url) || is_metadata(url);
+        // A secret would travel in clear. Metadata services have no TLS, and are in the machine.
+        if url.scheme() == "http" && !direct {
+            let why = "the endpoint is plain http off this machine; use https";
+            return Err(TransportError::permanent(why.to_owned()));
+        }
         let shared = if direct { &self.direct } else { &self.proxied };
         if let Some(client) = shared.get() {
             return Ok(client.clone());
@@ -137,4 +142,42 @@ async fn into_sdk(response: reqwest::Response) -> Result<HttpResponse, Connector
         .await
         .map_err(|lost| ConnectorError::io(Box::new(lost)))?;
     HttpResponse::try_from(::http::Response::from_parts(parts, SdkBody::from(body))).map_err(unusable)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn plain_http_goes_to_this_machine_and_its_metadata_only() {
+        let clients = Clients::default();
+        let to = |url: &str| clients.to(&Url::parse(url).unwrap()).map(drop).map_err(|lost| lost.message);
+        for fine in [
+            "http://127.0.0.1:5000/",
+            "http://169.254.170.2/v2",
+            "http://[fd00:ec2::23]/",
+            "https://a.example/",
+        ] {
+            assert_eq!(to(fine), Ok(()), "{fine}");
+        }
+        for refused in ["http://192.0.2.2/", "http://secretsmanager.example/", "http://127.0.0.1.example/"] {
+            assert!(to(refused).is_err_and(|why| why.contains("plain http")), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_not_asked_for_over_plain_http_and_the_error_says_so() {
+        let keys = aws_sdk_secretsmanager::config::Credentials::new("k", "s", None, None, "test");
+        let config = aws_config::SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .http_client(SdkHttp::default())
+            .region(aws_config::Region::new("ap-east-1"))
+            .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(keys))
+            .endpoint_url("http://192.0.2.2")
+            .build();
+        let error = crate::net::aws::secret(&config, "x").await.unwrap_err().to_string();
+        assert!(error.contains("plain http off this machine"), "{error}");
+    }
 }

@@ -53,17 +53,19 @@ impl Store {
         Self { objects, directory: None, name: name.to_owned() }
     }
 
-    /// A store in a directory, which is created.
+    /// A store in a directory, which is created. A save has reached the disk when it returns: after a power cut a renamed
+    /// file could otherwise be empty.
     pub fn directory(path: PathBuf) -> Result<Self> {
         let name = format!("file://{}", path.display());
         let fail = |why: String| {
             Error::new(ErrorKind::Store, format!("store {name}: {why}"))
                 .help("set OKKI_SYNC_STORE to a directory that can be written")
         };
-        std::fs::create_dir_all(&path).map_err(|error| fail(error.to_string()))?;
+        create_for_owner(&path).map_err(|error| fail(error.to_string()))?;
         let path = path.canonicalize().map_err(|error| fail(error.to_string()))?;
         let objects = object_store::local::LocalFileSystem::new_with_prefix(&path)
-            .map_err(|error| fail(error.to_string()))?;
+            .map_err(|error| fail(error.to_string()))?
+            .with_fsync(true);
         Ok(Self { objects: Arc::new(objects), directory: Some(path), name })
     }
 
@@ -214,6 +216,18 @@ impl Store {
     }
 }
 
+/// Cache and quarantine hold rows of the catalogue, so a new directory is its owner's alone. One that exists keeps the
+/// rights that somebody gave it.
+fn create_for_owner(path: &std::path::Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
+}
+
 fn open_lock(path: &std::path::Path) -> std::io::Result<std::fs::File> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -302,6 +316,20 @@ mod tests {
     async fn a_stale_save_is_refused_in_a_directory() {
         let directory = tempfile::tempdir().unwrap();
         a_stale_save_is_refused(Store::directory(directory.path().to_owned()).unwrap()).await;
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_directory_is_its_owners_alone_and_an_old_one_is_left_as_it_is() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let made = directory.path().join("parent/store");
+        Store::directory(made.clone()).unwrap();
+        assert_eq!(mode(&made), 0o700);
+        std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o750)).unwrap();
+        Store::directory(made.clone()).unwrap();
+        assert_eq!(mode(&made), 0o750);
     }
 
     #[test]
