@@ -78,9 +78,9 @@ impl App {
         Ok(StoredState { connection, at: format!("{}/{path}", store.name()), state, lease })
     }
 
-    /// Every mistake in pipeline, credentials and store, without a call to source or target. `as_stored` judges a local
+    /// Every mistake in pipeline, credentials and store, without a call to source or target. `judged_as_stored` judges a local
     /// file as if it were in the store, where it may name fewer hosts.
-    pub async fn check(&self, from: PipelineSource, as_stored: bool) -> Checked {
+    pub async fn check(&self, from: PipelineSource, judged_as_stored: bool) -> Checked {
         let mut checked = Checked::default();
         let as_mistake = |place: &str, error: &Error| {
             let help = error.help.clone().unwrap_or_else(|| format!("this is {}", error.kind.name()));
@@ -94,7 +94,7 @@ impl App {
             }
         };
         let file = match self.pipeline_file(&from).await {
-            Ok(file) if as_stored => file.as_stored(),
+            Ok(file) if judged_as_stored => file.judged_as_stored(),
             Ok(file) => file,
             Err(error) => {
                 checked.add(Part::Pipeline, [as_mistake("pipeline", &error)]);

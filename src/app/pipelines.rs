@@ -63,7 +63,7 @@ impl PipelineFile {
     }
 
     /// The same text, judged as if it were in the store already.
-    pub(super) fn as_stored(mut self) -> Self {
+    pub(super) fn judged_as_stored(mut self) -> Self {
         if self.key.origin == Origin::Local {
             self.key.origin = Origin::Store { connection: None };
         }
