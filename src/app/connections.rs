@@ -64,6 +64,13 @@ impl Connection {
     }
 }
 
+/// Credentials that are read while the pipeline is still being fetched.
+pub(super) enum ReadAhead {
+    /// Each connection has its own: its name is needed first.
+    NotPossible,
+    Done(Result<Credentials>),
+}
+
 impl App {
     pub(super) async fn aws(&self) -> &SdkConfig {
         self.aws.get_or_init(crate::net::aws::load).await
@@ -81,25 +88,25 @@ impl App {
         }
     }
 
-    /// The credentials, unless each connection has its own.
-    pub(super) async fn credentials_of_all(&self) -> Option<Result<Credentials>> {
+    /// Reads the credentials before the pipeline is known, where all connections share them.
+    pub(super) async fn read_credentials_ahead(&self) -> ReadAhead {
         if self.env.secret().is_some_and(|id| id.contains(CONNECTION_PLACEHOLDER)) {
-            return None;
+            return ReadAhead::NotPossible;
         }
-        Some(self.credentials("").await)
+        ReadAhead::Done(self.credentials("").await)
     }
 
     /// The warm connection, or a new one if its pipeline or its credentials changed.
     pub(super) async fn connection(&self, from: &PipelineSource) -> Result<Arc<Connection>> {
         let file = self.pipeline_file(from).await?;
-        self.connection_from(file, None).await
+        self.connection_from(file, ReadAhead::NotPossible).await
     }
 
-    /// [`Self::connection`] for a pipeline file that is at hand, and perhaps its credentials.
+    /// [`Self::connection`] for a pipeline file that is at hand.
     pub(super) async fn connection_from(
         &self,
         file: PipelineFile,
-        credentials: Option<Result<Credentials>>,
+        credentials: ReadAhead,
     ) -> Result<Arc<Connection>> {
         let warm =
             self.connections.lock().await.get(&file.key).filter(|warm| warm.text == file.text).cloned();
@@ -108,8 +115,8 @@ impl App {
         }
         let config = self.config_of(&file)?;
         let credentials = match credentials {
-            Some(read) => read?,
-            None => self.credentials(&config.connection).await?,
+            ReadAhead::Done(read) => read?,
+            ReadAhead::NotPossible => self.credentials(&config.connection).await?,
         };
         // The same credentials: tokens and connections stay warm.
         if let Some(warm) = warm.filter(|warm| same_credentials(&warm.credentials, &credentials)) {
@@ -189,11 +196,11 @@ mod tests {
 
     const PIPELINE: &str = "[target]\nkind = \"qeasy\"\nscheme_id = \"s\"";
 
-    fn secret(app_key: &str, robot: &str) -> Option<Result<Credentials>> {
+    fn secret(app_key: &str, robot: &str) -> ReadAhead {
         let fields = format!(
             r#"{{"okki_client_id": "i", "okki_client_secret": "s", "qeasy_app_key": "{app_key}", "qeasy_app_secret": "s"{robot}}}"#
         );
-        Some(Credentials::from_secret_json(&SecretString::from(fields)))
+        ReadAhead::Done(Credentials::from_secret_json(&SecretString::from(fields)))
     }
 
     fn robot(address: &str) -> String {

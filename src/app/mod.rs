@@ -86,7 +86,7 @@ impl App {
         let from = self.default_pipeline();
         // The store and Secrets Manager are two hosts: neither handshake waits for the other.
         let (_, pipeline, credentials) =
-            tokio::join!(self.store(), self.pipeline_file(&from), self.credentials_of_all());
+            tokio::join!(self.store(), self.pipeline_file(&from), self.read_credentials_ahead());
         if let Ok(pipeline) = pipeline {
             let _ = self.connection_from(pipeline, credentials).await;
         }

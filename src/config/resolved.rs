@@ -84,7 +84,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// `None` if a required key is missing, which the rules report by name.
-    pub(super) fn resolve(target: &types::Target) -> Option<Self> {
+    pub(super) fn resolve(target: &types::TargetKeys) -> Option<Self> {
         Some(match target.kind {
             TargetKind::Qeasy => Self::Qeasy {
                 base_url: target.base_url.clone().unwrap_or_else(|| known_url("https://api.qeasy.cloud")),

@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 
 use super::file::{Document, join};
 use super::schema;
-use super::types::{Guard, Pipeline, Products, Source, Target, TargetAuth, TargetKind, default_connection};
+use super::types::{
+    Guard, Pipeline, Products, SourceKeys, TargetAuth, TargetKeys, TargetKind, default_connection,
+};
 use crate::error::Diagnostic;
 use crate::transform::{RecordSpec, RowMap};
 
@@ -45,9 +47,9 @@ struct Rules<'d> {
 
 impl Rules<'_> {
     fn pipeline(&mut self) -> Option<(Pipeline, RowMap)> {
-        let source: Option<Source> = self.section("source");
+        let source: Option<SourceKeys> = self.section("source");
         let record: Option<RecordSpec> = self.section("record");
-        let target: Option<Target> = self.section("target");
+        let target: Option<TargetKeys> = self.section("target");
         let guard: Option<Guard> = self.section("guard");
         if let Some(source) = &source {
             self.base_url("source.base_url", Some(&source.base_url));
@@ -76,7 +78,7 @@ impl Rules<'_> {
         section
     }
 
-    fn rows(&mut self, source: &Source, record: &RecordSpec) -> Option<RowMap> {
+    fn rows(&mut self, source: &SourceKeys, record: &RecordSpec) -> Option<RowMap> {
         if self.is_settled("source.id") || self.is_settled("source.number") {
             return None;
         }
@@ -100,7 +102,7 @@ impl Rules<'_> {
         }
     }
 
-    fn target(&mut self, target: &Target) {
+    fn target(&mut self, target: &TargetKeys) {
         match target.kind {
             TargetKind::Qeasy => {
                 self.keys_of_other_kind(&HTTP_KEYS, "http", "qeasy");
@@ -152,7 +154,7 @@ impl Rules<'_> {
         }
     }
 
-    fn headers(&mut self, target: &Target) {
+    fn headers(&mut self, target: &TargetKeys) {
         for (name, value) in target.headers.iter().flat_map(|headers| &headers.0) {
             let path = join("target.headers", name);
             let lower = name.to_ascii_lowercase();
@@ -172,7 +174,7 @@ impl Rules<'_> {
         }
     }
 
-    fn success(&mut self, target: &Target) {
+    fn success(&mut self, target: &TargetKeys) {
         for pointer in target.success.iter().flat_map(|success| success.keys()) {
             if !is_json_pointer(pointer) {
                 self.add(

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use insta::assert_snapshot;
 use serde_json::{Map, json};
 
-use super::types::{Products, Source};
+use super::types::{Products, SourceKeys};
 use super::*;
 use crate::targets::{TokenIn, Wrap};
 
@@ -240,7 +240,7 @@ fn the_example_says_what_the_defaults_say() {
     assert_eq!(example.connection, "demo");
     assert_eq!(example.source.products, Some(Products::Incremental));
     let (defaults, _) = read(QEASY, "pipeline.toml", &none()).unwrap();
-    let source = Source { products: None, ..example.source };
+    let source = SourceKeys { products: None, ..example.source };
     assert_eq!((source, example.guard), (defaults.source, defaults.guard));
 }
 

@@ -27,12 +27,12 @@ pub(crate) struct Pipeline {
     pub connection: String,
     /// Where rows come from: OKKI.
     #[serde(default)]
-    pub source: Source,
+    pub source: SourceKeys,
     /// What one row at the target looks like.
     #[serde(default)]
     pub record: RecordSpec,
     /// Where rows go.
-    pub target: Target,
+    pub target: TargetKeys,
     /// What keeps a run from doing harm.
     #[serde(default)]
     pub guard: Guard,
@@ -45,7 +45,7 @@ pub(super) fn default_connection() -> String {
 /// `[source]`: where rows come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Source {
+pub(crate) struct SourceKeys {
     /// The API that is synced.
     pub api: Api,
     /// The method it is called with.
@@ -77,7 +77,7 @@ pub(crate) struct Source {
     pub max_concurrency: usize,
 }
 
-impl Default for Source {
+impl Default for SourceKeys {
     fn default() -> Self {
         Self {
             api: Api::ProductGroups,
@@ -136,7 +136,7 @@ pub enum Products {
 /// `[target]`: where rows go. Keys that belong to the other kind are mistakes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Target {
+pub(crate) struct TargetKeys {
     /// Which kind of target it is.
     pub kind: TargetKind,
 
