@@ -53,8 +53,7 @@ impl Store {
         Self { objects, directory: None, name: name.to_owned() }
     }
 
-    /// A store in a directory, which is created. A save has reached the disk when it returns: after a power cut a renamed
-    /// file could otherwise be empty.
+    /// A store in a directory, which is created.
     pub fn directory(path: PathBuf) -> Result<Self> {
         let name = format!("file://{}", path.display());
         let fail = |why: String| {
@@ -64,8 +63,7 @@ impl Store {
         create_for_owner(&path).map_err(|error| fail(error.to_string()))?;
         let path = path.canonicalize().map_err(|error| fail(error.to_string()))?;
         let objects = object_store::local::LocalFileSystem::new_with_prefix(&path)
-            .map_err(|error| fail(error.to_string()))?
-            .with_fsync(true);
+            .map_err(|error| fail(error.to_string()))?;
         Ok(Self { objects: Arc::new(objects), directory: Some(path), name })
     }
 
