@@ -24,6 +24,15 @@ pub struct StoredState {
     pub lease: LeaseFile,
 }
 
+/// How far a check trusts a pipeline file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// As the place where it was found.
+    AsFound,
+    /// As a file of the store, wherever it was found: for a local file that is about to be put there.
+    AsStored,
+}
+
 /// What a check found.
 #[derive(Debug, Default)]
 pub struct Checked {
@@ -78,9 +87,8 @@ impl App {
         Ok(StoredState { connection, at: format!("{}/{path}", store.name()), state, lease })
     }
 
-    /// Every mistake in pipeline, credentials and store, without a call to source or target. `judged_as_stored` judges a local
-    /// file as if it were in the store, where it may name fewer hosts.
-    pub async fn check(&self, from: PipelineSource, judged_as_stored: bool) -> Checked {
+    /// Every mistake in pipeline, credentials and store, without a call to source or target.
+    pub async fn check(&self, from: PipelineSource, judge: Judge) -> Checked {
         let mut checked = Checked::default();
         let as_mistake = |place: &str, error: &Error| {
             let help = error.help.clone().unwrap_or_else(|| format!("this is {}", error.kind.name()));
@@ -94,7 +102,7 @@ impl App {
             }
         };
         let file = match self.pipeline_file(&from).await {
-            Ok(file) if judged_as_stored => file.judged_as_stored(),
+            Ok(file) if judge == Judge::AsStored => file.judged_as_stored(),
             Ok(file) => file,
             Err(error) => {
                 checked.add(Part::Pipeline, [as_mistake("pipeline", &error)]);

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, OnceCell, watch};
 use tokio::time::Instant;
 
 use self::connections::Connection;
-pub use self::inspect::{Checked, Part, StoredState};
+pub use self::inspect::{Checked, Judge, Part, StoredState};
 pub use self::pipelines::PipelineSource;
 use self::pipelines::{PipelineKey, from_connection};
 use crate::budget::Budget;

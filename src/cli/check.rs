@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::args::CheckArgs;
 use super::term::{print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
-use crate::app::{App, Checked, PipelineSource};
+use crate::app::{App, Checked, Judge, PipelineSource};
 use crate::config::{self, Env, credentials};
 
 /// `check`.
@@ -15,7 +15,8 @@ pub(super) async fn check(env: &Env, args: CheckArgs) -> u8 {
     let (PipelineSource::File(file)
     | PipelineSource::Connection(file)
     | PipelineSource::Text { name: file, .. }) = &from;
-    let checked = app.check(from.clone(), args.stored).await;
+    let judge = if args.stored { Judge::AsStored } else { Judge::AsFound };
+    let checked = app.check(from.clone(), judge).await;
     let text = if args.json { format!("{}\n", as_json(file, &checked)) } else { as_text(file, &checked) };
     print(&text);
     if checked.mistakes.is_empty() { EXIT_OK } else { EXIT_USAGE }

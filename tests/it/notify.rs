@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
-use okki_sync::app::{App, Part, PipelineSource, Wires};
+use okki_sync::app::{App, Judge, Part, PipelineSource, Wires};
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::config::Env;
 use okki_sync::testing::report::{Mode, Status};
@@ -266,7 +266,7 @@ async fn an_address_of_no_robot_is_a_warning_and_no_record() {
     assert!(!lines.text().contains(KEY));
     assert_eq!(world.stored(HEALTH).await, None);
     let from = PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
-    let mistakes = world.app.check(from, false).await.mistakes;
+    let mistakes = world.app.check(from, Judge::AsFound).await.mistakes;
     let of_the_robot = mistakes.iter().find(|(_, mistake)| mistake.place == "credentials NOTIFY_WEBHOOK");
     assert_eq!(of_the_robot.map(|(part, _)| *part), Some(Part::Credentials), "{mistakes:?}");
 }

@@ -1,6 +1,6 @@
 //! Pipelines that were found in the store: the hosts that they may name, and the connection that they belong to.
 
-use okki_sync::app::PipelineSource;
+use okki_sync::app::{Judge, PipelineSource};
 use okki_sync::testing::config::Env;
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::Outcome;
@@ -45,7 +45,7 @@ async fn a_stored_pipeline_cannot_send_the_credentials_elsewhere() {
             let error = outcome.error.unwrap().line();
             assert!(error.starts_with("BadPipeline: pipelines/it.toml:"), "{error}");
             assert!(error.contains("base_url: ") && error.contains("OKKI_SYNC_HOSTS"), "{error}");
-            assert_eq!(world.app.check(from, false).await.mistakes.len(), 1);
+            assert_eq!(world.app.check(from, Judge::AsFound).await.mistakes.len(), 1);
         }
     }
     assert!(world.source.seen().is_empty() && world.target.seen().is_empty());
@@ -69,8 +69,8 @@ async fn a_check_judges_a_local_pipeline_as_if_it_were_stored() {
     let world = World::new(small(), "").again(no_overrides());
     let text = qeasy("groups", "base_url = \"https://mine.example\"");
     let from = PipelineSource::Text { name: "t.toml".to_owned(), text };
-    assert_eq!(world.app.check(from.clone(), false).await.mistakes, Vec::new());
-    let mistakes = world.app.check(from, true).await.mistakes;
+    assert_eq!(world.app.check(from.clone(), Judge::AsFound).await.mistakes, Vec::new());
+    let mistakes = world.app.check(from, Judge::AsStored).await.mistakes;
     assert_eq!(mistakes.len(), 1);
     assert!(mistakes[0].1.place.ends_with(" target.base_url"), "{mistakes:?}");
 }
