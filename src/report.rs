@@ -76,6 +76,9 @@ pub struct SourceCounts {
     pub throttled: u64,
     /// Whether all products were read, rather than those changed since the last run.
     pub full_read: bool,
+    /// Age of the part of the catalogue that was read longest ago; `None` where the catalogue has no parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_read_age_seconds: Option<u64>,
 }
 
 /// What differs between the source and what the target has acknowledged, in rows.
@@ -133,7 +136,7 @@ pub struct Report {
     pub target: TargetCounts,
     /// Rows in the quarantine of this run.
     pub quarantined: u64,
-    /// Rows that were planned and are not acknowledged yet.
+    /// Rows that were planned and are not acknowledged yet. Where the read is not complete: rows not read yet.
     pub remaining: u64,
     /// When it makes sense to come back, if that is known.
     pub resume_after_seconds: Option<u64>,

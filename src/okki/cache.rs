@@ -1,42 +1,51 @@
-//! The products of the last read in compact form, to which the next read adds what changed. Pure; `sync` stores it.
+//! The products that were read so far in compact form: the checkpoint of a read that goes on, and what the next read
+//! adds changes to. Pure; `sync` stores it.
 //!
 //! The file is the catalogue's table of cells, with two more columns ([`RowStatus`]), written as it is in memory: saving
-//! and loading make no second copy of it. It is only a shortcut: a cache that is damaged, or that belongs to another
-//! pipeline, means a full read and nothing worse.
+//! and loading make no second copy of it. The ledger of windows is in its header. A cache that is damaged, or that belongs
+//! to another pipeline, is set aside: the source is read anew, and nothing worse.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Catalogue, GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Table};
+use super::products::ProductTable;
+use super::windows::{Ledger, times};
+use crate::catalogue::{PRODUCT_EXTRA_COLUMNS, Table};
 use crate::state::header;
+use crate::testing::Mutant;
 
 const FORMAT_NAME: &str = "okki-sync products";
-const FORMAT_VERSION: u32 = 2;
-/// The source's clock counts seconds, and a row may become visible later than its time says: changes are read from this
-/// long before the last read on.
-const OVERLAP: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
-const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
+const FORMAT_VERSION: u32 = 3;
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Status cell of a row that the source marks as deleted.
 const DELETED: &str = "-";
 /// Start of the status cell of a rejected row; its raw JSON follows.
 const REJECTED: &str = "!";
 
+/// What a read keeps for the next one: the products, and the ledger of their windows.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    /// The source's own time when that read began.
-    pub cursor: String,
-    /// When products were last read in full, wall-clock milliseconds.
-    pub full_read_at_ms: u64,
-    /// As in [`Catalogue::product_cells`].
+    pub ledger: Ledger,
+    /// As in [`Catalogue::product_cells`](crate::catalogue::Catalogue::product_cells).
     pub table: Table,
+    /// The number of the read that found each row.
+    pub numbers: Vec<u32>,
+    pub offenders: Vec<Offender>,
+}
+
+/// A row that takes part in the total and in nothing else: it has no id, or another row has its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Offender {
+    /// Of the read that found it.
+    pub number: u32,
+    /// `None` if it has no id.
+    pub id: Option<String>,
+    pub raw: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +53,19 @@ struct Header {
     format: String,
     version: u32,
     /// Fingerprint of what the cells depend on: the pipeline's fields and the source.
+    key: String,
+    width: usize,
+    rows: usize,
+    text_bytes: usize,
+    lengths_bytes: usize,
+    ledger: Ledger,
+    offenders: Vec<Offender>,
+    checksum: String,
+}
+
+/// What an older version of the program wrote: products without windows.
+#[derive(Deserialize)]
+struct HeaderV2 {
     key: String,
     cursor: String,
     full_read_at_ms: u64,
@@ -62,16 +84,23 @@ impl AsRef<[u8]> for TableText {
     }
 }
 
-/// Writes a cache in pieces: a header line, the cells' text, and the length of each cell (LEB128).
-pub(crate) fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue: &Catalogue) -> Vec<Bytes> {
-    let table = &catalogue.product_cells;
+/// Writes a cache in pieces: a header line, the cells' text, the length of each cell, and the number of each row (both
+/// LEB128). Rows that no longer count are left out.
+pub(super) fn to_pieces(
+    key: &str,
+    ledger: &Ledger,
+    offenders: &[Offender],
+    products: &ProductTable,
+) -> Vec<Bytes> {
+    let table = products.table();
     let mut lengths = Vec::with_capacity(table.len() * table.width());
+    let mut numbers = Vec::with_capacity(table.len());
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut rows = 0;
-    let is_there = |row: &usize| catalogue.product_groups.get(*row) != Some(&GroupRef::REPLACED);
-    for row in (0..table.len()).filter(is_there) {
+    for row in (0..table.len()).filter(|row| products.counts(*row)) {
         rows += 1;
         table.lengths(row).for_each(|length| write_length(length, &mut lengths));
+        write_length(products.number(row), &mut numbers);
         let place = table.text_range(row);
         match runs.last_mut().filter(|run| run.end == place.start) {
             Some(run) => run.end = place.end,
@@ -81,16 +110,18 @@ pub(crate) fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue
     let text = Bytes::from_owner(TableText(Arc::clone(table)));
     let mut body: Vec<Bytes> = runs.into_iter().map(|run| text.slice(run)).collect();
     let text_bytes = body.iter().map(Bytes::len).sum();
-    body.push(lengths.into());
+    let lengths_bytes = lengths.len();
+    body.extend([Bytes::from(lengths), Bytes::from(numbers)]);
     let mut header = Header {
         format: FORMAT_NAME.to_owned(),
         version: FORMAT_VERSION,
         key: key.to_owned(),
-        cursor: cursor.to_owned(),
-        full_read_at_ms,
         width: table.width(),
         rows,
         text_bytes,
+        lengths_bytes,
+        ledger: ledger.clone(),
+        offenders: offenders.to_vec(),
         checksum: String::new(),
     };
     header.checksum = checksum(&header, body.iter().map(Bytes::as_ref));
@@ -100,10 +131,13 @@ pub(crate) fn to_pieces(key: &str, cursor: &str, full_read_at_ms: u64, catalogue
     body
 }
 
+/// Over the header without its checksum, and the body.
 fn checksum<'a>(header: &Header, body: impl Iterator<Item = &'a [u8]>) -> String {
-    let Header { key, cursor, full_read_at_ms, width, rows, text_bytes, .. } = header;
-    let head = format!("{key} {cursor} {full_read_at_ms} {width} {rows} {text_bytes}");
-    header::checksum(&head, body)
+    let head = serde_json::to_string(&(
+        (&header.key, header.width, header.rows, header.text_bytes, header.lengths_bytes),
+        (&header.ledger, &header.offenders),
+    ));
+    header::checksum(&head.unwrap_or_default(), body)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "seven bits are cut out on purpose")]
@@ -128,65 +162,94 @@ fn read_length(bytes: &mut &[u8]) -> Option<u32> {
     None
 }
 
-fn read_ends(mut lengths: &[u8], cells: usize) -> Option<Vec<u32>> {
-    // A cell's length takes at least a byte: a damaged header cannot make this reserve more than the file's size.
-    let mut ends = Vec::with_capacity(cells.min(lengths.len()));
-    let mut end = 0_u32;
-    while !lengths.is_empty() {
-        end = end.checked_add(read_length(&mut lengths)?)?;
-        ends.push(end);
+/// This many numbers and nothing more.
+fn read_all(mut bytes: &[u8], count: usize) -> Option<Vec<u32>> {
+    // A number takes at least a byte: a damaged header cannot make this reserve more than the file's size.
+    let mut numbers = Vec::with_capacity(count.min(bytes.len()));
+    while !bytes.is_empty() {
+        numbers.push(read_length(&mut bytes)?);
     }
-    (ends.len() == cells).then_some(ends)
+    (numbers.len() == count).then_some(numbers)
 }
+
+fn read_ends(lengths: &[u8], cells: usize) -> Option<Vec<u32>> {
+    let (mut ends, mut end) = (read_all(lengths, cells)?, 0_u32);
+    for length in &mut ends {
+        end = end.checked_add(*length)?;
+        *length = end;
+    }
+    Some(ends)
+}
+
+const DAMAGED: &str = "it is damaged";
 
 impl Cache {
     /// Reads a cache; the error says why it cannot be used.
     pub(crate) fn from_bytes(bytes: Bytes, key: &str) -> Result<Self, &'static str> {
-        const DAMAGED: &str = "it is damaged";
-        let (line, body) = header::split(&bytes).ok_or(DAMAGED)?;
-        let header: Header = serde_json::from_slice(line).map_err(|_| DAMAGED)?;
-        if (header.format.as_str(), header.version) != (FORMAT_NAME, FORMAT_VERSION) {
-            return Err("another version of the program wrote it");
+        #[derive(Deserialize)]
+        struct Version {
+            format: String,
+            version: u32,
         }
-        if header.key != key {
+        let (line, body) = header::split(&bytes).ok_or(DAMAGED)?;
+        let version: Version = serde_json::from_slice(line).map_err(|_| DAMAGED)?;
+        match (version.format.as_str(), version.version) {
+            (FORMAT_NAME, 2) => return Self::from_version_2(&bytes, key),
+            (FORMAT_NAME, FORMAT_VERSION) => {}
+            _ => return Err("another version of the program wrote it"),
+        }
+        let header: Header = serde_json::from_slice(line).map_err(|_| DAMAGED)?;
+        if header.key != key && !Mutant::CheckpointOfOtherFields.is_active() {
             return Err("it was made for other fields or another source");
         }
         if checksum(&header, std::iter::once(body)) != header.checksum {
             return Err(DAMAGED);
         }
         let (_, lengths) = body.split_at_checked(header.text_bytes).ok_or(DAMAGED)?;
+        let (lengths, numbers) = lengths.split_at_checked(header.lengths_bytes).ok_or(DAMAGED)?;
         let ends = read_ends(lengths, header.rows.saturating_mul(header.width)).ok_or(DAMAGED)?;
-        // The bytes that were loaded become the table's text.
-        let body_at = line.len() + 1;
-        let mut text = Vec::from(bytes);
-        text.truncate(body_at + header.text_bytes);
-        text.drain(..body_at);
-        let text = String::from_utf8(text).map_err(|_| DAMAGED)?;
-        let table = Table::from_parts(header.width, text, ends).ok_or(DAMAGED)?;
-        Ok(Self { cursor: header.cursor, full_read_at_ms: header.full_read_at_ms, table })
+        let numbers = read_all(numbers, header.rows).ok_or(DAMAGED)?;
+        let place = line.len() + 1..line.len() + 1 + header.text_bytes;
+        let table = table_of(bytes, place, header.width, ends).ok_or(DAMAGED)?;
+        Ok(Self { ledger: header.ledger, table, numbers, offenders: header.offenders })
     }
 
-    /// Whether it is time for a full read.
-    pub(crate) fn is_older_than(&self, age: Duration, now_ms: u64) -> bool {
-        // A cache from the future means that the clock was set back.
-        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        self.full_read_at_ms > now_ms || now_ms - self.full_read_at_ms >= age_ms
+    /// Whether even a read that trusts nothing read before goes on from it: it was interrupted, not long ago; or it only
+    /// says that this source cannot be read in windows.
+    pub(crate) fn goes_on_anyway(&self, now_ms: u64) -> bool {
+        let oldest = self.ledger.oldest_read_at_ms().unwrap_or(now_ms);
+        let is_fresh = now_ms.saturating_sub(oldest) < DAY_MS;
+        (!self.ledger.complete && is_fresh) || self.ledger.whole_because.is_some()
     }
 
-    /// From when on changes are asked for, in the source's own time; `None` if the cursor is not in its time format.
-    pub(crate) fn changes_since(&self) -> Option<String> {
-        let began = jiff::civil::DateTime::strptime(TIME_FORMAT, &self.cursor).ok()?;
-        Some(began.checked_sub(OVERLAP).ok()?.strftime(TIME_FORMAT).to_string())
-    }
-
-    /// The rows whose ids are among these, in ascending order.
-    pub(super) fn rows_with(&self, ids: &HashSet<CompactString>) -> Vec<usize> {
-        if ids.is_empty() {
-            return Vec::new();
+    /// All its rows wait for windows, and its changes go on from where it ended.
+    fn from_version_2(bytes: &Bytes, key: &str) -> Result<Self, &'static str> {
+        let (line, body) = header::split(bytes).ok_or(DAMAGED)?;
+        let old: HeaderV2 = serde_json::from_slice(line).map_err(|_| DAMAGED)?;
+        if old.key != key {
+            return Err("it was made for other fields or another source");
         }
-        let id = |row| self.table.cell(row, PRODUCT_ID_COLUMN);
-        (0..self.table.len()).filter(|row| ids.contains(id(*row))).collect()
+        let HeaderV2 { key, cursor, full_read_at_ms, width, rows, text_bytes, .. } = &old;
+        let head = format!("{key} {cursor} {full_read_at_ms} {width} {rows} {text_bytes}");
+        if header::checksum(&head, std::iter::once(body)) != old.checksum {
+            return Err(DAMAGED);
+        }
+        let (_, lengths) = body.split_at_checked(old.text_bytes).ok_or(DAMAGED)?;
+        let ends = read_ends(lengths, old.rows.saturating_mul(old.width)).ok_or(DAMAGED)?;
+        let cursor = times::from_text(&old.cursor).ok_or(DAMAGED)?;
+        let place = line.len() + 1..line.len() + 1 + old.text_bytes;
+        let table = table_of(bytes.clone(), place, old.width, ends).ok_or(DAMAGED)?;
+        let (ledger, number) = Ledger::without_windows(cursor, old.full_read_at_ms);
+        Ok(Self { ledger, numbers: vec![number; table.len()], table, offenders: Vec::new() })
     }
+}
+
+/// The bytes that were loaded become the table's text.
+fn table_of(bytes: Bytes, place: Range<usize>, width: usize, ends: Vec<u32>) -> Option<Table> {
+    let mut text = Vec::from(bytes);
+    text.truncate(place.end);
+    text.drain(..place.start);
+    Table::from_parts(width, String::from_utf8(text).ok()?, ends)
 }
 
 /// What the last two columns of the products' table say: where the row went at the last read.
@@ -224,21 +287,33 @@ impl<'a> RowStatus<'a> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::super::windows::Window;
     use super::*;
+    use crate::catalogue::GroupRef;
 
-    fn table() -> Table {
-        let mut table = Table::new(4);
-        table.push(["7", "\"手机\"", "1", ""]).unwrap();
-        table.push(["8", "", "", DELETED]).unwrap();
-        table
+    fn products(rows: &[GroupRef]) -> ProductTable {
+        let mut products = ProductTable::new(4);
+        for (group, (number, id)) in rows.iter().zip([(1, "7"), (300, "8")]) {
+            let status = if id == "7" { RowStatus::InGroup("1") } else { RowStatus::Deleted };
+            products.push(id, *group, number, [id, "\"手机\""].into_iter(), status).unwrap();
+        }
+        products
     }
 
-    fn catalogue(product_groups: Vec<GroupRef>) -> Catalogue {
-        Catalogue { product_cells: table().into(), product_groups, ..Catalogue::default() }
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::default();
+        (ledger.complete, ledger.changes_from) = (true, Some(1_000));
+        let number = ledger.number();
+        ledger.insert(Window { number, from: 0, to: 9, rows: 2, read_at_ms: 5, sure: true });
+        ledger
     }
 
-    fn saved(catalogue: &Catalogue) -> Vec<u8> {
-        to_pieces("k", "2026-11-23 10:00:00", 5, catalogue).concat()
+    fn offender() -> Offender {
+        Offender { number: 1, id: Some("7".to_owned()), raw: "{\"product_id\":7}".to_owned() }
+    }
+
+    fn saved(rows: &[GroupRef]) -> Vec<u8> {
+        to_pieces("k", &ledger(), &[offender()], &products(rows)).concat()
     }
 
     fn loaded(bytes: &[u8]) -> Result<Cache, &'static str> {
@@ -247,13 +322,13 @@ mod tests {
 
     #[test]
     fn a_cache_is_loaded_as_it_was_saved_and_every_changed_byte_is_noticed() {
-        let bytes = saved(&catalogue(vec![GroupRef::new(0), GroupRef::DELETED]));
+        let bytes = saved(&[GroupRef::new(0), GroupRef::DELETED]);
         let cache = loaded(&bytes).unwrap();
-        assert_eq!((cache.cursor.as_str(), cache.full_read_at_ms), ("2026-11-23 10:00:00", 5));
-        assert_eq!(cache.table.parts(), table().parts());
+        assert_eq!((&cache.ledger, &cache.offenders), (&ledger(), &vec![offender()]));
+        assert_eq!(cache.numbers, [1, 300]);
+        assert_eq!(cache.table.row(0).collect::<Vec<_>>(), ["7", "\"手机\"", "1", ""]);
         assert_eq!(RowStatus::from_table(&cache.table, 0), RowStatus::InGroup("1"));
         assert_eq!(RowStatus::from_table(&cache.table, 1), RowStatus::Deleted);
-        assert_eq!(cache.rows_with(&["7".into()].into()), [0]);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
@@ -265,9 +340,9 @@ mod tests {
 
     #[test]
     fn a_replaced_row_is_not_saved() {
-        let cache = loaded(&saved(&catalogue(vec![GroupRef::REPLACED, GroupRef::DELETED]))).unwrap();
-        assert_eq!(cache.table.row(0).collect::<Vec<_>>(), ["8", "", "", DELETED]);
-        assert_eq!(cache.table.len(), 1);
+        let cache = loaded(&saved(&[GroupRef::REPLACED, GroupRef::DELETED])).unwrap();
+        assert_eq!(cache.table.cell(0, 0), "8");
+        assert_eq!((cache.table.len(), cache.numbers.as_slice()), (1, &[300][..]));
     }
 
     #[test]
@@ -288,14 +363,6 @@ mod tests {
         assert_eq!(sizes.map(|_| read_length(&mut rest).unwrap()), sizes);
         assert_eq!(read_length(&mut &[0x80_u8, 0x80][..]), None);
         assert_eq!(read_ends(&[1, 2, 3], 2), None);
-    }
-
-    #[test]
-    fn changes_are_asked_for_from_a_minute_before_the_last_read() {
-        let cache = |cursor: &str| Cache { cursor: cursor.to_owned(), full_read_at_ms: 0, table: table() };
-        assert_eq!(cache("2026-11-23 00:00:30").changes_since().unwrap(), "2026-11-22 23:59:30");
-        assert_eq!(cache("yesterday").changes_since(), None);
-        assert!(!cache("").is_older_than(Duration::from_secs(9), 8_999));
-        assert!(cache("").is_older_than(Duration::from_secs(9), 9_000));
+        assert_eq!(read_ends(&[1, 2, 3], 3), Some(vec![1, 3, 6]));
     }
 }

@@ -1,178 +1,142 @@
-//! Changes instead of everything: products that the source says are new or edited since the last read, merged into the
-//! cache of that read.
+//! The delta: products that the source says were created or edited since a moment, in windows of update time.
 //!
-//! Races and gaps, and what catches them:
-//! - The source's clock counts seconds, and rows become visible late: changes are asked for from a minute before the
-//!   last read on (`cache::OVERLAP`).
-//! - Rows move between pages while people edit: as many different ids must come as the total says, twice at most.
-//! - Deletions are not announced, and a row may come without a new update time: cache and changes together must hold
-//!   as many products as the source counts.
+//! **The clock.** Rows have no times, and nothing says that `now` in an answer and the filter speak of one time zone. So
+//! `now` is never trusted as a cursor by itself. What is trusted is what the filter has shown: if it finds a product
+//! updated `since now − x`, then its clock is behind `now` by `x` at most. The smallest such `x` ever seen is kept
+//! ([`Ledger::filter_lag_seconds`](super::windows::Ledger)), and changes are asked for from that much before `now`.
+//! A filter whose clock is ahead only brings rows again.
 //!
-//! Whatever does not add up means a full read. Deliberately absent: asking which product is missing.
+//! **Late rows.** A row may become visible after its time says: changes are asked for from a minute earlier still. What
+//! is later than that comes with the windows that are read again.
+//!
+//! **Rows on the move.** A row that is edited leaves a closed window of update time for the open one, which is read last.
 
-use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
+use super::reading::{Keep, Reading, Step, Stop};
+use super::snapshot::Fresh;
+use super::windows::ledger::OVERLAP_SECONDS;
+use super::windows::times::OLDEST;
+use super::windows::{Seconds, Sizing, TimeAxis, TimeRange, Walk};
 
-use compact_str::CompactString;
+/// The first guess of how far the filter's clock is behind: this, then eight times as much, and so on.
+const FIRST_LAG_SECONDS: i64 = 60;
+const LAG_GROWS_BY: i64 = 8;
+/// Halvings between a lag that shows too many rows and one that shows none.
+const LAG_HALVINGS: u32 = 6;
 
-use super::cache::Cache;
-use super::page::ProductPage;
-use super::row::RowReader;
-use super::snapshot::{ReadScope, SnapshotBuilder};
-use super::{Okki, ReadInfo};
-use crate::budget::Budget;
-use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN};
-use crate::error::{ErrorKind, Result};
-use crate::net::Call;
-use crate::report::{Progress, Watch};
-use crate::transform::{Columns, RowMap};
-
-/// More changes than this are not kept in memory in addition to the cache: everything is read, page by page.
-const MAX_CHANGES: u64 = 20_000;
-/// Attempts at reading the changes before everything is read.
-const MAX_CHANGE_READS: u32 = 2;
-
-/// The pages of products that changed.
-#[derive(Default)]
-struct Changes {
-    pages: Vec<ProductPage>,
-    ids: HashSet<CompactString>,
-    total: u64,
-    rows: u64,
-    total_moved: bool,
-}
-
-impl Changes {
-    fn add(&mut self, page: ProductPage) {
-        self.total_moved |= !self.pages.is_empty() && self.total != page.total;
-        self.total = page.total;
-        self.rows += page.rows.len() as u64;
-        self.ids.extend(page.rows.iter().filter_map(|row| row.id.clone()));
-        self.pages.push(page);
-    }
-
-    fn are_too_many(&self) -> bool {
-        self.total > MAX_CHANGES
-    }
-
-    /// Whether as many rows, all with different ids, came as the total says.
-    fn are_consistent(&self) -> bool {
-        !self.total_moved && self.rows == self.total && self.ids.len() as u64 == self.total
-    }
-}
-
-impl Okki {
-    /// Reads the groups in full and the products that changed, and merges those into the cache. `None`: read everything.
-    pub(super) async fn read_changes(
-        &self,
-        budget: &Budget,
-        map: &RowMap,
-        cache: Cache,
-        watch: &Watch,
-    ) -> Result<Option<(Catalogue, ReadInfo)>> {
-        let Some(since) = cache.changes_since() else { return Ok(None) };
-        let groups = self.groups(budget).await?;
-        let Some(began) = groups.now.clone() else { return Ok(None) };
-        let mut builder = SnapshotBuilder::new(&self.settings, map, &groups);
-        if builder.has_embedded_products() {
-            return Ok(None);
-        }
-        for _ in 0..MAX_CHANGE_READS {
-            let Some(changes) = self.changes(budget, map, &since, watch).await? else { return Ok(None) };
-            let total = self.product_total(budget, map).await?;
-            if !changes.are_consistent() {
-                continue;
+impl<K: Keep> Reading<'_, '_, K> {
+    /// Reads what changed since the last delta (or since the read began), and lets it win over what is held.
+    pub(super) async fn read_changes(&mut self) -> Step<()> {
+        for _ in 0..2 {
+            let now = self.source_clock.now();
+            let Some(from) = self.changes_from(now).await? else { return Ok(()) };
+            let fresh = self.read_changes_since(from).await?;
+            self.fresh_rows += fresh.rows;
+            self.is_dirty |= fresh.rows > 0;
+            self.has_unplaced |= fresh.created > 0;
+            self.learn_lag(now, from, fresh.rows).await?;
+            self.move_cursor(now);
+            if fresh.ambiguous.is_empty() {
+                return Ok(());
             }
-            let outdated = cache.rows_with(&changes.ids);
-            let cached = cache.table.len() - outdated.len() + changes.ids.len();
-            if cached as u64 != total {
-                tracing::info!(total, cached, "the cache and the source's total differ");
-                continue;
-            }
-            let fresh = merge(&mut builder, cache, &outdated, &changes)?;
-            builder.note_total(total);
-            let scope = ReadScope::Changes(fresh);
-            let snapshot = builder.finish(scope, Some(began), changes.pages.len() as u64);
-            return Ok(snapshot.inconsistency.is_none().then_some((snapshot.catalogue, snapshot.info)));
+            // Which of two rows with one id has changed, only their windows tell.
+            self.ledger.retire(|window| fresh.ambiguous.contains(&window.number));
+            self.cover(None).await?;
         }
-        tracing::info!("reading all products");
-        Ok(None)
+        Ok(())
     }
 
-    /// The products that changed; `None` if they are too many, or if the source cannot be asked.
-    async fn changes(
-        &self,
-        budget: &Budget,
-        map: &RowMap,
-        since: &str,
-        watch: &Watch,
-    ) -> Result<Option<Changes>> {
-        let mut changes = Changes::default();
-        let filter = [("time_type", "1"), ("start_time", since)];
-        let pages = self.read_pages(budget, map, &filter, |page| {
-            changes.add(page);
-            watch(Progress::Reading { read: changes.ids.len() as u64, total: changes.total });
-            Ok(if changes.are_too_many() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        });
-        match pages.await {
-            Ok(_) => Ok((!changes.are_too_many()).then_some(changes)),
-            // A source without such a filter can still be read in full.
-            Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
-                tracing::info!(error = %error.line(), "the source cannot be asked for changes");
-                Ok(None)
+    async fn read_changes_since(&mut self, from: Seconds) -> Step<Fresh> {
+        let number = self.ledger.number();
+        // Created rows are older than the end of the delta, and the rows of a range that waits may be older than that.
+        self.ledger.expect(number, OLDEST, self.source_clock.now().saturating_add(1));
+        let page_size = self.asker.okki.settings.page_size;
+        let (mut fresh, mut sizing) = (Fresh::default(), Sizing::new(page_size));
+        let ranges = [(TimeRange::since(from), None)];
+        let mut walk = Walk::new(self.asker, TimeAxis::Update, self.source_clock, &ranges);
+        loop {
+            match walk.next(&mut sizing, true).await {
+                Ok(Some(found)) => {
+                    self.builder.add_changes(&found.rows.pages, number, &self.ledger, &mut fresh)?
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    // What was read is read: the next delta begins where this one ended.
+                    if let Some(unread) = walk.first_unread() {
+                        let from = self.ledger.changes_from.unwrap_or(OLDEST);
+                        self.ledger.changes_from = Some(from.max(unread.saturating_sub(OVERLAP_SECONDS)));
+                    }
+                    self.is_dirty = true;
+                    return Err(error.into());
+                }
             }
-            Err(error) => Err(error),
         }
+        Ok(fresh)
     }
 
-    /// The number of all products, in one call of one row.
-    async fn product_total(&self, budget: &Budget, map: &RowMap) -> Result<u64> {
-        let query = [("start_index", "1"), ("count", "1")];
-        let reader = RowReader::products(&map.product_columns);
-        Ok(self.list(budget, Call::new("products"), &query, reader).await?.total)
+    /// `None` if there is nothing to ask for: the source is empty.
+    async fn changes_from(&mut self, now: Seconds) -> Step<Option<Seconds>> {
+        if let Some(from) = self.ledger.changes_from.filter(|_| self.ledger.filter_lag_seconds.is_some()) {
+            return Ok(Some(from));
+        }
+        let Some(lag) = self.find_lag(now).await? else {
+            return match self.held() {
+                0 => Ok(None),
+                _ => Err(Stop::ReadWhole("the source does not filter by update time".to_owned())),
+            };
+        };
+        self.ledger.filter_lag_seconds = Some(lag);
+        let began = self.ledger.began.unwrap_or(now).min(now);
+        let from = began.saturating_sub(lag).saturating_sub(OVERLAP_SECONDS);
+        let from = self.ledger.changes_from.map_or(from, |known| known.min(from));
+        self.ledger.changes_from = Some(from);
+        Ok(Some(from))
     }
 
-    /// Whether products were created since this read began, by the source's own clock: one call of one row. `None` if
-    /// the source has no such filter, or ignores it.
-    pub(crate) async fn grew_since(&self, budget: &Budget, read: &ReadInfo) -> Result<Option<bool>> {
-        let Some(began) = &read.read_began else { return Ok(Some(false)) };
-        let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
-        let columns = Columns::default();
-        let (call, reader) = (Call::new("products").optional(), RowReader::products(&columns));
-        let created = match self.list(budget, call, &query, reader).await {
-            Ok(page) => page.total,
-            Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
-                tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
+    /// The smallest lag of a few at which the filter shows a row, and not much more than a page.
+    async fn find_lag(&self, now: Seconds) -> Step<Option<i64>> {
+        let page = u64::from(self.asker.okki.settings.page_size);
+        let (mut shows_none, mut lag) = (0, FIRST_LAG_SECONDS);
+        let mut total = self.updated_within(now, lag).await?;
+        while total == 0 {
+            if lag >= now - OLDEST {
                 return Ok(None);
             }
-            Err(error) => return Err(error),
-        };
-        Ok((created == 0 || created < read.source_total).then_some(created > 0))
+            shows_none = lag;
+            lag = lag.saturating_mul(LAG_GROWS_BY).min(now - OLDEST);
+            total = self.updated_within(now, lag).await?;
+        }
+        for _ in 0..LAG_HALVINGS {
+            if total <= page {
+                break;
+            }
+            let middle = shows_none + (lag - shows_none) / 2;
+            match self.updated_within(now, middle).await? {
+                0 => shows_none = middle,
+                some => (lag, total) = (middle, some),
+            }
+        }
+        Ok(Some(lag))
     }
-}
 
-/// Adds the cache's rows and the changed ones; returns how many of those differ from the cache.
-fn merge(
-    builder: &mut SnapshotBuilder<'_>,
-    cache: Cache,
-    outdated: &[usize],
-    changes: &Changes,
-) -> Result<u64> {
-    let row_of: HashMap<CompactString, usize> =
-        outdated.iter().map(|row| (cache.table.cell(*row, PRODUCT_ID_COLUMN).into(), *row)).collect();
-    builder.add_cached(cache.table, outdated)?;
-    let mut fresh = 0;
-    for page in &changes.pages {
-        let first = builder.products().len();
-        builder.add_rows(page)?;
-        let products = builder.products();
-        // The overlap makes rows come again that have not changed.
-        let is_same = |row: &usize| {
-            let before = row_of.get(products.cell(*row, PRODUCT_ID_COLUMN));
-            before.is_some_and(|before| products.row(*before).eq(products.row(*row)))
-        };
-        let same = (first..products.len()).filter(is_same).count();
-        fresh += page.rows.len().saturating_sub(same) as u64;
+    async fn updated_within(&self, now: Seconds, lag: i64) -> Step<u64> {
+        let since = TimeRange::since(now.saturating_sub(lag));
+        Ok(self.asker.total(TimeAxis::Update, since).await?)
     }
-    Ok(fresh)
+
+    /// Something has changed since the last delta: if the filter shows a row since then, its clock is not further behind.
+    async fn learn_lag(&mut self, now: Seconds, from: Seconds, fresh: u64) -> Step<()> {
+        let Some(known) = self.ledger.filter_lag_seconds else { return Ok(()) };
+        let last_delta = from + known + OVERLAP_SECONDS;
+        let shorter = now - last_delta + FIRST_LAG_SECONDS;
+        if fresh > 0 && (0..known / 2).contains(&shorter) && self.updated_within(now, shorter).await? > 0 {
+            self.ledger.filter_lag_seconds = Some(shorter);
+        }
+        Ok(())
+    }
+
+    fn move_cursor(&mut self, now: Seconds) {
+        let lag = self.ledger.filter_lag_seconds.unwrap_or(0);
+        let from = now.saturating_sub(lag).saturating_sub(OVERLAP_SECONDS);
+        self.ledger.changes_from = Some(self.ledger.changes_from.map_or(from, |before| before.max(from)));
+    }
 }

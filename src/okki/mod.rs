@@ -1,34 +1,34 @@
-//! OKKI, the source: reads groups and products until a read is consistent, and returns a clean catalogue.
+//! OKKI, the source: reads groups and products, and returns a clean catalogue.
 //!
 //! From the outside in: `protocol` (the wire format) and `page` (a page of products, on `row` and `json`) parse;
-//! `snapshot` builds the catalogue of one read (on `tree`, `placing`, `products` and `dedup`); `delta` reads only what
-//! changed since the `cache` was written.
-//!
-//! Races:
-//! - Pages overlap while people edit the catalogue: a row may come twice, another one not at all. A read counts only if
-//!   it holds as many distinct ids as the total says and the total stayed the same; else everything is read again.
-//! - A row deleted and another one created between two pages leave the total as it was and hide a third row. Only the
-//!   plan knows whether that matters; it asks [`Okki::grew_since`].
+//! `reading` reads the products in `windows`, on top of a `cache`, with a `delta` and a comparison of totals (`settle`);
+//! `whole` is the old way, where the source's filters cannot be believed. `snapshot` builds the catalogue of one read (on
+//! `tree`, `placing`, `products` and `seen`), and `clean` judges its rows.
 //!
 //! Deliberately absent: writing. OKKI's one host is production, in spite of its name, so only `GET` is sent, apart from
-//! the login.
+//! the login; and only to paths that are known to read.
 
 pub(crate) mod cache;
-mod dedup;
+mod clean;
 mod delta;
 mod json;
 mod page;
 mod placing;
 mod products;
 mod protocol;
+mod reading;
 mod row;
+mod seen;
+mod settle;
 mod snapshot;
 mod tree;
+mod whole;
+mod windows;
 
-use std::ops::ControlFlow;
+use std::time::Duration;
 
-use futures::StreamExt as _;
 use secrecy::SecretString;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::budget::Budget;
@@ -37,21 +37,78 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::limit::Pace;
 use crate::net::{Answer, Auth, Call, Client, Login, MAX_LIST_BYTES, Request, Wire, exposed, join_path};
-use crate::report::{Progress, Watch};
-use crate::testing::Mutant;
+use crate::report::Watch;
 use crate::transform::RowMap;
 pub(crate) use cache::Cache;
-use dedup::Duplicates;
+use clean::Cleaned;
 use page::ProductPage;
 #[cfg(feature = "testing")]
 pub(crate) use page::fuzz;
 use protocol::GroupList;
+pub(crate) use reading::Keep;
+use reading::{Reading, Stop};
 use row::RowReader;
-pub(crate) use snapshot::ReadInfo;
-use snapshot::{ReadScope, Snapshot, SnapshotBuilder};
+use seen::Duplicates;
+use snapshot::SnapshotBuilder;
+pub(crate) use whole::MAX_READS;
+use whole::Whole;
+use windows::{Asker, Ledger, Sizing, SourceClock};
 
-/// Reads of everything before giving up on a catalogue that keeps changing.
-pub(crate) const MAX_READS: u32 = 5;
+/// A source that cannot be read in windows is asked again whether it can after this time.
+const TRY_WINDOWS_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
+/// What a read goes on from.
+pub(crate) struct ReadStart {
+    /// Of an earlier read.
+    pub cache: Option<Cache>,
+    /// `Some`: what is held is trusted, and every part of it is read again within this time.
+    pub full_read_every: Option<Duration>,
+    pub clock: Clock,
+}
+
+/// How a catalogue was read.
+#[derive(Debug, Default)]
+pub(crate) struct ReadInfo {
+    /// Whether all products were read, rather than those that changed.
+    pub full_read: bool,
+    /// Products that differ from the cache (all of them where there was none).
+    pub fresh_products: u64,
+    /// Products that the source marks as deleted (`enable_flag` 0).
+    pub deleted_products: u64,
+    /// Whether products were created between the pages, so that one can have been missed; `None` if nobody knows.
+    pub grew: Option<bool>,
+    /// When the part was read that was read longest ago, wall-clock milliseconds; `None` if there are no parts.
+    pub oldest_read_at_ms: Option<u64>,
+    /// Time spent on cleaning.
+    pub cleaned_in: Duration,
+}
+
+impl ReadInfo {
+    fn of(cleaned: Cleaned) -> Self {
+        Self {
+            deleted_products: cleaned.deleted,
+            cleaned_in: cleaned.took,
+            grew: Some(false),
+            ..Self::default()
+        }
+    }
+}
+
+/// A read that ended before it was complete. What it read is kept.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    pub error: Error,
+    /// Products read so far.
+    pub read: u64,
+    /// Products that are not read yet; `None` if that is not known, or nothing is kept.
+    pub unread: Option<u64>,
+}
+
+impl From<Error> for Unfinished {
+    fn from(error: Error) -> Self {
+        Self { error, read: 0, unread: None }
+    }
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct SourceSettings {
@@ -122,65 +179,125 @@ impl Okki {
         format!("{} {host}{} {id_check}", map.fingerprint(), base_url.path())
     }
 
-    /// Reads everything that the pipeline needs, until a read is consistent; with a cache, only what changed since.
+    /// Reads everything that the pipeline needs; with the cache of an earlier read, what is missing and what changed.
     pub(crate) async fn read(
         &self,
         budget: &Budget,
         map: &RowMap,
-        cache: Option<Cache>,
+        start: ReadStart,
+        keep: &impl Keep,
         watch: &Watch,
-    ) -> Result<(Catalogue, ReadInfo)> {
-        if let Some(cache) = cache
-            && let Some(read) = self.read_changes(budget, map, cache, watch).await?
-        {
-            return Ok(read);
-        }
-        self.read_all(budget, map, watch).await
-    }
-
-    /// Reads until a read is consistent, or until two reads in a row agree with each other and have as many rows as the
-    /// total says: then the source really holds ids twice, and their rows are rejected like any other offender.
-    async fn read_all(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<(Catalogue, ReadInfo)> {
-        let mut last_signature = None;
-        let mut last_why = String::new();
-        for attempt in 1..=MAX_READS {
-            let read = self.read_once(budget, map, watch).await?;
-            let Some(why) = read.inconsistency else { return Ok((read.catalogue, read.info)) };
-            if last_signature == Some(read.signature) && read.total == Some(read.rows) {
-                tracing::warn!(
-                    total = read.total,
-                    distinct = read.distinct,
-                    "two reads agree: the difference is the source's own"
-                );
-                return Ok((read.catalogue, read.info));
-            }
-            last_signature = Some(read.signature);
-            last_why.clone_from(&why);
-            tracing::warn!(attempt, %why, "the pages do not agree, reading again");
-            watch(Progress::ReadingAgain { attempt: attempt + 1, why });
-        }
-        Err(Error::new(
-            ErrorKind::InconsistentSource,
-            format!(
-                "source: {MAX_READS} reads in a row did not agree (the last: {last_why}); nothing was written"
-            ),
-        )
-        .help("run again when the catalogue is not being edited"))
-    }
-
-    async fn read_once(&self, budget: &Budget, map: &RowMap, watch: &Watch) -> Result<Snapshot> {
+    ) -> Result<(Catalogue, ReadInfo), Unfinished> {
         let groups = self.groups(budget).await?;
+        let mut later = None;
         let mut builder = SnapshotBuilder::new(&self.settings, map, &groups);
-        let (mut began, mut pages) = (None, 0);
-        if map.uses_products() {
-            if builder.has_embedded_products() {
-                builder.add_embedded()?;
-            } else {
-                pages = self.read_products(budget, map, &mut builder, watch).await?;
-                began = groups.now.clone();
+        if !map.uses_products() {
+            let (catalogue, cleaned) = builder.finish()?;
+            return Ok((catalogue, ReadInfo::of(cleaned)));
+        }
+        let began = groups.now.as_deref().and_then(windows::times::from_text);
+        let Some(began) = began.filter(|_| !builder.has_embedded_products()) else {
+            return self.whole(budget, map, &groups, start.clock, None, keep, watch).await;
+        };
+        let ReadStart { cache, full_read_every, clock } = start;
+        let mut ledger = cache.map_or_else(Ledger::default, |cache| builder.add_cached(cache));
+        if let Some(why) = ledger.whole_because.clone() {
+            let every = full_read_every.unwrap_or(TRY_WINDOWS_AGAIN_AFTER);
+            if ledger.is_whole_due(every, clock.now_ms()) {
+                // Perhaps its filters can be believed by now.
+                (builder, ledger) = (SnapshotBuilder::new(&self.settings, map, &groups), Ledger::default());
+            } else if full_read_every.is_none() {
+                return self.whole(budget, map, &groups, clock, Some(why), keep, watch).await;
             }
         }
-        Ok(builder.finish(ReadScope::Everything, began, pages))
+        ledger.began.get_or_insert(began);
+        let asker = Asker {
+            okki: self,
+            budget,
+            reader: builder.reader(),
+            start_shift_seconds: ledger.start_shift_seconds,
+        };
+        let is_resumed = !ledger.complete && !ledger.windows().is_empty();
+        let (windows_before, first_number) = (ledger.complete, ledger.last_number());
+        let mut reading = Reading {
+            asker,
+            builder,
+            ledger,
+            source_clock: SourceClock { began, at: Instant::now() },
+            clock,
+            key: self.cache_key(map),
+            keep,
+            watch,
+            sizing: Sizing::new(self.settings.page_size),
+            kept_at: Instant::now(),
+            is_checkpoint_there: is_resumed,
+            is_dirty: false,
+            fresh_rows: 0,
+            has_unplaced: false,
+        };
+        match reading.run(full_read_every).await {
+            Ok(()) => {}
+            Err(Stop::ReadWhole(why)) => {
+                return self.whole(budget, map, &groups, clock, Some(why), keep, watch).await;
+            }
+            Err(Stop::Error(error)) => {
+                if reading.is_dirty {
+                    reading.checkpoint().await;
+                }
+                return Err(reading.unfinished(error));
+            }
+        }
+        reading.keep_complete().await;
+        let full_read = !windows_before || reading.ledger.all_newer_than(first_number);
+        let Reading { mut builder, ledger, fresh_rows, .. } = reading;
+        if builder.met_unknown_group && fresh_rows > 0 {
+            // The group may be as new as the product.
+            let groups = later.insert(self.groups(budget).await?);
+            builder = builder.with_groups(&self.settings, groups);
+        }
+        let (catalogue, cleaned) = builder.finish()?;
+        let info = ReadInfo {
+            full_read,
+            fresh_products: fresh_rows,
+            oldest_read_at_ms: ledger.oldest_read_at_ms(),
+            ..ReadInfo::of(cleaned)
+        };
+        Ok((catalogue, info))
+    }
+
+    /// Reads everything the old way. `why`: what is wrong with the source's filters, if they were tried.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of a read, and why it is one of this kind")]
+    async fn whole(
+        &self,
+        budget: &Budget,
+        map: &RowMap,
+        groups: &GroupList,
+        clock: Clock,
+        why: Option<String>,
+        keep: &impl Keep,
+        watch: &Watch,
+    ) -> Result<(Catalogue, ReadInfo), Unfinished> {
+        if let Some(why) = &why {
+            tracing::warn!(%why, "reading all products page by page, which needs a catalogue that stands still");
+        }
+        let Whole { mut builder, total, in_pages } = self.read_whole(budget, map, groups, watch).await?;
+        let fresh_products = builder.rows;
+        let mut grew = Some(false);
+        if let (true, Some(began)) = (in_pages, groups.now.as_deref()) {
+            grew = self.grew_since(budget, began, total).await?;
+        }
+        // A read that may have missed a row does not serve as the cache.
+        if let (Some(why), Some(false), Some(began)) = (why, grew, &groups.now)
+            && let Some(cursor) = windows::times::from_text(began)
+            && builder.offenders.is_empty()
+        {
+            let (mut ledger, number) = Ledger::without_windows(cursor, clock.now_ms());
+            (ledger.whole_because, ledger.source_total) = (Some(why), total);
+            (0..builder.products.len()).for_each(|row| builder.products.set_number(row, number));
+            keep.keep(builder.to_pieces(&self.cache_key(map), &ledger)).await;
+        }
+        let (catalogue, cleaned) = builder.finish()?;
+        Ok((catalogue, ReadInfo { full_read: true, fresh_products, grew, ..ReadInfo::of(cleaned) }))
     }
 
     async fn groups(&self, budget: &Budget) -> Result<GroupList> {
@@ -198,10 +315,11 @@ impl Okki {
         &self,
         budget: &Budget,
         number: u64,
+        size: u32,
         filter: &[(&str, &str)],
         reader: RowReader<'_>,
     ) -> Result<ProductPage> {
-        let (number, size) = (number.to_string(), self.settings.page_size.to_string());
+        let (number, size) = (number.to_string(), size.to_string());
         let page = [("start_index", number.as_str()), ("count", size.as_str())];
         let query: Vec<(&str, &str)> = page.iter().chain(filter).copied().collect();
         let call = Call::new("products");
@@ -222,54 +340,6 @@ impl Okki {
         let build = |token: Option<&SecretString>| bearer(Request::get(url.clone()), token);
         let judge = |answer: &Answer, now_ms| ProductPage::from_answer(answer, now_ms, reader);
         self.client.call(budget, call, build, judge).await
-    }
-
-    /// Reads all pages into the builder; returns their number.
-    async fn read_products(
-        &self,
-        budget: &Budget,
-        map: &RowMap,
-        builder: &mut SnapshotBuilder<'_>,
-        watch: &Watch,
-    ) -> Result<u64> {
-        self.read_pages(budget, map, &[], |page| {
-            builder.add_page(&page)?;
-            watch(Progress::Reading { read: builder.rows(), total: page.total });
-            Ok(ControlFlow::Continue(()))
-        })
-        .await
-    }
-
-    /// Calls `take` with each page, in the order of the list rather than of arrival: it decides which of two rows with
-    /// one id is the first. Returns the number of pages.
-    async fn read_pages(
-        &self,
-        budget: &Budget,
-        map: &RowMap,
-        filter: &[(&str, &str)],
-        mut take: impl FnMut(ProductPage) -> Result<ControlFlow<()>>,
-    ) -> Result<u64> {
-        let reader = RowReader::products(&map.product_columns);
-        let first = self.page(budget, 1, filter, reader).await?;
-        // A server that caps the page size counts its pages by its own size.
-        let size = (first.rows.len() as u64).clamp(1, u64::from(self.settings.page_size));
-        let total = first.total;
-        if take(first)?.is_break() {
-            return Ok(1);
-        }
-        let pages = total.div_ceil(size) - u64::from(Mutant::DropTheLastPage.is_active() && total > size);
-        let mut answers = futures::stream::iter(2..=pages)
-            .map(|number| self.page(budget, number, filter, reader))
-            .buffered(self.settings.max_concurrency.max(1));
-        while let Some(page) = answers.next().await {
-            let page = page?;
-            let is_past_the_end = page.rows.is_empty();
-            // No page follows an empty one, even if the total promised more.
-            if take(page)?.is_break() || is_past_the_end {
-                break;
-            }
-        }
-        Ok(pages)
     }
 }
 

@@ -7,44 +7,41 @@ use crate::catalogue::{
 };
 use crate::transform::RowMap;
 
-/// Places products into the tree of groups and collects those that have no place.
+/// Places products into the tree of groups, and collects those that have no place at the end of a read.
 pub(super) struct Placer<'a> {
     pub map: &'a RowMap,
     pub tree: GroupTree<'a>,
     pub rejected: Vec<Rejected>,
     /// Ids of rejected products that exist at the source.
     pub quarantined: Vec<RecordId>,
-    pub deleted: u64,
 }
 
 impl<'a> Placer<'a> {
     pub(super) fn new(map: &'a RowMap, mut tree: GroupTree<'a>) -> Self {
         let rejected = std::mem::take(&mut tree.rejected);
-        Self { map, tree, rejected, quarantined: Vec::new(), deleted: 0 }
+        Self { map, tree, rejected, quarantined: Vec::new() }
     }
 
-    /// Places a row of a page. `embedded_in`: the group that brought the row, if it did not come in a page.
+    /// The group of a row of a page, or the reason why the row has none. `embedded_in`: the group that brought the row,
+    /// if it did not come in a page.
     pub(super) fn place(
-        &mut self,
+        &self,
         page: &ProductPage,
         at: usize,
         row: &ProductRow,
-        id: &RecordId,
+        id: &str,
         embedded_in: Option<&RecordId>,
-    ) -> GroupRef {
+    ) -> Result<GroupRef, String> {
         if row.deleted {
-            return self.count_deleted();
+            return Ok(GroupRef::DELETED);
         }
-        let cell =
-            |column| if column == PRODUCT_ID_COLUMN { id.as_str() } else { page.cells.cell(at, column) };
-        let placed = match self.map.product_misfit(id, cell) {
+        let cell = |column| if column == PRODUCT_ID_COLUMN { id } else { page.cells.cell(at, column) };
+        match self.map.product_misfit(id, cell) {
             Some(reason) => Err(reason),
             None => self.find_group(row, id, embedded_in),
-        };
-        placed.unwrap_or_else(|reason| self.quarantine(id, reason, &page.raw(at)))
+        }
     }
 
-    /// The product's group, or the reason why it has none.
     fn find_group(
         &self,
         row: &ProductRow,
@@ -60,38 +57,29 @@ impl<'a> Placer<'a> {
         self.tree.find(group).ok_or_else(|| self.no_group(id, group))
     }
 
-    /// Places a row of the cache, which was in `group` at the last read.
-    pub(super) fn place_cached(&mut self, table: &Table, row: usize, group: &str) -> GroupRef {
-        if let Some(group) = self.tree.find(group) {
-            return group;
-        }
-        let id = RecordId::from(table.cell(row, PRODUCT_ID_COLUMN));
-        let named = table.width().saturating_sub(PRODUCT_EXTRA_COLUMNS + 1);
-        let cells: Vec<&str> = table.row(row).skip(1).take(named).collect();
-        let raw = kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
-        let reason = self.no_group(&id, group);
-        self.quarantine(&id, reason, &raw)
-    }
-
     fn no_group(&self, id: &str, group: &str) -> String {
         let why = if self.tree.is_quarantined(group) { "in the quarantine" } else { "unknown" };
         format!("group {group} of product {id} is {why}")
     }
 
-    pub(super) fn count_deleted(&mut self) -> GroupRef {
-        self.deleted += 1;
-        GroupRef::DELETED
+    /// A row of the cache whose group is no longer there.
+    pub(super) fn reject_groupless(&mut self, table: &Table, row: usize, group: &str) {
+        let id = RecordId::from(table.cell(row, PRODUCT_ID_COLUMN));
+        let named = table.width().saturating_sub(PRODUCT_EXTRA_COLUMNS + 1);
+        let cells: Vec<&str> = table.row(row).skip(1).take(named).collect();
+        let raw = kept_fields(&[("product_id", &id), ("group_id", group)], &cells);
+        let reason = self.no_group(&id, group);
+        self.quarantine(&id, reason, &raw);
     }
 
-    fn quarantine(&mut self, id: &RecordId, reason: String, raw: &str) -> GroupRef {
+    pub(super) fn quarantine(&mut self, id: &RecordId, reason: String, raw: &str) {
         self.quarantined.push(id.clone());
         self.reject(Some(id), reason, raw);
-        GroupRef::REJECTED
     }
 
-    pub(super) fn reject_repeated(&mut self, id: &RecordId, row: &ProductRow, raw: &str) {
+    pub(super) fn reject_repeated(&mut self, id: &RecordId, is_deleted: bool, raw: &str) {
         // Keep the id protected even if the first row with it is marked as deleted: this row still exists.
-        if !row.deleted {
+        if !is_deleted {
             self.quarantined.push(id.clone());
         }
         self.reject(Some(id), format!("product_id {id} is repeated; the first row stays"), raw);

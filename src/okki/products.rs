@@ -1,65 +1,108 @@
-//! The products' table while it grows: rows, the group of each, and what is known about their ids.
+//! The products' table while it grows: rows, the group of each, the read that found it, and what is known about ids.
+
+use std::sync::Arc;
 
 use super::cache::RowStatus;
-use super::dedup::{Duplicates, SeenIds};
-use crate::catalogue::{GroupRef, PRODUCT_ID_COLUMN, Placement, Table, TableFull, id_order};
+use super::seen::SeenIds;
+use crate::catalogue::{GroupRef, PRODUCT_ID_COLUMN, Placement, Table, TableFull, id_hash, id_order};
 
 #[derive(Debug)]
 pub(super) struct ProductTable {
-    table: Table,
+    /// Shared only while a checkpoint is written from it.
+    table: Arc<Table>,
     groups: Vec<GroupRef>,
+    /// The number of the read that found each row; see `windows::ledger`.
+    numbers: Vec<u32>,
     seen: SeenIds,
-    /// The first row whose id comes before that of the previous row; `None`: all rows are in order.
-    first_unordered: Option<usize>,
 }
 
 impl ProductTable {
     pub(super) fn new(width: usize) -> Self {
-        Self::from_cache(Table::new(width), Vec::new())
+        let table = Arc::new(Table::new(width));
+        Self { table, groups: Vec::new(), numbers: Vec::new(), seen: SeenIds::default() }
     }
 
-    /// Starts from the rows of a cache. The rows that follow have other ids than those of the cache that still count.
-    pub(super) fn from_cache(table: Table, groups: Vec<GroupRef>) -> Self {
-        let first_unordered = (1..table.len()).find(|row| !is_ordered(&table, *row));
-        Self { seen: SeenIds::starting_at(table.len()), table, groups, first_unordered }
+    /// Starts from the rows of a cache.
+    pub(super) fn from_cache(table: Table, groups: Vec<GroupRef>, numbers: Vec<u32>) -> Self {
+        Self { table: Arc::new(table), groups, numbers, seen: SeenIds::unordered() }
     }
 
-    pub(super) fn table(&self) -> &Table {
+    pub(super) fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
+    pub(super) fn groups(&self) -> &[GroupRef] {
+        &self.groups
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
     pub(super) fn reserve(&mut self, rows: usize, bytes: usize) {
-        self.table.reserve(rows, bytes);
+        Arc::make_mut(&mut self.table).reserve(rows, bytes);
         self.groups.reserve(rows);
+        self.numbers.reserve(rows);
         self.seen.expect_rows(rows);
     }
 
-    /// Whether an earlier row has this id. If not, or with [`Duplicates::KeepLast`], the next row gets the id.
-    pub(super) fn is_repeated(&mut self, id: &str, hash: u64, duplicates: Duplicates) -> bool {
-        let Some(before) = self.seen.find_or_insert(id, hash, &self.table, duplicates) else { return false };
-        if duplicates == Duplicates::KeepLast
-            && let Some(group) = self.groups.get_mut(before as usize)
-        {
-            *group = GroupRef::REPLACED;
-        }
-        true
+    /// The row that has this id and still counts.
+    pub(super) fn find(&mut self, id: &str) -> Option<usize> {
+        let row = self.seen.find(id, id_hash(id), &self.table)? as usize;
+        self.counts(row).then_some(row)
     }
 
-    /// Adds a row: the cells that the pipeline names, and what the cache must know of it.
+    /// Whether no later row took its place, and it is not gone.
+    pub(super) fn counts(&self, row: usize) -> bool {
+        self.groups.get(row).is_some_and(|group| *group != GroupRef::REPLACED)
+    }
+
+    pub(super) fn number(&self, row: usize) -> u32 {
+        self.numbers.get(row).copied().unwrap_or(0)
+    }
+
+    pub(super) fn set_number(&mut self, row: usize, number: u32) {
+        if let Some(before) = self.numbers.get_mut(row) {
+            *before = number;
+        }
+    }
+
+    pub(super) fn set_group(&mut self, row: usize, group: GroupRef) {
+        if let Some(before) = self.groups.get_mut(row) {
+            *before = group;
+        }
+    }
+
+    /// Adds a row: the cells that the pipeline names, the first of them the id, and what the cache must know of it. An
+    /// earlier row with this id no longer counts.
     pub(super) fn push<'c>(
         &mut self,
+        id: &str,
         group: GroupRef,
+        number: u32,
         cells: impl Iterator<Item = &'c str>,
         status: RowStatus<'_>,
     ) -> Result<(), TableFull> {
+        if let Some(before) = self.seen.take(id, id_hash(id), &self.table) {
+            self.set_group(before as usize, GroupRef::REPLACED);
+        }
         let (group_id, status) = status.to_cells();
         self.groups.push(group);
-        self.table.push(cells.map(|cell| -> &str { cell }).chain([group_id, &status]))?;
-        let row = self.table.len() - 1;
-        if self.first_unordered.is_none() && !is_ordered(&self.table, row) {
-            self.first_unordered = Some(row);
-        }
-        Ok(())
+        self.numbers.push(number);
+        let cells = cells.map(|cell| -> &str { cell }).chain([group_id, &status]);
+        Arc::make_mut(&mut self.table).push(cells)
+    }
+
+    /// Whether a row has these cells and this status.
+    pub(super) fn is_same<'c>(
+        &self,
+        row: usize,
+        cells: impl Iterator<Item = &'c str>,
+        status: RowStatus<'_>,
+    ) -> bool {
+        let (group_id, status) = status.to_cells();
+        let cells = cells.map(|cell| -> &str { cell }).chain([group_id, &status]);
+        self.table.row(row).eq(cells)
     }
 
     /// The rows of each group by their ids, so that the same content gives the same list in whatever order pages came.
@@ -72,22 +115,14 @@ impl ProductTable {
                 rows.push(row);
             }
         }
-        // Comparing ids jumps about in the table; most rows come in order, and groups of such rows are sorted already.
-        let first_unordered = self.first_unordered.unwrap_or(usize::MAX);
-        let is_sorted = |rows: &Vec<u32>| rows.last().is_none_or(|last| (*last as usize) < first_unordered);
         let id = |row: u32| self.table.cell(row as usize, PRODUCT_ID_COLUMN);
-        for rows in rows_of.iter_mut().filter(|rows| !is_sorted(rows)) {
+        for rows in &mut rows_of {
             rows.sort_unstable_by(|&a, &b| id_order(id(a), id(b)));
         }
         rows_of
     }
 
-    pub(super) fn into_parts(self) -> (Table, Vec<GroupRef>) {
+    pub(super) fn into_parts(self) -> (Arc<Table>, Vec<GroupRef>) {
         (self.table, self.groups)
     }
-}
-
-fn is_ordered(table: &Table, row: usize) -> bool {
-    let id = |row: usize| table.cell(row, PRODUCT_ID_COLUMN);
-    row.checked_sub(1).is_none_or(|before| id_order(id(before), id(row)).is_le())
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use hashbrown::DefaultHashBuilder;
 
-use super::dedup::Duplicates;
 use super::row::{Row, RowReader};
+use super::seen::Duplicates;
 use crate::catalogue::{Group, GroupRef, RecordId, Rejected, RowKind, Table};
 
 /// The groups of one answer, in tree order.

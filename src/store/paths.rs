@@ -10,6 +10,8 @@ const STATE_PREVIOUS: &str = "state/<connection>.state.previous";
 const RUN: &str = "state/<connection>.run";
 /// The products of the last read, to which the next one adds what changed.
 const PRODUCTS: &str = "state/<connection>.products";
+/// The products of a verification (or a rebuild) that was interrupted while it read the source.
+const COMPARED_PRODUCTS: &str = "state/<connection>.compared-products";
 /// The operating system's lock of the process that runs.
 const RUN_LOCK: &str = "state/<connection>.lock";
 /// The operating system's lock of a save: a directory has no conditional put.
@@ -52,6 +54,10 @@ pub(crate) fn products(connection: &str) -> String {
     of_connection(PRODUCTS, connection)
 }
 
+pub(crate) fn compared_products(connection: &str) -> String {
+    of_connection(COMPARED_PRODUCTS, connection)
+}
+
 pub(super) fn run_lock(connection: &str) -> String {
     of_connection(RUN_LOCK, connection)
 }
@@ -92,12 +98,13 @@ mod tests {
         InADirectory,
     }
 
-    const KEYS: [(&str, Written); 10] = [
+    const KEYS: [(&str, Written); 11] = [
         (PIPELINE, Written::ByPeople),
         (STATE, Written::ByTheProgram),
         (STATE_PREVIOUS, Written::ByTheProgram),
         (RUN, Written::ByTheProgram),
         (PRODUCTS, Written::ByTheProgram),
+        (COMPARED_PRODUCTS, Written::ByTheProgram),
         (RUN_LOCK, Written::InADirectory),
         (SAVE_LOCK, Written::InADirectory),
         (REPORT, Written::ByTheProgram),

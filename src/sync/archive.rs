@@ -118,7 +118,7 @@ fn report(
         },
         quarantined,
         // A run that paused before it had a plan has at least one thing to do: the run itself.
-        remaining: if status == Status::Paused { remaining.max(1) } else { remaining },
+        remaining: if status == Status::Paused { remaining.max(tally.unread).max(1) } else { remaining },
         resume_after_seconds: error
             .and_then(|error| error.resume_after)
             .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),

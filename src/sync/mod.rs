@@ -6,8 +6,9 @@
 //! [`under_lease`] and `store/lease.rs`, of a source that people edit in [`read`], of a kill between a batch and its
 //! answer in [`checkpoint`], of batches that end each other in [`in_flight`].
 //!
-//! Deliberately absent: a queue of changes, a log of events, a resume point inside of a run. The plan is cheap to make
-//! again, and one that is made again is never out of date.
+//! Deliberately absent: a queue of changes, a log of events, a resume point inside of the plan. The plan is cheap to make
+//! again, and one that is made again is never out of date. Only the two long reads, of the source and of the target, go
+//! on in the next run where one ends.
 
 mod archive;
 mod checkpoint;
@@ -115,6 +116,8 @@ struct Tally {
     deleted: u64,
     batches: u64,
     differences: u64,
+    /// Products that the read has not come to, if it is not complete.
+    unread: u64,
     /// Rows of the plan that the target refused, or that could not be written.
     refused: u64,
     rejected: Vec<Rejected>,

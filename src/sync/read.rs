@@ -1,22 +1,19 @@
-//! Reads the source until the plan that follows from it is believable.
+//! Reads the source, and plans.
 //!
-//! Goal: no row is deleted or changed at the target because of a read that missed something. People edit the catalogue
-//! while its pages are read, so three things can go wrong:
+//! Goal: no row is deleted or changed at the target because of a read that missed something. `okki/reading.rs` reads in
+//! windows that prove themselves, keeps what it has read in the store while it goes on, and needs no second look. Two
+//! things are left for here:
 //!
-//! - **A page shifts.** A row is inserted or removed before the page that is read next; a row is seen twice or not at
-//!   all. The total moves or differs from the number of ids, and [`Okki::read`](crate::okki::Okki::read) reads again.
-//! - **A swap.** One row is deleted and another created between two pages. The total stays as it was, and a third row,
-//!   which slid from the page to come onto the page already read, is missed: the plan would delete it. So a plan that
-//!   takes something away is believed only if the source created no product since the read began.
-//! - **A stale cache.** An incremental read that once missed a row would go on missing it. So only a read during which
-//!   no product was created becomes the cache, and a doubt is settled by reading everything.
-//!
-//! Deliberately absent: a swap in which the second product was *restored* and not created. It leaves no trace in the
-//! total or in the creation times; the next full read corrects it. A plan that only creates is believed at once: a row
-//! that it misses comes with the next run.
+//! - **Where a read goes on.** A sync goes on from the last one. A verification trusts nothing that was read before; it
+//!   goes on only from its own interrupted read. `--full` and `products = "full"` go on only from a read that was
+//!   interrupted: it is as fresh as one that begins now.
+//! - **A swap**, where the source had to be read the old way (`okki/whole.rs`): one row is deleted and another created
+//!   between two pages, the total stays as it was, and a third row is missed. So a plan that takes something away is
+//!   believed only if the source created no product since such a read began.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use object_store::PutPayload;
 use tokio::time::Instant;
 
@@ -24,50 +21,56 @@ use super::{Run, RunRequest, millis};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::okki::{self, Cache, ReadInfo};
+use crate::okki::{self, Cache, Keep, ReadInfo, ReadStart, Unfinished};
 use crate::plan::{DeleteGuard, Plan, SourceSummary};
 use crate::report::{Mode, Progress};
 use crate::state::State;
-use crate::store::paths;
+use crate::store::{Store, paths};
 
 /// The source's clock counts seconds. A product that was created in the second in which a read begins would look new
 /// to that read, however often it is repeated; so the next one begins in another second.
 const PAUSE_BEFORE_READING_AGAIN: Duration = Duration::from_millis(1_100);
+/// A read that was interrupted goes on at once.
+const RESUME_AFTER: Duration = Duration::from_secs(1);
 
-/// Whether the source created products while it was read.
+/// What a read is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Growth {
-    NotAsked,
-    /// The source gives no time, or has no such filter.
-    Unknown,
-    Still,
-    Grew,
+pub(super) enum ReadFor {
+    /// It goes on from what is held, and keeps what it reads.
+    Sync,
+    /// The same, but keeps nothing.
+    Plan,
+    /// It trusts nothing that was read before it began.
+    Anew,
+    /// The same, apart from what syncs hold.
+    Comparison,
 }
 
-/// What to do with a read and the plan that follows from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Belief {
-    /// Go on with it.
-    Use,
-    /// Go on with it, and keep its products for the next read.
-    UseAndCache,
-    ReadAgain,
+/// Keeps a read in the store. It is a checkpoint: a store that fails here fails no run.
+struct StoreKeep<'a> {
+    store: &'a Store,
+    /// `None`: nothing is kept.
+    path: Option<String>,
+    /// Whether a read that is complete serves the next one.
+    keeps_complete: bool,
 }
 
-/// | the plan takes rows away | a cache is wanted | created meanwhile | decision |
-/// |---|---|---|---|
-/// | no | no | not asked | use |
-/// | no | yes | none | use and cache |
-/// | no | yes | some, unknown | use: a missed row comes with a later run, but never from this cache |
-/// | yes | no | none, unknown | use |
-/// | yes | yes | none | use and cache |
-/// | yes | yes | unknown | use |
-/// | yes | no, yes | some | read again |
-fn believe(takes_away: bool, wants_cache: bool, growth: Growth) -> Belief {
-    match growth {
-        Growth::Grew if takes_away => Belief::ReadAgain,
-        Growth::Still if wants_cache => Belief::UseAndCache,
-        _ => Belief::Use,
+impl Keep for StoreKeep<'_> {
+    fn keeps_complete(&self) -> bool {
+        self.keeps_complete
+    }
+
+    async fn keep(&self, pieces: Vec<Bytes>) {
+        let Some(path) = &self.path else { return };
+        let started = Instant::now();
+        match self.store.put(path, PutPayload::from_iter(pieces)).await {
+            Ok(()) => {
+                tracing::debug!(duration_ms = millis(started.elapsed()), "the products read so far are kept")
+            }
+            Err(error) => {
+                tracing::warn!(error = %error.line(), "the products read so far cannot be kept; an interrupted read begins anew");
+            }
+        }
     }
 }
 
@@ -79,30 +82,27 @@ impl Run<'_> {
         request: &RunRequest,
         state: &State,
     ) -> Result<(Catalogue, Plan)> {
-        let wants_cache = request.mode == Mode::Sync && self.context.settings.full_read_every.is_some();
+        let mut purpose = match (request.mode, request.full) {
+            (Mode::Plan, false) => ReadFor::Plan,
+            (Mode::Sync, false) => ReadFor::Sync,
+            (Mode::Plan | Mode::Verify, _) => ReadFor::Comparison,
+            (Mode::Sync, true) => ReadFor::Anew,
+        };
         for attempt in 1..=okki::MAX_READS {
-            // Only the first read may go by the cache: a doubt is settled by reading everything.
-            let cache = if attempt == 1 && !request.full { self.load_cache().await } else { None };
-            let cached_since_ms = cache.as_ref().map(|cache| cache.full_read_at_ms);
-            let (catalogue, read) = self.read(budget, cache).await?;
+            let (catalogue, read) = self.read(budget, purpose).await?;
             let plan = self.decide(request, &catalogue, state)?;
             let takes_away = plan.counts.update + plan.counts.delete > 0;
-            let growth = match takes_away || wants_cache {
-                true => self.growth(budget, &read).await?,
-                false => Growth::NotAsked,
-            };
-            let belief = believe(takes_away, wants_cache, growth);
-            if belief != Belief::ReadAgain {
+            if !takes_away || read.grew != Some(true) {
                 (self.watch)(Progress::Planned(plan.counts.clone()));
-                if belief == Belief::UseAndCache {
-                    self.save_cache(&catalogue, &read, cached_since_ms).await;
-                }
                 return Ok((catalogue, plan));
             }
             let why = "products were created while the pages were read".to_owned();
             tracing::warn!(attempt, %why, "the pages may not agree, reading again");
             (self.watch)(Progress::ReadingAgain { attempt: attempt + 1, why });
             budget.sleep(Side::Source, PAUSE_BEFORE_READING_AGAIN).await?;
+            if purpose == ReadFor::Sync {
+                purpose = ReadFor::Anew;
+            }
         }
         Err(Error::new(
             ErrorKind::InconsistentSource,
@@ -114,69 +114,66 @@ impl Run<'_> {
         .help("run again when no import is going on"))
     }
 
-    async fn growth(&self, budget: &Budget, read: &ReadInfo) -> Result<Growth> {
-        Ok(match self.context.okki.grew_since(budget, read).await? {
-            None => Growth::Unknown,
-            Some(false) => Growth::Still,
-            Some(true) => Growth::Grew,
-        })
-    }
-
-    /// The products of an earlier read; `None` where all of them have to be read.
-    async fn load_cache(&self) -> Option<Cache> {
+    /// What a read goes on from; `None` if it begins anew.
+    async fn load_cache(&self, purpose: ReadFor, path: &str) -> Option<Cache> {
         let context = self.context;
-        let every = context.settings.full_read_every.filter(|_| context.rows.uses_products())?;
-        let (bytes, _) = match context.store.load(&paths::products(context.connection)).await {
+        if !context.rows.uses_products() {
+            return None;
+        }
+        let (bytes, _) = match context.store.load(path).await {
             Ok(found) => found?,
             Err(error) => {
-                tracing::warn!(error = %error.line(), "the cache of products cannot be read; reading all of them");
+                tracing::warn!(error = %error.line(), "the products read before cannot be loaded; reading all of them");
                 return None;
             }
         };
         match Cache::from_bytes(bytes, &context.okki.cache_key(context.rows)) {
-            Ok(cache) if !cache.is_older_than(every, context.clock.now_ms()) => Some(cache),
-            Ok(_) => None,
+            Ok(cache) => {
+                let goes_on = matches!(purpose, ReadFor::Sync | ReadFor::Plan)
+                    && context.settings.full_read_every.is_some();
+                (goes_on || cache.goes_on_anyway(context.clock.now_ms())).then_some(cache)
+            }
             Err(why) => {
-                tracing::info!(why, "the cache of products is of no use; reading all of them");
+                tracing::info!(why, path, "the products read before are set aside; reading all of them");
                 None
             }
         }
     }
 
-    /// Keeps the products for the next read. The cache is only a shortcut: a store that fails here fails no run.
-    async fn save_cache(&self, catalogue: &Catalogue, read: &ReadInfo, cached_since_ms: Option<u64>) {
-        let context = self.context;
-        let Some(cursor) = &read.cursor else { return };
-        if !context.rows.uses_products() || !read.worth_keeping {
-            return;
-        }
-        let full_read_at_ms = cached_since_ms.filter(|_| !read.full_read).unwrap_or(context.clock.now_ms());
-        let key = context.okki.cache_key(context.rows);
-        let pieces = okki::cache::to_pieces(&key, cursor, full_read_at_ms, catalogue);
-        let pieces = PutPayload::from_iter(pieces);
-        if let Err(error) = context.store.put(&paths::products(context.connection), pieces).await {
-            tracing::warn!(error = %error.line(), "the cache of products cannot be kept; the next run reads all of them");
-        }
-    }
-
-    /// One consistent read; with a cache, of what changed since.
-    pub(super) async fn read(
-        &mut self,
-        budget: &Budget,
-        cache: Option<Cache>,
-    ) -> Result<(Catalogue, ReadInfo)> {
+    /// One read, complete and consistent.
+    pub(super) async fn read(&mut self, budget: &Budget, purpose: ReadFor) -> Result<(Catalogue, ReadInfo)> {
         let started = Instant::now();
         let context = self.context;
-        let done = context.okki.read(budget, context.rows, cache, self.watch).await;
+        let path = match purpose {
+            ReadFor::Comparison => paths::compared_products(context.connection),
+            _ => paths::products(context.connection),
+        };
+        let is_incremental = context.settings.full_read_every.is_some();
+        let start = ReadStart {
+            cache: self.load_cache(purpose, &path).await,
+            full_read_every: context.settings.full_read_every.filter(|_| purpose != ReadFor::Comparison),
+            clock: context.clock,
+        };
+        let keep = StoreKeep {
+            store: context.store,
+            path: (purpose != ReadFor::Plan).then_some(path),
+            keeps_complete: is_incremental && purpose != ReadFor::Comparison,
+        };
+        let done = context.okki.read(budget, context.rows, start, &keep, self.watch).await;
         let source = &mut self.tally.source;
         let (requests, retries, throttled) = context.okki.take_counters();
         source.requests += requests;
         source.retries += retries;
         source.throttled += throttled;
-        let (catalogue, read) = done?;
+        let (catalogue, read) = match done {
+            Ok(done) => done,
+            Err(unfinished) => return Err(self.end_unfinished(unfinished)),
+        };
         source.full_read = read.full_read;
         source.groups = catalogue.groups.len() as u64;
         source.products = catalogue.product_count() as u64;
+        source.oldest_read_age_seconds =
+            read.oldest_read_at_ms.map(|at_ms| context.clock.now_ms().saturating_sub(at_ms) / 1_000);
         tracing::info!(
             step = "fetched",
             groups = source.groups,
@@ -199,6 +196,22 @@ impl Run<'_> {
             "cleaned"
         );
         Ok((catalogue, read))
+    }
+
+    /// Leaves in the tally how far the read came; the error says where the next run goes on.
+    fn end_unfinished(&mut self, unfinished: Unfinished) -> Error {
+        let Unfinished { error, read, unread } = unfinished;
+        let Some(unread) = unread else { return error };
+        self.tally.source.products = read;
+        self.tally.unread = unread;
+        if error.kind != ErrorKind::Interrupted || error.resume_after.is_some() {
+            return error;
+        }
+        let message =
+            format!("{}; {read} of {} products are read", error.message, read.saturating_add(unread));
+        Error::new(ErrorKind::Interrupted, message)
+            .help("the next run goes on from there")
+            .resume_after(RESUME_AFTER)
     }
 
     /// Plans, leaves plan and quarantine in the tally, and asks the guard.
@@ -228,30 +241,5 @@ impl Run<'_> {
         };
         plan.check(state, &SourceSummary::of(catalogue, context.rows), guard)?;
         Ok(plan)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_plan_that_takes_rows_away_is_not_believed_while_products_are_created() {
-        use Belief::{ReadAgain, Use, UseAndCache};
-        for (takes_away, wants_cache, growth, expected) in [
-            (false, false, Growth::NotAsked, Use),
-            (false, true, Growth::Still, UseAndCache),
-            (false, true, Growth::Grew, Use),
-            (false, true, Growth::Unknown, Use),
-            (true, false, Growth::Still, Use),
-            (true, false, Growth::Unknown, Use),
-            (true, true, Growth::Still, UseAndCache),
-            (true, true, Growth::Unknown, Use),
-            (true, false, Growth::Grew, ReadAgain),
-            (true, true, Growth::Grew, ReadAgain),
-        ] {
-            let belief = believe(takes_away, wants_cache, growth);
-            assert_eq!(belief, expected, "{takes_away} {wants_cache} {growth:?}");
-        }
     }
 }

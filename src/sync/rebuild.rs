@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::read::ReadFor;
 use super::{Run, RunContext, Watch};
 use crate::budget::Budget;
 use crate::error::Result;
@@ -62,7 +63,7 @@ impl Run<'_> {
         let path = paths::state(context.connection);
         // The stored state is kept as `.previous`, readable or not.
         let version = context.store.load(&path).await?.map(|(_, version)| version);
-        let (catalogue, _) = self.read(budget, None).await?;
+        let (catalogue, _) = self.read(budget, ReadFor::Comparison).await?;
         let mut theirs = self.read_back(budget, lease).await?;
 
         let mut rows = RowWriter::new(context.rows, &catalogue);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::read::ReadFor;
 use super::{Run, RunContext, Tally};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, id_order};
@@ -27,7 +28,7 @@ impl Run<'_> {
         if let Some((bytes, _)) = context.store.load(&paths::state(context.connection)).await? {
             State::ensure_is_for(&bytes, context.connection, &context.target.identity())?;
         }
-        let (catalogue, _) = self.read(budget, None).await?;
+        let (catalogue, _) = self.read(budget, ReadFor::Comparison).await?;
         let theirs = self.read_back(budget, lease).await?;
         compare(context, catalogue, theirs, &mut self.tally);
         Ok(())

@@ -20,11 +20,23 @@ pub enum Mutant {
     ForgetTheLimit,
     /// A lockout is knocked on like any failed call.
     CallDuringLockout,
+    /// A window counts although its total moved, or rows of it are missing.
+    AcceptMovedTotal,
+    /// The start of a range of time is taken as left out by the filter.
+    HalfOpenBounds,
+    /// What was created or edited while the windows were read is not read.
+    SkipDelta,
+    /// Rows go before every window that could hold them was read.
+    DeleteBeforeFullCoverage,
+    /// A checkpoint of other fields, or of another source, is used.
+    CheckpointOfOtherFields,
+    /// A row that is read again keeps the number of its old window.
+    ForgetTheWindow,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 13] = [
         Self::AcknowledgeBeforeTheAnswer,
         Self::IgnoreFailed,
         Self::IgnoreInserted,
@@ -32,6 +44,12 @@ impl Mutant {
         Self::SaveWithoutCompare,
         Self::ForgetTheLimit,
         Self::CallDuringLockout,
+        Self::AcceptMovedTotal,
+        Self::HalfOpenBounds,
+        Self::SkipDelta,
+        Self::DeleteBeforeFullCoverage,
+        Self::CheckpointOfOtherFields,
+        Self::ForgetTheWindow,
     ];
 
     /// Whether this bug is switched on.

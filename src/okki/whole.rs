@@ -1,0 +1,185 @@
+//! The old way to read, for a source that cannot be read in windows: all pages one after the other, until two agree.
+//!
+//! It needs a catalogue that stands still for as long as the read lasts, and it cannot go on in a later run. It is used
+//! where groups bring their products themselves, where the source gives no time of its own, and where its filters cannot be
+//! believed (`reading.rs` says why, once).
+//!
+//! Races:
+//! - Pages overlap while people edit: a row may come twice, another one not at all. A read counts only if it holds as
+//!   many distinct ids as the total says and the total stayed the same.
+//! - A row deleted and another one created between two pages leave the total as it was and hide a third row. Only the
+//!   plan knows whether that matters; [`ReadInfo::grew`](super::ReadInfo) tells it.
+
+use std::ops::ControlFlow;
+
+use super::Okki;
+use super::page::ProductPage;
+use super::protocol::GroupList;
+use super::row::RowReader;
+use super::snapshot::SnapshotBuilder;
+use crate::budget::Budget;
+use crate::catalogue::id_hash;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::Call;
+use crate::report::{Progress, Watch};
+use crate::testing::Mutant;
+use crate::transform::{Columns, RowMap};
+
+/// Reads of everything before giving up on a catalogue that keeps changing.
+pub(crate) const MAX_READS: u32 = 5;
+
+/// How the pages of one read agree.
+#[derive(Debug, Default)]
+struct Agreement {
+    total: Option<u64>,
+    moved: Option<(u64, u64)>,
+    rows: u64,
+    /// Distinct ids, and rows without one.
+    distinct: u64,
+    ids: hashbrown::HashSet<u64>,
+    /// The sum of the ids' hashes, which does not depend on their order.
+    signature: u64,
+    pages: u64,
+}
+
+impl Agreement {
+    fn take(&mut self, page: &ProductPage) {
+        match self.total {
+            Some(before) if before != page.total => self.moved = Some((before, page.total)),
+            _ => self.total = Some(page.total),
+        }
+        self.pages += 1;
+        for row in &page.rows {
+            self.rows += 1;
+            let hash = row.id.as_deref().map(id_hash);
+            if hash.is_none_or(|hash| self.ids.insert(hash)) {
+                self.distinct += 1;
+                self.signature = self.signature.wrapping_add(hash.unwrap_or(1));
+            }
+        }
+    }
+
+    /// How the pages contradict each other; `None` if they agree.
+    fn contradiction(&self) -> Option<String> {
+        match (self.total, self.moved) {
+            (_, Some((before, after))) => {
+                Some(format!("the total moved from {before} to {after} while reading"))
+            }
+            (Some(total), None) if total != self.distinct => {
+                let distinct = self.distinct;
+                Some(format!("the total says {total} products, the pages held {distinct} different ones"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A read of everything.
+pub(super) struct Whole<'a> {
+    pub builder: SnapshotBuilder<'a>,
+    pub total: u64,
+    /// Whether rows can have been missed between pages.
+    pub in_pages: bool,
+}
+
+impl Okki {
+    /// Reads until a read is consistent, or until two reads in a row agree with each other and have as many rows as the
+    /// total says: then the source really holds ids twice, and their rows are rejected like any other offender.
+    pub(super) async fn read_whole<'a>(
+        &self,
+        budget: &Budget,
+        map: &'a RowMap,
+        groups: &'a GroupList,
+        watch: &Watch,
+    ) -> Result<Whole<'a>> {
+        let (mut last_signature, mut last_why) = (None, String::new());
+        for attempt in 1..=MAX_READS {
+            let mut builder = SnapshotBuilder::new(&self.settings, map, groups);
+            let mut seen = Agreement::default();
+            if builder.has_embedded_products() {
+                builder.add_embedded()?;
+            } else {
+                self.read_pages(budget, map, |page| {
+                    seen.take(&page);
+                    builder.reserve_for(&page, page.total);
+                    builder.add_page(&page)?;
+                    watch(Progress::Reading { read: seen.rows, total: page.total });
+                    Ok(ControlFlow::Continue(()))
+                })
+                .await?;
+            }
+            let done = |builder| Whole { builder, total: seen.total.unwrap_or(0), in_pages: seen.pages > 1 };
+            let Some(why) = seen.contradiction() else { return Ok(done(builder)) };
+            let signature = (seen.signature, seen.total);
+            if last_signature == Some(signature) && seen.total == Some(seen.rows) {
+                tracing::warn!(
+                    total = seen.total,
+                    distinct = seen.distinct,
+                    "two reads agree: the difference is the source's own"
+                );
+                return Ok(done(builder));
+            }
+            last_signature = Some(signature);
+            last_why.clone_from(&why);
+            tracing::warn!(attempt, %why, "the pages do not agree, reading again");
+            watch(Progress::ReadingAgain { attempt: attempt + 1, why });
+        }
+        Err(Error::new(
+            ErrorKind::InconsistentSource,
+            format!(
+                "source: {MAX_READS} reads in a row did not agree (the last: {last_why}); nothing was written"
+            ),
+        )
+        .help("run again when the catalogue is not being edited"))
+    }
+
+    /// Calls `take` with each page, in the order of the list rather than of arrival: it decides which of two rows with
+    /// one id is the first.
+    async fn read_pages(
+        &self,
+        budget: &Budget,
+        map: &RowMap,
+        mut take: impl FnMut(ProductPage) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        use futures::StreamExt as _;
+        let reader = RowReader::products(&map.product_columns);
+        let page_size = self.settings.page_size;
+        let first = self.page(budget, 1, page_size, &[], reader).await?;
+        // A server that caps the page size counts its pages by its own size.
+        let size = (first.rows.len() as u64).clamp(1, u64::from(page_size));
+        let total = first.total;
+        if take(first)?.is_break() {
+            return Ok(());
+        }
+        let pages = total.div_ceil(size) - u64::from(Mutant::DropTheLastPage.is_active() && total > size);
+        let mut answers = futures::stream::iter(2..=pages)
+            .map(|number| self.page(budget, number, page_size, &[], reader))
+            .buffered(self.settings.max_concurrency.max(1));
+        while let Some(page) = answers.next().await {
+            let page = page?;
+            let is_past_the_end = page.rows.is_empty();
+            // No page follows an empty one, even if the total promised more.
+            if take(page)?.is_break() || is_past_the_end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether products were created since this time, by the source's own clock: one call of one row. `None` if the
+    /// source has no such filter, or ignores it.
+    pub(super) async fn grew_since(&self, budget: &Budget, began: &str, total: u64) -> Result<Option<bool>> {
+        let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
+        let columns = Columns::default();
+        let (call, reader) = (Call::new("products").optional(), RowReader::products(&columns));
+        let created = match self.list(budget, call, &query, reader).await {
+            Ok(page) => page.total,
+            Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
+                tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        Ok((created == 0 || created < total).then_some(created > 0))
+    }
+}

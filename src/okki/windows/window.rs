@@ -1,0 +1,205 @@
+//! Reads one range of time, and proves that nothing of it was missed.
+//!
+//! People edit the catalogue while its pages are read: rows move between pages, come twice, or not at all. In a range
+//! that lies in the past the rows stay the same ones, but for deletions. So this is a proof of its read:
+//!
+//! > Every page gave the same total, and as many distinct rows came as the total says.
+//!
+//! A read that fits into one page needs no more than its answer: total and rows are of one moment. That is the floor
+//! to which a doubt leads (`walk.rs`), and why reading always comes to an end.
+//!
+//! Many products may share one second (an import), which cannot be split by time: see [`read_second`]. Deliberately
+//! absent: trusting the order of the list. Rows with equal times have none that lasts from page to page.
+
+use futures::StreamExt as _;
+use hashbrown::HashSet;
+
+use super::super::page::ProductPage;
+use super::question::{Asker, Question};
+use crate::catalogue::id_hash;
+use crate::error::Result;
+use crate::testing::Mutant;
+
+/// The largest page that is asked for when one second holds more than the usual one.
+const LARGEST_PAGE: u32 = 1_000;
+/// OKKI's product types: plain, with variants, bundle.
+const PRODUCT_TYPES: [u8; 3] = [1, 2, 3];
+/// Reads of one second whose pages never agree, put together, before what they brought is taken as it is.
+const MAX_ROUNDS: u32 = 12;
+/// Rounds in a row without a new row: the difference is the source's own.
+const QUIET_ROUNDS: u32 = 4;
+
+/// What a range held.
+#[derive(Debug)]
+pub(in crate::okki) struct WindowRows {
+    pub pages: Vec<ProductPage>,
+    /// The source's total for the range.
+    pub total: u64,
+    /// Whether nothing was missed for sure.
+    pub sure: bool,
+    /// Whether a row may be in it more than once because it was read more than once.
+    pub in_rounds: bool,
+}
+
+impl WindowRows {
+    fn whole(pages: Vec<ProductPage>, total: u64) -> Self {
+        Self { pages, total, sure: true, in_rounds: false }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum WindowRead {
+    Whole(WindowRows),
+    /// It holds this many rows, more than wanted; no more than the first page was read.
+    TooMany(u64),
+    /// Its pages do not agree; the rest of it was not read. Its total, as first said.
+    Doubtful(u64),
+}
+
+/// The proof while it grows.
+struct Proof {
+    total: u64,
+    rows: u64,
+    distinct: u64,
+    ids: HashSet<u64>,
+}
+
+impl Proof {
+    fn of(total: u64) -> Self {
+        Self { total, rows: 0, distinct: 0, ids: HashSet::new() }
+    }
+
+    /// Takes a page; `false` if it contradicts the ones before it.
+    fn take(&mut self, page: &ProductPage) -> bool {
+        for row in &page.rows {
+            self.rows += 1;
+            let is_new = row.id.as_deref().is_none_or(|id| self.ids.insert(id_hash(id)));
+            self.distinct += u64::from(is_new);
+        }
+        let total_moved = page.total != self.total && !Mutant::AcceptMovedTotal.is_active();
+        !total_moved && self.distinct == self.rows
+    }
+
+    fn is_whole(&self) -> bool {
+        self.distinct == self.total || Mutant::AcceptMovedTotal.is_active()
+    }
+}
+
+/// Reads a range unless it holds more than `at_most` rows. `page_size`: rows asked for at a time.
+pub(super) async fn read(
+    asker: &Asker<'_>,
+    question: &Question,
+    page_size: u32,
+    at_most: u64,
+) -> Result<WindowRead> {
+    let first = asker.page(question, 1, page_size).await?;
+    let (total, rows) = (first.total, first.rows.len() as u64);
+    if rows == total {
+        return Ok(WindowRead::Whole(WindowRows::whole(vec![first], total)));
+    }
+    if total > at_most {
+        return Ok(WindowRead::TooMany(total));
+    }
+    let mut proof = Proof::of(total);
+    if rows == 0 || rows > total || !proof.take(&first) {
+        return Ok(WindowRead::Doubtful(total));
+    }
+    // A server that caps the page size counts its pages by its own size.
+    let last = total.div_ceil(rows) - u64::from(Mutant::DropTheLastPage.is_active());
+    let mut pages = vec![first];
+    let mut answers = futures::stream::iter(2..=last)
+        .map(|number| asker.page(question, number, page_size))
+        .buffered(asker.okki.settings.max_concurrency.max(1));
+    while let Some(page) = answers.next().await {
+        let page = page?;
+        if !proof.take(&page) {
+            return Ok(WindowRead::Doubtful(total));
+        }
+        pages.push(page);
+    }
+    drop(answers);
+    let is_whole = proof.is_whole() || Mutant::DropTheLastPage.is_active();
+    Ok(match is_whole {
+        true => WindowRead::Whole(WindowRows::whole(pages, total)),
+        false => WindowRead::Doubtful(total),
+    })
+}
+
+/// Reads one second whose pages did not agree: in one larger page; by product type; at last by reading it again and
+/// again, until what came together is as many rows as the total says.
+pub(super) async fn read_second(
+    asker: &Asker<'_>,
+    question: &Question,
+    page_size: u32,
+) -> Result<WindowRows> {
+    if let WindowRead::Whole(rows) = read(asker, question, LARGEST_PAGE.max(page_size), 0).await? {
+        return Ok(rows);
+    }
+    if let Some(rows) = read_by_type(asker, question, page_size).await? {
+        return Ok(rows);
+    }
+    read_in_rounds(asker, question, page_size).await
+}
+
+/// `None` unless each type can be read whole and all of them make up the total.
+async fn read_by_type(asker: &Asker<'_>, question: &Question, page_size: u32) -> Result<Option<WindowRows>> {
+    let mut all = WindowRows::whole(Vec::new(), 0);
+    for product_type in PRODUCT_TYPES {
+        let part = Question { product_type: Some(product_type), ..*question };
+        let larger = read(asker, &part, LARGEST_PAGE.max(page_size), 0).await?;
+        let part = match larger {
+            WindowRead::Whole(rows) => rows,
+            _ => match read(asker, &part, page_size, u64::MAX).await? {
+                WindowRead::Whole(rows) => rows,
+                _ => return Ok(None),
+            },
+        };
+        all.total += part.total;
+        all.pages.extend(part.pages);
+    }
+    let total = asker.total(question.axis, question.range).await?;
+    Ok((total == all.total).then_some(all))
+}
+
+/// Rows of one second without a lasting order: each round brings most of them, and all rounds together bring all. If
+/// they never do, an id comes more than once in the source, or a row is hidden: then nothing is deleted for it.
+async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) -> Result<WindowRows> {
+    let (mut pages, mut seen) = (Vec::new(), HashSet::new());
+    let (mut total, mut quiet) = (0, 0);
+    for _ in 0..MAX_ROUNDS {
+        let (before, mut rows) = (seen.len(), 0);
+        for number in 1.. {
+            let page = asker.page(question, number, page_size).await?;
+            let is_last = page.rows.is_empty();
+            if number == 1 && page.total != total {
+                // Something left (or came back): what was seen before may be gone.
+                (total, quiet) = (page.total, 0);
+                seen.clear();
+                pages.clear();
+            }
+            rows += page.rows.len() as u64;
+            let fresh = page.rows.iter().filter_map(|row| row.id.as_deref()).map(id_hash);
+            if fresh.fold(false, |any, id| seen.insert(id) | any)
+                || page.rows.iter().any(|row| row.id.is_none())
+            {
+                pages.push(page);
+            }
+            if is_last || rows >= total {
+                break;
+            }
+        }
+        if seen.len() as u64 == total {
+            return Ok(WindowRows { in_rounds: true, ..WindowRows::whole(pages, total) });
+        }
+        quiet = if seen.len() == before { quiet + 1 } else { 0 };
+        if quiet == QUIET_ROUNDS {
+            break;
+        }
+    }
+    tracing::warn!(
+        total,
+        distinct = seen.len(),
+        "products of one second never add up; none of them is deleted"
+    );
+    Ok(WindowRows { pages, total, sure: false, in_rounds: true })
+}
