@@ -38,6 +38,7 @@ mod json;
 mod limits;
 mod okki;
 mod options;
+mod people;
 mod qeasy;
 mod response;
 mod row_query;
@@ -56,7 +57,7 @@ use tokio::sync::watch;
 
 use catalogue::Catalogue;
 use faults::Endpoint;
-pub use options::{CodeReading, Credentials, IdCheck, Options};
+pub use options::{CodeReading, Credentials, IdCheck, ListOrder, Options, TimeFilter, Total};
 pub use response::ConnectionLost;
 pub use serve::Serving;
 use state::SandboxState;
@@ -140,7 +141,9 @@ impl Sandbox {
 
     /// Changes how the sandbox behaves from now on.
     pub fn set_options(&self, f: impl FnOnce(&mut Options)) {
-        f(&mut self.state().options);
+        let mut state = self.state();
+        f(&mut state.options);
+        state.options_changed();
     }
 
     /// Revokes every token of both services before its time.
@@ -206,10 +209,8 @@ impl Sandbox {
     }
 
     fn with_rng(&self, f: impl FnOnce(&mut Catalogue, &mut Rng)) {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        f(&mut state.catalogue, &mut state.rng);
-        state.revision += 1;
+        let now = self.now_ms();
+        self.state().change_anyhow(f, now);
     }
 
     fn shift_pages(&self) {

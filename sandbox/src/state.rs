@@ -6,10 +6,11 @@ use fastrand::Rng;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Product};
 use crate::faults::{Endpoint, Fault};
-use crate::okki::OkkiState;
+use crate::okki::{Change, OkkiState};
 use crate::options::{Credentials, Options};
+use crate::people::People;
 use crate::qeasy::QeasyState;
 use crate::stored_rows::StoredRows;
 
@@ -51,7 +52,7 @@ pub(crate) struct SandboxState {
     pub(crate) options: Options,
     pub(crate) credentials: Credentials,
     pub(crate) catalogue: Catalogue,
-    /// Counts changes of the catalogue, so that an index over it knows when it is stale.
+    /// Counts changes of the catalogue.
     pub(crate) revision: u64,
     pub(crate) faults: Vec<Fault>,
     /// Page shifts so far: odd ones overlap, even ones skip a row.
@@ -64,6 +65,7 @@ pub(crate) struct SandboxState {
     pub(crate) journal: Vec<(String, Box<RawValue>)>,
     /// Apart from the catalogue's generator, so that a catalogue does not depend on what else is drawn.
     pub(crate) rng: Rng,
+    pub(crate) people: People,
     pub(crate) okki: OkkiState,
     pub(crate) qeasy: QeasyState,
     /// Rows of the plain HTTP target.
@@ -72,11 +74,16 @@ pub(crate) struct SandboxState {
 
 impl SandboxState {
     pub(crate) fn new(options: Options, now_s: i64) -> Self {
-        let catalogue =
+        let mut catalogue =
             Catalogue::generate(options.seed, options.groups, options.products, options.dirty, now_s);
+        if options.synthetic_group {
+            catalogue.add_synthetic_group();
+        }
+        catalogue.forget_creation_times(options.untimed_rows);
         let credentials = Credentials::standard();
-        Self {
+        let mut state = Self {
             rng: Rng::with_seed(options.seed ^ 0x5eed_0ff5),
+            people: People::new(options.seed),
             options,
             catalogue,
             revision: 1,
@@ -91,7 +98,29 @@ impl SandboxState {
             okki: OkkiState::default(),
             qeasy: QeasyState::default(),
             http_rows: StoredRows::default(),
-        }
+        };
+        state.options_changed();
+        state
+    }
+
+    pub(crate) fn options_changed(&mut self) {
+        self.okki.listing.lag(self.options.visible_late_s > 0, &self.catalogue);
+    }
+
+    /// Changes one product at a time that has come. Returns the product that was there.
+    pub(crate) fn change(&mut self, change: Change, at_ms: u64) -> Option<Product> {
+        self.revision += 1;
+        let shown_at_ms = at_ms + self.options.visible_late_s * 1000;
+        self.okki.listing.change(&mut self.catalogue, change, shown_at_ms)
+    }
+
+    /// Changes the catalogue anyhow.
+    pub(crate) fn change_anyhow(&mut self, f: impl FnOnce(&mut Catalogue, &mut Rng), now_ms: u64) {
+        f(&mut self.catalogue, &mut self.rng);
+        self.people.last_id = None;
+        self.revision += 1;
+        let shown_at_ms = now_ms + self.options.visible_late_s * 1000;
+        self.okki.listing.change_anyhow(&self.catalogue, shown_at_ms);
     }
 
     /// Gives a service new secrets and revokes its tokens.

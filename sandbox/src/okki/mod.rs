@@ -1,6 +1,9 @@
 //! The sandbox's OKKI: tokens, the flat group tree and the paged product list.
 
 mod index;
+mod list;
+mod listing;
+mod permutation;
 mod rows;
 
 use std::collections::HashMap;
@@ -10,19 +13,24 @@ use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use crate::catalogue::Group;
+use crate::Sandbox;
+use crate::catalogue::{Group, Product};
 use crate::faults::{Endpoint, through};
 use crate::response::{bearer, json_response, okki_envelope, okki_throttled};
 use crate::state::{SandboxState, random_hex};
-use crate::{Sandbox, beijing};
-use index::{Filter, Index};
+pub(crate) use listing::Change;
+use listing::Listing;
 
 #[derive(Default)]
 pub(crate) struct OkkiState {
     /// The one token of the application, and when it ends (milliseconds).
     pub(crate) token: Option<(String, u64)>,
     pub(crate) locked_until_ms: u64,
-    index: Index,
+    pub(crate) listing: Listing,
+    /// List calls answered so far.
+    list_answers: u64,
+    /// What [`crate::Total::Falling`] has taken from the total.
+    fallen: i64,
 }
 
 pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
@@ -59,7 +67,7 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
         }
         let query: HashMap<String, String> =
             url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        if at == Endpoint::OkkiGroups { groups(state, now, &query) } else { products(state, now, &query) }
+        if at == Endpoint::OkkiGroups { groups(state, now, &query) } else { list::answer(state, now, &query) }
     })
     .await
 }
@@ -131,73 +139,16 @@ fn success(state: &SandboxState, now: u64, data: &str) -> Response {
     okki_envelope(&state.options, now, state.options.success_code, "success", Some(data))
 }
 
-fn products(state: &mut SandboxState, now: u64, query: &HashMap<String, String>) -> Response {
-    let asked = match list_query(query, state.options.max_page_size) {
-        Ok(asked) => asked,
-        Err(message) => return okki_envelope(&state.options, now, Some(400), message, None),
-    };
-    let index = &mut state.okki.index;
-    index.refresh(&state.catalogue, state.revision);
-    let found = index.filtered(&state.catalogue, &asked.filter);
-    let total = if state.options.total_item { "totalItem" } else { "count" };
-    let mut data = format!("{{\"{total}\":{},\"list\":[", found.len());
-    let skipped = (asked.page - 1).saturating_mul(asked.size);
-    push_products(&mut data, state, found.iter().skip(skipped).take(asked.size));
-    data.push_str("]}");
-    success(state, now, &data)
-}
-
-/// What a list call asks for.
-struct ListQuery {
-    /// From 1.
-    page: usize,
-    size: usize,
-    filter: Filter,
-}
-
-fn list_query(query: &HashMap<String, String>, max_page_size: usize) -> Result<ListQuery, &'static str> {
-    let number = |name: &str, default: usize| match query.get(name) {
-        Some(text) => text.parse::<usize>().ok().filter(|number| *number > 0),
-        None => Some(default),
-    };
-    let (Some(page), Some(size)) = (number("start_index", 1), number("count", 20)) else {
-        return Err("参数错误: start_index, count");
-    };
-    let by_creation = match query.get("time_type").map(String::as_str) {
-        None | Some("1") => false,
-        Some("2") => true,
-        Some(_) => return Err("参数错误: time_type"),
-    };
-    let time = |name: &str, ends_a_range: bool| {
-        let time = query.get(name).map(|text| beijing::from_text(text, ends_a_range));
-        if time == Some(None) { Err("参数错误: 时间格式") } else { Ok(time.flatten()) }
-    };
-    let filter = Filter {
-        by_creation,
-        from: time("start_time", false)?,
-        to: time("end_time", true)?,
-        product_type: query.get("product_type").and_then(|text| text.parse().ok()),
-    };
-    Ok(ListQuery { page, size: size.min(max_page_size), filter })
-}
-
-fn push_products<'a>(out: &mut String, state: &SandboxState, positions: impl Iterator<Item = &'a u32>) {
-    let products = positions.filter_map(|at| state.catalogue.products.get(*at as usize));
-    for (place, product) in products.enumerate() {
-        if place > 0 {
-            out.push(',');
-        }
-        let group_name = state.okki.index.group_name(&product.group_id);
-        rows::product(out, product, group_name, state.options.ids_as_strings);
-    }
-}
-
-/// Groups and products as the wire would show them.
-pub(crate) fn whole_catalogue(state: &mut SandboxState) -> String {
-    state.okki.index.refresh(&state.catalogue, state.revision);
-    let groups = rows::groups(&state.catalogue.groups, |_| true, state.options.ids_as_strings);
+/// Groups and products as the wire would show them, each product by its id.
+pub(crate) fn whole_catalogue(state: &SandboxState) -> String {
+    let catalogue = &state.catalogue;
+    let groups = rows::groups(&catalogue.groups, |_| true, state.options.ids_as_strings);
+    let mut products: Vec<&Product> = catalogue.products.iter().collect();
+    products.sort_by_key(|product| product.product_id.parse::<u64>().unwrap_or(0));
+    let names = catalogue.group_names();
     let mut out = format!("{{\"groups\":{groups},\"products\":[");
-    push_products(&mut out, state, state.okki.index.all().iter());
+    let name = |id: &str| names.get(id).map_or("", String::as_str);
+    rows::products(&mut out, products.into_iter(), name, &state.options);
     out.push_str("]}");
     out
 }
@@ -212,7 +163,7 @@ mod tests {
     use std::collections::HashSet;
     use std::time::Duration;
 
-    async fn log_in(sandbox: &Sandbox) -> (String, Option<u64>) {
+    pub(super) async fn log_in(sandbox: &Sandbox) -> (String, Option<u64>) {
         let known = sandbox.current_credentials();
         let body = json!({"grant_type": "client_credentials", "client_id": known.okki_client_id,
             "client_secret": known.okki_client_secret, "scope": "customer product"});
