@@ -149,7 +149,7 @@ impl Sandbox {
     /// Revokes every token of both services before its time.
     pub fn revoke_tokens(&self) {
         let mut state = self.state();
-        state.okki.token = None;
+        state.okki.session = None;
         state.qeasy.tokens.clear();
     }
 

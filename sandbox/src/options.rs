@@ -119,6 +119,8 @@ pub struct Options {
     pub target_token_lifetime: Duration,
     /// Whether OKKI's token answer carries `expires_in`.
     pub expires_in: bool,
+    /// Whether the app has the product module in OKKI's admin console. Without it no token's scopes hold `product`.
+    pub product_module: bool,
     /// OKKI's ids (and layers) as strings instead of integers.
     pub ids_as_strings: bool,
     /// The product total is called `totalItem` instead of `count`.
@@ -164,6 +166,7 @@ impl Default for Options {
             token_lifetime: Duration::from_secs(28_800),
             target_token_lifetime: Duration::from_secs(7200),
             expires_in: true,
+            product_module: true,
             ids_as_strings: false,
             total_item: false,
             success_code: Some(200),

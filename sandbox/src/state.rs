@@ -84,6 +84,7 @@ impl SandboxState {
         let mut state = Self {
             rng: Rng::with_seed(options.seed ^ 0x5eed_0ff5),
             people: People::new(options.seed),
+            okki: OkkiState::new(options.seed),
             options,
             catalogue,
             revision: 1,
@@ -95,7 +96,6 @@ impl SandboxState {
             issued: credentials.secrets(),
             credentials,
             journal: Vec::new(),
-            okki: OkkiState::default(),
             qeasy: QeasyState::default(),
             http_rows: StoredRows::default(),
         };
@@ -129,7 +129,7 @@ impl SandboxState {
         match service {
             Service::Okki => {
                 self.credentials.okki_client_secret = fresh;
-                self.okki.token = None;
+                self.okki.session = None;
             }
             Service::Target => {
                 self.credentials.target_token = format!("target-{fresh}");

@@ -5,32 +5,47 @@ mod list;
 mod listing;
 mod permutation;
 mod rows;
+mod token;
 
 use std::collections::HashMap;
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderMap, Method, StatusCode};
-use serde_json::{Map, Value, json};
+use fastrand::Rng;
+use http::Method;
 
 use crate::Sandbox;
 use crate::catalogue::{Group, Product};
 use crate::faults::{Endpoint, through};
-use crate::response::{bearer, json_response, okki_envelope, okki_throttled};
-use crate::state::{SandboxState, random_hex};
+use crate::response::{okki_envelope, okki_throttled};
+use crate::state::SandboxState;
 pub(crate) use listing::Change;
 use listing::Listing;
+use token::Session;
 
-#[derive(Default)]
 pub(crate) struct OkkiState {
-    /// The one token of the application, and when it ends (milliseconds).
-    pub(crate) token: Option<(String, u64)>,
+    pub(crate) session: Option<Session>,
+    /// Apart from the other generators, so that a login changes nothing of what people do.
+    signatures: Rng,
     pub(crate) locked_until_ms: u64,
     pub(crate) listing: Listing,
     /// List calls answered so far.
     list_answers: u64,
     /// What [`crate::Total::Falling`] has taken from the total.
     fallen: i64,
+}
+
+impl OkkiState {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            session: None,
+            signatures: Rng::with_seed(seed ^ 0x519_4ed),
+            locked_until_ms: 0,
+            listing: Listing::default(),
+            list_answers: 0,
+            fallen: 0,
+        }
+    }
 }
 
 pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
@@ -60,9 +75,9 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
         let mut guard = sandbox.state();
         let state = &mut *guard;
         if at == Endpoint::OkkiToken {
-            return token(state, now, &body);
+            return token::log_in(state, now, &parts.headers, &body);
         }
-        if let Some(refusal) = refuse(state, now, &parts.headers) {
+        if let Some(refusal) = token::refuse(state, now, &parts.headers) {
             return refusal;
         }
         let query: HashMap<String, String> =
@@ -70,60 +85,6 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
         if at == Endpoint::OkkiGroups { groups(state, now, &query) } else { list::answer(state, now, &query) }
     })
     .await
-}
-
-fn oauth_error(status: StatusCode, error: &str, description: &str) -> Response {
-    let body = json!({"error": error, "error_description": description, "message": description});
-    json_response(status, body.to_string())
-}
-
-fn token(state: &mut SandboxState, now: u64, body: &[u8]) -> Response {
-    let bad = |error, description| oauth_error(StatusCode::BAD_REQUEST, error, description);
-    let Ok(asked) = serde_json::from_slice::<Value>(body) else {
-        return bad("invalid_request", "The request body is not JSON.");
-    };
-    let field = |name: &str| asked.get(name).and_then(Value::as_str).unwrap_or_default();
-    if field("grant_type") != "client_credentials" {
-        return bad("unsupported_grant_type", "The authorization grant type is not supported.");
-    }
-    if field("client_id") != state.credentials.okki_client_id
-        || field("client_secret") != state.credentials.okki_client_secret
-    {
-        return bad("invalid_client", "Client authentication failed");
-    }
-    if !field("scope").split(' ').any(|scope| scope == "product") {
-        return bad("invalid_scope", "no permission product scopes");
-    }
-    // Asking again does not prolong a token: the same one comes back with what is left of its life.
-    let lifetime = state.options.token_lifetime.as_millis() as u64;
-    let (token, until) = match state.okki.token.take() {
-        Some((token, until)) if now < until => (token, until),
-        _ => (random_hex(&mut state.rng, 40), now + lifetime),
-    };
-    let mut reply = Map::new();
-    reply.insert("token_type".into(), "Bearer".into());
-    if state.options.expires_in {
-        reply.insert("expires_in".into(), ((until - now) / 1000).into());
-    }
-    reply.insert("access_token".into(), token.as_str().into());
-    if state.issued.last() != Some(&token) {
-        state.issued.push(token.clone());
-    }
-    state.okki.token = Some((token, until));
-    json_response(StatusCode::OK, Value::Object(reply).to_string())
-}
-
-/// Both documented refusals occur: 401 for no token or an expired one, access_denied for a revoked one.
-fn refuse(state: &SandboxState, now: u64, headers: &HeaderMap) -> Option<Response> {
-    let denied =
-        |status| oauth_error(status, "access_denied", "The resource owner or server denied the request.");
-    match (bearer(headers), &state.okki.token) {
-        (Some(sent), Some((token, until))) if sent == token => {
-            (now >= *until).then(|| denied(StatusCode::UNAUTHORIZED))
-        }
-        (Some(_), _) => Some(denied(StatusCode::OK)),
-        (None, _) => Some(denied(StatusCode::UNAUTHORIZED)),
-    }
 }
 
 fn groups(state: &mut SandboxState, now: u64, query: &HashMap<String, String>) -> Response {
@@ -157,11 +118,10 @@ pub(crate) fn whole_catalogue(state: &SandboxState) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use crate::Service;
     use crate::faults::{Fault, FaultKind};
     use crate::tests::{call, small, text};
+    use serde_json::{Value, json};
     use std::collections::HashSet;
-    use std::time::Duration;
 
     pub(super) async fn log_in(sandbox: &Sandbox) -> (String, Option<u64>) {
         let known = sandbox.current_credentials();
@@ -169,34 +129,6 @@ mod tests {
             "client_secret": known.okki_client_secret, "scope": "customer product"});
         let (_, reply) = call(sandbox.okki(), "POST", "/v1/oauth2/access_token", "", &body.to_string()).await;
         (reply["access_token"].as_str().unwrap().to_owned(), reply["expires_in"].as_u64())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn tokens_age_expire_and_get_revoked() {
-        let sandbox = small(|_| ());
-        let get = |token: String| {
-            let router = sandbox.okki();
-            async move { call(router, "GET", "/v1/product/groups", &token, "").await }
-        };
-        let (token, left) = log_in(&sandbox).await;
-        assert_eq!(left, Some(28_800));
-        tokio::time::advance(Duration::from_secs(28_000)).await;
-        assert_eq!(log_in(&sandbox).await, (token.clone(), Some(800)));
-        assert_eq!(get(token.clone()).await.1["data"].as_array().unwrap().len(), 20);
-        tokio::time::advance(Duration::from_secs(800)).await;
-        assert_eq!(get(token.clone()).await.0, 401);
-        sandbox.set_options(|options| options.expires_in = false);
-        let (fresh, left) = log_in(&sandbox).await;
-        assert_eq!(left, None);
-        assert_ne!(fresh, token);
-        sandbox.revoke_tokens();
-        assert_eq!(get(fresh).await.1["error"], "access_denied");
-        let old = json!({"grant_type": "client_credentials", "client_id": "sandbox-client", "client_secret": "no", "scope": "product"});
-        let (status, error) =
-            call(sandbox.okki(), "POST", "/v1/oauth2/access_token", "", &old.to_string()).await;
-        assert_eq!((status, error["error"].as_str()), (400, Some("invalid_client")));
-        sandbox.rotate_credentials(Service::Okki);
-        log_in(&sandbox).await;
     }
 
     #[tokio::test]
