@@ -39,8 +39,10 @@ pub struct Stats {
     pub max_target_calls_per_minute: usize,
     /// Most calls to the target that were in flight at a time.
     pub max_target_calls_at_once: usize,
-    /// Calls to OKKI, token aside, that were not GET.
+    /// Calls to OKKI, token aside, that were not GET, and the GET that deletes.
     pub okki_writes: u64,
+    /// Calls of Qeasy's `dispatch-source` and `dispatch-target`: a GET that moves data.
+    pub qeasy_dispatches: u64,
     /// Calls that Qeasy refused because a lockout had begun before them.
     #[serde(rename = "knocks")]
     pub calls_during_lockout: u64,

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use axum::extract::Request;
 use axum::response::Response;
 use fastrand::Rng;
-use http::Method;
+use http::{HeaderMap, Method};
 
 use crate::Sandbox;
 use crate::catalogue::{Group, Product};
@@ -53,13 +53,15 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default();
     let path = parts.uri.path();
-    if parts.method != Method::GET && path != "/v1/oauth2/access_token" {
+    let is_remove = path == "/v1/product/remove";
+    if is_remove || (parts.method != Method::GET && path != "/v1/oauth2/access_token") {
         sandbox.state().stats.okki_writes += 1;
     }
     let at = match (&parts.method, path) {
         (&Method::POST, "/v1/oauth2/access_token") => Endpoint::OkkiToken,
         (&Method::GET, "/v1/product/groups") => Endpoint::OkkiGroups,
         (&Method::GET, "/v1/product/list") => Endpoint::OkkiProducts,
+        (&Method::GET, _) if is_remove => return remove(sandbox, &parts.headers, query),
         _ => {
             let state = sandbox.state();
             return okki_envelope(&state.options, sandbox.now_ms(), Some(404), "接口不存在", None);
@@ -85,6 +87,20 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
         if at == Endpoint::OkkiGroups { groups(state, now, &query) } else { list::answer(state, now, &query) }
     })
     .await
+}
+
+/// `GET /v1/product/remove`, the trap for a client that takes every GET for a read.
+fn remove(sandbox: &Sandbox, headers: &HeaderMap, query: &str) -> Response {
+    let now = sandbox.now_ms();
+    let mut state = sandbox.state();
+    if let Some(refusal) = token::refuse(&state, now, headers) {
+        return refusal;
+    }
+    let id = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "product_id");
+    if id.is_some_and(|(_, id)| state.remove_id(&id, now)) {
+        return success(&state, now, "[]");
+    }
+    okki_envelope(&state.options, now, Some(404), "产品不存在", None)
 }
 
 fn groups(state: &mut SandboxState, now: u64, query: &HashMap<String, String>) -> Response {
@@ -208,5 +224,19 @@ mod tests {
         let sandbox = small(|_| ());
         call(sandbox.okki(), "POST", "/v1/product/groups", "", "{}").await;
         assert_eq!(sandbox.stats().okki_writes, 1);
+    }
+
+    #[tokio::test]
+    async fn a_get_that_deletes_is_a_write() {
+        let sandbox = small(|_| ());
+        let (token, _) = log_in(&sandbox).await;
+        let id = sandbox.catalogue().products[3].product_id.clone();
+        let uri = format!("/v1/product/remove?product_id={id}");
+        call(sandbox.okki(), "GET", &uri, "no token", "").await;
+        assert_eq!((sandbox.stats().okki_writes, sandbox.catalogue().products.len()), (1, 250));
+        assert_eq!(call(sandbox.okki(), "GET", &uri, &token, "").await.1["code"], 200);
+        assert_eq!(call(sandbox.okki(), "GET", &uri, &token, "").await.1["code"], 404);
+        assert_eq!((sandbox.stats().okki_writes, sandbox.catalogue().products.len()), (3, 249));
+        assert!(sandbox.restore(&id));
     }
 }
