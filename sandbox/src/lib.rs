@@ -57,7 +57,8 @@ use tokio::sync::watch;
 
 use catalogue::Catalogue;
 use faults::Endpoint;
-pub use options::{CodeReading, Credentials, IdCheck, ListOrder, Options, TimeFilter, Total};
+pub use options::{ChangeMix, CodeReading, Credentials, IdCheck, ListOrder, Options, TimeFilter, Total};
+pub use people::PastChange;
 pub use response::ConnectionLost;
 pub use serve::Serving;
 use state::SandboxState;
@@ -94,7 +95,7 @@ impl Drop for CallInFlight {
 impl Sandbox {
     /// A sandbox with a fresh catalogue. `now_ms` is its wall clock, milliseconds since 1970-01-01 UTC.
     pub fn new(options: Options, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        let state = SandboxState::new(options, (now_ms() / 1000) as i64);
+        let state = SandboxState::new(options, now_ms());
         let releases = watch::Sender::new(0);
         Self { inner: Arc::new(Inner { now_ms: Box::new(now_ms), state: Mutex::new(state), releases }) }
     }
@@ -141,8 +142,10 @@ impl Sandbox {
 
     /// Changes how the sandbox behaves from now on.
     pub fn set_options(&self, f: impl FnOnce(&mut Options)) {
-        let mut state = self.state();
+        let (mut state, now) = self.state_now();
         f(&mut state.options);
+        // Whoever starts to work now has done nothing before.
+        state.catch_up(now);
         state.options_changed();
     }
 
@@ -187,17 +190,25 @@ impl Sandbox {
 
     /// A copy of the catalogue.
     pub fn catalogue(&self) -> Catalogue {
-        self.state().catalogue.clone()
+        self.state_now().0.catalogue.clone()
     }
 
     /// Counts changes of the catalogue.
     pub fn revision(&self) -> u64 {
-        self.state().revision
+        self.state_now().0.revision
     }
 
     fn state(&self) -> MutexGuard<'_, SandboxState> {
         // A test that panicked inside `edit` has not broken the sandbox for the others.
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state as it is now, with all that people have done until now, and the time (milliseconds).
+    fn state_now(&self) -> (MutexGuard<'_, SandboxState>, u64) {
+        let now = self.now_ms();
+        let mut state = self.state();
+        state.catch_up(now);
+        (state, now)
     }
 
     fn now_ms(&self) -> u64 {
@@ -209,8 +220,8 @@ impl Sandbox {
     }
 
     fn with_rng(&self, f: impl FnOnce(&mut Catalogue, &mut Rng)) {
-        let now = self.now_ms();
-        self.state().change_anyhow(f, now);
+        let (mut state, now) = self.state_now();
+        state.change_anyhow(f, now);
     }
 
     fn shift_pages(&self) {

@@ -1,5 +1,6 @@
 //! How a sandbox behaves, and the credentials that it accepts.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Which of the contradictory documented readings Qeasy's failures follow.
@@ -79,6 +80,43 @@ pub enum Total {
     OneTooMany,
 }
 
+/// How often people do what, as weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeMix {
+    /// A product gets another price.
+    pub edits: u32,
+    /// A product is created.
+    pub creations: u32,
+    /// A product is deleted.
+    pub deletions: u32,
+    /// A deleted product is brought back.
+    pub restores: u32,
+}
+
+impl Default for ChangeMix {
+    fn default() -> Self {
+        Self { edits: 70, creations: 20, deletions: 10, restores: 0 }
+    }
+}
+
+impl FromStr for ChangeMix {
+    type Err = &'static str;
+
+    /// `70:20:10`, and a fourth weight for restores if there are any.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let weights: Result<Vec<u32>, _> = text.split(':').map(str::parse).collect();
+        let (edits, creations, deletions, restores) = match weights.as_deref() {
+            Ok(&[edits, creations, deletions]) => (edits, creations, deletions, 0),
+            Ok(&[edits, creations, deletions, restores]) => (edits, creations, deletions, restores),
+            _ => return Err("expected three or four whole numbers, for example 70:20:10"),
+        };
+        if [edits, creations, deletions, restores].iter().all(|weight| *weight == 0) {
+            return Err("at least one number must be above 0");
+        }
+        Ok(Self { edits, creations, deletions, restores })
+    }
+}
+
 /// How the sandbox behaves. Seed, sizes, `dirty`, `untimed_rows` and `synthetic_group` count at the start only.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -111,6 +149,13 @@ pub struct Options {
     /// The groups end with the synthetic group 0, 未分组, as OKKI's tree of customer groups does; every 25th product
     /// belongs to it.
     pub synthetic_group: bool,
+    /// How many changes people make in a minute, on average and without end. Each comes at its own moment, which the
+    /// seed decides, as the sandbox's clock goes on.
+    pub edits_per_minute: f64,
+    /// What these changes are.
+    pub edit_mix: ChangeMix,
+    /// Keeps every change of a single product, for [`crate::Sandbox::changes`]; it grows without bound.
+    pub change_log: bool,
     /// The Qeasy scheme's idCheck.
     pub id_check: IdCheck,
     /// Life of an OKKI token.
@@ -162,6 +207,9 @@ impl Default for Options {
             untimed_rows: 0,
             total: Total::default(),
             synthetic_group: false,
+            edits_per_minute: 0.0,
+            edit_mix: ChangeMix::default(),
+            change_log: false,
             id_check: IdCheck::Off,
             token_lifetime: Duration::from_secs(28_800),
             target_token_lifetime: Duration::from_secs(7200),

@@ -10,7 +10,7 @@ use crate::catalogue::{Catalogue, Product};
 use crate::faults::{Endpoint, Fault};
 use crate::okki::{Change, OkkiState};
 use crate::options::{Credentials, Options};
-use crate::people::People;
+use crate::people::{PastChange, People};
 use crate::qeasy::QeasyState;
 use crate::stored_rows::StoredRows;
 
@@ -68,6 +68,7 @@ pub(crate) struct SandboxState {
     /// Apart from the catalogue's generator, so that a catalogue does not depend on what else is drawn.
     pub(crate) rng: Rng,
     pub(crate) people: People,
+    pub(crate) change_log: Vec<PastChange>,
     pub(crate) okki: OkkiState,
     pub(crate) qeasy: QeasyState,
     /// Rows of the plain HTTP target.
@@ -75,7 +76,8 @@ pub(crate) struct SandboxState {
 }
 
 impl SandboxState {
-    pub(crate) fn new(options: Options, now_s: i64) -> Self {
+    pub(crate) fn new(options: Options, now_ms: u64) -> Self {
+        let now_s = (now_ms / 1000) as i64;
         let mut catalogue =
             Catalogue::generate(options.seed, options.groups, options.products, options.dirty, now_s);
         if options.synthetic_group {
@@ -85,7 +87,8 @@ impl SandboxState {
         let credentials = Credentials::standard();
         let mut state = Self {
             rng: Rng::with_seed(options.seed ^ 0x5eed_0ff5),
-            people: People::new(options.seed),
+            people: People::new(options.seed, now_ms),
+            change_log: Vec::new(),
             okki: OkkiState::new(options.seed),
             options,
             catalogue,
@@ -113,6 +116,9 @@ impl SandboxState {
     pub(crate) fn change(&mut self, change: Change, at_ms: u64) -> Option<Product> {
         self.revision += 1;
         let shown_at_ms = at_ms + self.options.visible_late_s * 1000;
+        if self.options.change_log {
+            self.change_log.extend(change.record(&self.catalogue, at_ms));
+        }
         self.okki.listing.change(&mut self.catalogue, change, shown_at_ms)
     }
 

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+pub(crate) use generate::price;
+
 /// A product group as OKKI keeps it. Layer and prefix follow from the tree when it is served.
 #[derive(Debug, Clone, Default)]
 pub struct Group {

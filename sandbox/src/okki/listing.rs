@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 
 use super::index::{Filter, Index, Order};
 use crate::catalogue::{Catalogue, Product};
+use crate::people::PastChange;
+
+/// A new index is built faster than it follows so many changes of single products.
+const MANY_CHANGES: usize = 256;
 
 /// A change of one product. Positions are those of the moment of the change.
 #[derive(Debug, Clone)]
@@ -81,9 +85,19 @@ impl Listing {
         }
     }
 
+    /// Prepares for so many changes of single products.
+    pub(crate) fn expect_changes(&mut self, count: usize) {
+        if count > MANY_CHANGES && self.lag.is_none() {
+            self.index.forget();
+        }
+    }
+
     /// Shows the changes whose time has come.
     pub(super) fn show_what_is_due(&mut self, now_ms: u64) {
         let Some(lag) = &mut self.lag else { return };
+        if lag.waiting.get(MANY_CHANGES).is_some_and(|(shown_at_ms, _)| *shown_at_ms <= now_ms) {
+            self.index.forget();
+        }
         while lag.waiting.front().is_some_and(|(shown_at_ms, _)| *shown_at_ms <= now_ms) {
             self.revision += 1;
             match lag.waiting.pop_front() {
@@ -125,6 +139,17 @@ impl Listing {
 }
 
 impl Change {
+    /// What the log of changes keeps of it.
+    pub(crate) fn record(&self, catalogue: &Catalogue, at_ms: u64) -> Option<PastChange> {
+        let (id, product) = match self {
+            Self::Add(product) | Self::Replace(_, product) => {
+                (&product.product_id, Some(product.as_ref().clone()))
+            }
+            Self::Remove(at) => (&catalogue.products.get(*at)?.product_id, None),
+        };
+        Some(PastChange { at_ms, product_id: id.clone(), product })
+    }
+
     /// Returns the product that was there.
     fn apply(self, catalogue: &mut Catalogue, index: Option<&mut Index>) -> Option<Product> {
         let products = &mut catalogue.products;

@@ -76,6 +76,7 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
     through(sandbox, at, || {
         let mut guard = sandbox.state();
         let state = &mut *guard;
+        state.catch_up(now);
         if at == Endpoint::OkkiToken {
             return token::log_in(state, now, &parts.headers, &body);
         }
@@ -91,8 +92,7 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
 
 /// `GET /v1/product/remove`, the trap for a client that takes every GET for a read.
 fn remove(sandbox: &Sandbox, headers: &HeaderMap, query: &str) -> Response {
-    let now = sandbox.now_ms();
-    let mut state = sandbox.state();
+    let (mut state, now) = sandbox.state_now();
     if let Some(refusal) = token::refuse(&state, now, headers) {
         return refusal;
     }
