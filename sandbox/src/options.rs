@@ -146,8 +146,8 @@ pub struct Options {
     pub untimed_rows: usize,
     /// The total of the product list.
     pub total: Total,
-    /// The groups end with the synthetic group 0, 未分组, as OKKI's tree of customer groups does; every 25th product
-    /// belongs to it.
+    /// The last of the groups, if there are at least two, is the synthetic group 0, 未分组, as OKKI's tree of customer
+    /// groups has it. Every 25th product belongs to it.
     pub synthetic_group: bool,
     /// How many changes people make in a minute, on average and without end. Each comes at its own moment, which the
     /// seed decides, as the sandbox's clock goes on.

@@ -78,9 +78,11 @@ pub(crate) struct SandboxState {
 impl SandboxState {
     pub(crate) fn new(options: Options, now_ms: u64) -> Self {
         let now_s = (now_ms / 1000) as i64;
-        let mut catalogue =
-            Catalogue::generate(options.seed, options.groups, options.products, options.dirty, now_s);
-        if options.synthetic_group {
+        // It is one of the groups, so that the number of rows is the same with and without it.
+        let synthetic = options.synthetic_group && options.groups > 1;
+        let groups = options.groups - usize::from(synthetic);
+        let mut catalogue = Catalogue::generate(options.seed, groups, options.products, options.dirty, now_s);
+        if synthetic {
             catalogue.add_synthetic_group();
         }
         catalogue.forget_creation_times(options.untimed_rows);
