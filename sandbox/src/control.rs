@@ -54,7 +54,7 @@ async fn answer(sandbox: &Sandbox, request: Request) -> Response {
         }
         (&Method::GET, "rows") => rows(sandbox, parts.uri.query().unwrap_or_default()),
         (&Method::GET, "stats") => serde_json::to_string(&sandbox.stats()),
-        (&Method::GET, "catalogue") => Ok(okki::whole_catalogue(&mut sandbox.state())),
+        (&Method::GET, "catalogue") => Ok(okki::whole_catalogue(&sandbox.state_now().0)),
         _ => return json_response(StatusCode::NOT_FOUND, "{}".into()),
     };
     match text {

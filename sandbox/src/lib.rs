@@ -2,9 +2,14 @@
 //! production.
 //!
 //! # What it imitates
-//! - **OKKI** (小满): `POST /v1/oauth2/access_token`, `GET /v1/product/groups`, `GET /v1/product/list`. Tokens keep their
-//!   end when they are asked for again, answers come in every envelope that OKKI uses (`code` 200, 0 or none, `message`
-//!   or `msg`, ids as integers or strings), the tree is flat, times are Beijing's, prices keep their digits.
+//! - **OKKI** (小满): `POST /v1/oauth2/access_token`, `GET /v1/product/groups`, `GET /v1/product/list`. A login is a form
+//!   or JSON; tokens are JWTs that keep their end when they are asked for again, bare or after `Bearer`, and the called
+//!   module judges their scopes. Answers come in every envelope that OKKI uses (`code` 200, 0 or none, `message` or
+//!   `msg`, ids as integers or strings), the tree is flat, times are Beijing's, prices keep their digits.
+//!   Where nobody knows how the product list behaves, [`Options`] choose: its order, its filters, its totals, rows
+//!   without times, a filter in another time zone, changes that show late, the synthetic group 0.
+//! - **People**, on demand, who change, create, delete and restore products without end, at any moment of a second
+//!   ([`Options::edits_per_minute`]); imports that put many pages into one second ([`Sandbox::import`]).
 //! - **Qeasy** (轻易云): `POST /v2/oauth` and `store`, `query`, `find-one` of one scheme. Its documentation contradicts
 //!   itself, so [`CodeReading`] and [`Options::query_shape`] choose a reading. More calls in a minute than the limit
 //!   lock everyone out for five minutes; a partly failed batch is a success that names no row.
@@ -16,17 +21,17 @@
 //! documentation in all its readings. It shares no code with the client, so that the two can disagree.
 //!
 //! # What it leaves out
-//! - OKKI: form-encoded token requests, scopes other than `product`, the synthetic group 0, `product/info`, webhooks,
-//!   a rate limit of its own. The product list is in the order of ids, not of update times. Writes are counted and
-//!   refused.
-//! - Qeasy: more than one scheme or app, windows of natural minutes, limits per kind of call, metadata and dispatch.
+//! - OKKI: scopes other than `product`, `product/info`, webhooks, a rate limit of its own. Writes are counted and
+//!   refused, except for the GET that deletes a product (`product/remove`), which is counted and works.
+//! - Qeasy: more than one scheme or app, windows of natural minutes, limits per kind of call, metadata. Calls of
+//!   `dispatch-source` and `dispatch-target` are counted and refused.
 //! - TLS: it speaks plain HTTP on loopback.
 //!
 //! # How it runs
 //! [`Sandbox::okki`] and [`Sandbox::target`] are routers: they serve loopback ports ([`Sandbox::serve`]) or, as tower
 //! services, a test in the same process. All time comes from the caller's clock and tokio's timer, so a paused clock
-//! drives it. One seed gives one catalogue and one sequence of tokens and changes. Another process looks inside and
-//! queues faults through `/_sandbox/` (see `control.rs`).
+//! drives it. One seed gives one catalogue and one sequence of tokens, changes and shuffles. Another process looks
+//! inside and queues faults through `/_sandbox/` (see `control.rs`).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod beijing;
@@ -38,6 +43,7 @@ mod json;
 mod limits;
 mod okki;
 mod options;
+mod people;
 mod qeasy;
 mod response;
 mod row_query;
@@ -56,7 +62,8 @@ use tokio::sync::watch;
 
 use catalogue::Catalogue;
 use faults::Endpoint;
-pub use options::{CodeReading, Credentials, IdCheck, Options};
+pub use options::{ChangeMix, CodeReading, Credentials, IdCheck, ListOrder, Options, TimeFilter, Total};
+pub use people::PastChange;
 pub use response::ConnectionLost;
 pub use serve::Serving;
 use state::SandboxState;
@@ -93,7 +100,7 @@ impl Drop for CallInFlight {
 impl Sandbox {
     /// A sandbox with a fresh catalogue. `now_ms` is its wall clock, milliseconds since 1970-01-01 UTC.
     pub fn new(options: Options, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        let state = SandboxState::new(options, (now_ms() / 1000) as i64);
+        let state = SandboxState::new(options, now_ms());
         let releases = watch::Sender::new(0);
         Self { inner: Arc::new(Inner { now_ms: Box::new(now_ms), state: Mutex::new(state), releases }) }
     }
@@ -140,13 +147,17 @@ impl Sandbox {
 
     /// Changes how the sandbox behaves from now on.
     pub fn set_options(&self, f: impl FnOnce(&mut Options)) {
-        f(&mut self.state().options);
+        let (mut state, now) = self.state_now();
+        f(&mut state.options);
+        // Whoever starts to work now has done nothing before.
+        state.catch_up(now);
+        state.options_changed();
     }
 
     /// Revokes every token of both services before its time.
     pub fn revoke_tokens(&self) {
         let mut state = self.state();
-        state.okki.token = None;
+        state.okki.session = None;
         state.qeasy.tokens.clear();
     }
 
@@ -184,17 +195,25 @@ impl Sandbox {
 
     /// A copy of the catalogue.
     pub fn catalogue(&self) -> Catalogue {
-        self.state().catalogue.clone()
+        self.state_now().0.catalogue.clone()
     }
 
     /// Counts changes of the catalogue.
     pub fn revision(&self) -> u64 {
-        self.state().revision
+        self.state_now().0.revision
     }
 
     fn state(&self) -> MutexGuard<'_, SandboxState> {
         // A test that panicked inside `edit` has not broken the sandbox for the others.
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state as it is now, with all that people have done until now, and the time (milliseconds).
+    fn state_now(&self) -> (MutexGuard<'_, SandboxState>, u64) {
+        let now = self.now_ms();
+        let mut state = self.state();
+        state.catch_up(now);
+        (state, now)
     }
 
     fn now_ms(&self) -> u64 {
@@ -206,10 +225,8 @@ impl Sandbox {
     }
 
     fn with_rng(&self, f: impl FnOnce(&mut Catalogue, &mut Rng)) {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        f(&mut state.catalogue, &mut state.rng);
-        state.revision += 1;
+        let (mut state, now) = self.state_now();
+        state.change_anyhow(f, now);
     }
 
     fn shift_pages(&self) {

@@ -1,5 +1,6 @@
 //! How a sandbox behaves, and the credentials that it accepts.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Which of the contradictory documented readings Qeasy's failures follow.
@@ -26,7 +27,97 @@ pub enum IdCheck {
     Excluded,
 }
 
-/// How the sandbox behaves. Seed, sizes and `dirty` count at the start only.
+/// The order of the product list, which OKKI does not document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListOrder {
+    /// By id, ascending.
+    #[default]
+    ById,
+    /// By update time, newest first. Rows of one second come in another order for each request, so that a row can
+    /// come twice, or not at all, at the border of two pages. The seed and the number of the request name that order.
+    NewestUpdateFirst,
+    /// By update time, newest first; rows of one second by id.
+    NewestUpdateFirstStable,
+    /// In any order, which each change of the catalogue changes.
+    Shuffled,
+}
+
+/// What `time_type`, `start_time` and `end_time` do to the product list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimeFilter {
+    /// What is documented: both ends are inclusive.
+    #[default]
+    Honoured,
+    /// `start_time` itself does not match.
+    StartExclusive,
+    /// `end_time` itself does not match.
+    EndExclusive,
+    /// Neither end matches.
+    BothExclusive,
+    /// They have no effect.
+    Ignored,
+    /// With `time_type` 2 (creation) they have no effect.
+    CreationIgnored,
+    /// `time_type` has no effect: they always mean the update time.
+    CreationMeansUpdate,
+    /// Body code 400.
+    Refused,
+}
+
+/// The total that the product list gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Total {
+    /// The number of products that match.
+    #[default]
+    Honest,
+    /// That number below zero.
+    Negative,
+    /// The word `many`.
+    Word,
+    /// One less in each answer.
+    Falling,
+    /// One more than match.
+    OneTooMany,
+}
+
+/// How often people do what, as weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeMix {
+    /// A product gets another price.
+    pub edits: u32,
+    /// A product is created.
+    pub creations: u32,
+    /// A product is deleted.
+    pub deletions: u32,
+    /// A deleted product is brought back.
+    pub restores: u32,
+}
+
+impl Default for ChangeMix {
+    fn default() -> Self {
+        Self { edits: 70, creations: 20, deletions: 10, restores: 0 }
+    }
+}
+
+impl FromStr for ChangeMix {
+    type Err = &'static str;
+
+    /// `70:20:10`, and a fourth weight for restores if there are any.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let weights: Result<Vec<u32>, _> = text.split(':').map(str::parse).collect();
+        let (edits, creations, deletions, restores) = match weights.as_deref() {
+            Ok(&[edits, creations, deletions]) => (edits, creations, deletions, 0),
+            Ok(&[edits, creations, deletions, restores]) => (edits, creations, deletions, restores),
+            _ => return Err("expected three or four whole numbers, for example 70:20:10"),
+        };
+        if [edits, creations, deletions, restores].iter().all(|weight| *weight == 0) {
+            return Err("at least one number must be above 0");
+        }
+        Ok(Self { edits, creations, deletions, restores })
+    }
+}
+
+/// How the sandbox behaves. Seed, sizes, `dirty`, `untimed_rows` and `synthetic_group` count at the start only.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Seed of catalogue, tokens and changes.
@@ -37,6 +128,34 @@ pub struct Options {
     pub products: usize,
     /// Adds a handful of bad rows: blank id, blank name, repeated id, unknown group, missing parent, cycle.
     pub dirty: bool,
+    /// The order of the product list.
+    pub list_order: ListOrder,
+    /// What the product list's time filter does.
+    pub filter: TimeFilter,
+    /// Whether the product list's `product_type` filters.
+    pub product_type_filter: bool,
+    /// How far the times of products, as the filter and the rows have them, are ahead of `now`. With -28,800 they are
+    /// UTC while `now` is Beijing's time.
+    pub filter_clock_offset_s: i64,
+    /// How long after a change the product list shows it, as if it were committed late: until then a new product is
+    /// missing, an edited one has its old form and a deleted one is still there.
+    pub visible_late_s: u64,
+    /// Whether products carry `create_time` and `update_time`; the documented ones do not.
+    pub row_times: bool,
+    /// So many products, the first by id, have no creation time: a range of creation times never matches them.
+    pub untimed_rows: usize,
+    /// The total of the product list.
+    pub total: Total,
+    /// The last of the groups, if there are at least two, is the synthetic group 0, 未分组, as OKKI's tree of customer
+    /// groups has it. Every 25th product belongs to it.
+    pub synthetic_group: bool,
+    /// How many changes people make in a minute, on average and without end. Each comes at its own moment, which the
+    /// seed decides, as the sandbox's clock goes on.
+    pub edits_per_minute: f64,
+    /// What these changes are.
+    pub edit_mix: ChangeMix,
+    /// Keeps every change of a single product, for [`crate::Sandbox::changes`]; it grows without bound.
+    pub change_log: bool,
     /// The Qeasy scheme's idCheck.
     pub id_check: IdCheck,
     /// Life of an OKKI token.
@@ -45,6 +164,8 @@ pub struct Options {
     pub target_token_lifetime: Duration,
     /// Whether OKKI's token answer carries `expires_in`.
     pub expires_in: bool,
+    /// Whether the app has the product module in OKKI's admin console. Without it no token's scopes hold `product`.
+    pub product_module: bool,
     /// OKKI's ids (and layers) as strings instead of integers.
     pub ids_as_strings: bool,
     /// The product total is called `totalItem` instead of `count`.
@@ -77,10 +198,23 @@ impl Default for Options {
             groups: 120,
             products: 3000,
             dirty: false,
+            list_order: ListOrder::default(),
+            filter: TimeFilter::default(),
+            product_type_filter: true,
+            filter_clock_offset_s: 0,
+            visible_late_s: 0,
+            row_times: true,
+            untimed_rows: 0,
+            total: Total::default(),
+            synthetic_group: false,
+            edits_per_minute: 0.0,
+            edit_mix: ChangeMix::default(),
+            change_log: false,
             id_check: IdCheck::Off,
             token_lifetime: Duration::from_secs(28_800),
             target_token_lifetime: Duration::from_secs(7200),
             expires_in: true,
+            product_module: true,
             ids_as_strings: false,
             total_item: false,
             success_code: Some(200),

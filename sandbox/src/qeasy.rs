@@ -72,6 +72,9 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
         let answer = || http_target::answer(sandbox, &parts, &body);
         return through(sandbox, Endpoint::HttpTarget, answer).await;
     }
+    if ["/dispatch-source", "/dispatch-target"].iter().any(|verb| path.contains(verb)) {
+        sandbox.state().stats.qeasy_dispatches += 1;
+    }
     let Some(call) = Call::of(&parts) else {
         return json_response(StatusCode::NOT_FOUND, qeasy_failure(40401, "接口不存在"));
     };
@@ -388,5 +391,15 @@ mod tests {
         assert_eq!(find(page.clone()).await["content"], json!(rows[10..]));
         sandbox.set_options(|options| options.query_shape = 4);
         assert_eq!(find(page).await["total"], 12);
+    }
+
+    #[tokio::test]
+    async fn a_get_that_dispatches_is_counted() {
+        let sandbox = small(|_| ());
+        let token = log_in(&sandbox).await;
+        for verb in ["dispatch-source", "dispatch-target"] {
+            assert_eq!(call(sandbox.target(), "GET", &path(verb), &token, "").await.0, 404);
+        }
+        assert_eq!(sandbox.stats().qeasy_dispatches, 2);
     }
 }

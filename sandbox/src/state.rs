@@ -6,10 +6,11 @@ use fastrand::Rng;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Product};
 use crate::faults::{Endpoint, Fault};
-use crate::okki::OkkiState;
+use crate::okki::{Change, OkkiState};
 use crate::options::{Credentials, Options};
+use crate::people::{PastChange, People};
 use crate::qeasy::QeasyState;
 use crate::stored_rows::StoredRows;
 
@@ -38,8 +39,10 @@ pub struct Stats {
     pub max_target_calls_per_minute: usize,
     /// Most calls to the target that were in flight at a time.
     pub max_target_calls_at_once: usize,
-    /// Calls to OKKI, token aside, that were not GET.
+    /// Calls to OKKI, token aside, that were not GET, and the GET that deletes.
     pub okki_writes: u64,
+    /// Calls of Qeasy's `dispatch-source` and `dispatch-target`: a GET that moves data.
+    pub qeasy_dispatches: u64,
     /// Calls that Qeasy refused because a lockout had begun before them.
     #[serde(rename = "knocks")]
     pub calls_during_lockout: u64,
@@ -51,7 +54,7 @@ pub(crate) struct SandboxState {
     pub(crate) options: Options,
     pub(crate) credentials: Credentials,
     pub(crate) catalogue: Catalogue,
-    /// Counts changes of the catalogue, so that an index over it knows when it is stale.
+    /// Counts changes of the catalogue.
     pub(crate) revision: u64,
     pub(crate) faults: Vec<Fault>,
     /// Page shifts so far: odd ones overlap, even ones skip a row.
@@ -64,6 +67,8 @@ pub(crate) struct SandboxState {
     pub(crate) journal: Vec<(String, Box<RawValue>)>,
     /// Apart from the catalogue's generator, so that a catalogue does not depend on what else is drawn.
     pub(crate) rng: Rng,
+    pub(crate) people: People,
+    pub(crate) change_log: Vec<PastChange>,
     pub(crate) okki: OkkiState,
     pub(crate) qeasy: QeasyState,
     /// Rows of the plain HTTP target.
@@ -71,12 +76,22 @@ pub(crate) struct SandboxState {
 }
 
 impl SandboxState {
-    pub(crate) fn new(options: Options, now_s: i64) -> Self {
-        let catalogue =
-            Catalogue::generate(options.seed, options.groups, options.products, options.dirty, now_s);
+    pub(crate) fn new(options: Options, now_ms: u64) -> Self {
+        let now_s = (now_ms / 1000) as i64;
+        // It is one of the groups, so that the number of rows is the same with and without it.
+        let synthetic = options.synthetic_group && options.groups > 1;
+        let groups = options.groups - usize::from(synthetic);
+        let mut catalogue = Catalogue::generate(options.seed, groups, options.products, options.dirty, now_s);
+        if synthetic {
+            catalogue.add_synthetic_group();
+        }
+        catalogue.forget_creation_times(options.untimed_rows);
         let credentials = Credentials::standard();
-        Self {
+        let mut state = Self {
             rng: Rng::with_seed(options.seed ^ 0x5eed_0ff5),
+            people: People::new(options.seed, now_ms),
+            change_log: Vec::new(),
+            okki: OkkiState::new(options.seed),
             options,
             catalogue,
             revision: 1,
@@ -88,10 +103,34 @@ impl SandboxState {
             issued: credentials.secrets(),
             credentials,
             journal: Vec::new(),
-            okki: OkkiState::default(),
             qeasy: QeasyState::default(),
             http_rows: StoredRows::default(),
+        };
+        state.options_changed();
+        state
+    }
+
+    pub(crate) fn options_changed(&mut self) {
+        self.okki.listing.lag(self.options.visible_late_s > 0, &self.catalogue);
+    }
+
+    /// Changes one product at a time that has come. Returns the product that was there.
+    pub(crate) fn change(&mut self, change: Change, at_ms: u64) -> Option<Product> {
+        self.revision += 1;
+        let shown_at_ms = at_ms + self.options.visible_late_s * 1000;
+        if self.options.change_log {
+            self.change_log.extend(change.record(&self.catalogue, at_ms));
         }
+        self.okki.listing.change(&mut self.catalogue, change, shown_at_ms)
+    }
+
+    /// Changes the catalogue anyhow.
+    pub(crate) fn change_anyhow(&mut self, f: impl FnOnce(&mut Catalogue, &mut Rng), now_ms: u64) {
+        f(&mut self.catalogue, &mut self.rng);
+        self.people.last_id = None;
+        self.revision += 1;
+        let shown_at_ms = now_ms + self.options.visible_late_s * 1000;
+        self.okki.listing.change_anyhow(&self.catalogue, shown_at_ms);
     }
 
     /// Gives a service new secrets and revokes its tokens.
@@ -100,7 +139,7 @@ impl SandboxState {
         match service {
             Service::Okki => {
                 self.credentials.okki_client_secret = fresh;
-                self.okki.token = None;
+                self.okki.session = None;
             }
             Service::Target => {
                 self.credentials.target_token = format!("target-{fresh}");

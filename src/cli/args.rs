@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use okki_sync_sandbox::{IdCheck, Options};
+use okki_sync_sandbox::{ChangeMix, IdCheck, Options};
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 bad usage, pipeline or credentials · \
                           3 done in part (rows quarantined, differences found, or work left for the next run)";
+
+/// A thousand a second: more would only keep the sandbox busy with itself.
+const MOST_CHANGES_PER_MINUTE: f64 = 60_000.0;
 
 /// Syncs OKKI CRM (小满) product groups to Qeasy (轻易云) and other HTTP targets.
 #[derive(Debug, Clone, Parser)]
@@ -148,6 +151,12 @@ pub(super) struct SandboxArgs {
     pub(super) target_port: u16,
     #[command(flatten)]
     pub(super) catalogue: CatalogueArgs,
+    /// Let people change so many products a minute, as long as the sandbox runs
+    #[arg(long, value_name = "N", value_parser = changes_per_minute)]
+    pub(super) edits_per_minute: Option<f64>,
+    /// How these changes are shared among edits, creations and deletions (and restores, if there is a fourth number)
+    #[arg(long, value_name = "N:N:N", requires = "edits_per_minute", default_value = "70:20:10")]
+    pub(super) edit_mix: ChangeMix,
     /// Let the local Qeasy refuse ids that it already has, as a scheme with idCheck on does
     #[arg(long)]
     pub(super) id_check: bool,
@@ -167,8 +176,15 @@ impl SandboxArgs {
         if let Some(latency) = self.latency {
             options.latency = latency;
         }
+        options.edits_per_minute = self.edits_per_minute.unwrap_or_default();
+        options.edit_mix = self.edit_mix;
         options
     }
+}
+
+fn changes_per_minute(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|number| (0.0..=MOST_CHANGES_PER_MINUTE).contains(number));
+    number.ok_or("expected a number from 0 to 60000")
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -243,7 +259,37 @@ mod tests {
     }
 
     #[test]
+    fn people_of_a_sandbox_work_as_told() {
+        let options = |words: &[&str]| {
+            let words = ["okki-sync", "sandbox"].iter().chain(words);
+            let Command::Sandbox(args) = Args::try_parse_from(words).unwrap().command else { unreachable!() };
+            args.options()
+        };
+        assert_eq!(options(&[]).edits_per_minute, 0.0);
+        let busy = options(&["--edits-per-minute", "7.5"]);
+        assert_eq!((busy.edits_per_minute, busy.edit_mix), (7.5, ChangeMix::default()));
+        let mixed = options(&["--edits-per-minute", "1", "--edit-mix", "1:0:2:3"]);
+        assert_eq!(mixed.edit_mix, ChangeMix { edits: 1, creations: 0, deletions: 2, restores: 3 });
+    }
+
+    #[test]
     fn bad_usage_is_refused() {
+        let sandbox = |words: &[&str]| refused(&[&["okki-sync", "sandbox"], words].concat());
+        for number in ["-1", "inf", "NaN", "x"] {
+            assert_eq!(
+                sandbox(&[&format!("--edits-per-minute={number}")]),
+                Some(ErrorKind::ValueValidation),
+                "{number}"
+            );
+        }
+        for mix in ["70:20", "0:0:0", "1:x:1"] {
+            assert_eq!(
+                sandbox(&["--edits-per-minute=1", "--edit-mix", mix]),
+                Some(ErrorKind::ValueValidation),
+                "{mix}"
+            );
+        }
+        assert_eq!(sandbox(&["--edit-mix", "1:1:1"]), Some(ErrorKind::MissingRequiredArgument));
         assert_eq!(
             refused(&["okki-sync", "sync", "--groups", "7"]),
             Some(ErrorKind::MissingRequiredArgument)

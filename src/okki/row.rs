@@ -21,6 +21,10 @@ pub(super) struct Row<'a> {
     pub parent: Option<Cow<'a, str>>,
     /// `enable_flag` is 0.
     pub deleted: bool,
+    /// Whether a group's `layer` or `prefix` says that it is a root; `None` if it has neither.
+    pub root: Option<bool>,
+    /// `system_flag` or `is_sys` of a group is 1: it is OKKI's own.
+    pub system: bool,
     /// A group's own list of products (the document's sample has it; OKKI does not).
     pub products: Option<&'a str>,
     /// Raw JSON by column; empty where the source sent nothing.
@@ -83,11 +87,15 @@ impl<'m> RowReader<'m> {
             name: key == self.name,
             parent: key == self.parent,
             deleted: is_product && key == "enable_flag",
+            layer: !is_product && key == "layer",
+            prefix: !is_product && key == "prefix",
+            system: !is_product && matches!(key, "system_flag" | "is_sys"),
             products: !is_product && key == "products",
             columns: self.columns.starting_with(key).collect(),
         };
-        let needed = uses.id || uses.name || uses.parent || uses.deleted || uses.products;
-        (needed || !uses.columns.is_empty()).then_some(uses)
+        let of_both = uses.id || uses.name || uses.parent;
+        let of_one = uses.deleted || uses.layer || uses.prefix || uses.system || uses.products;
+        (of_both || of_one || !uses.columns.is_empty()).then_some(uses)
     }
 }
 
@@ -116,6 +124,9 @@ struct Uses<'m> {
     name: bool,
     parent: bool,
     deleted: bool,
+    layer: bool,
+    prefix: bool,
+    system: bool,
     products: bool,
     /// Each column with the path into the value.
     columns: Vec<(usize, &'m [String])>,
@@ -234,6 +245,15 @@ impl<'a> Row<'a> {
         if uses.deleted {
             self.deleted = matches!(raw, "0" | "\"0\"" | "false");
         }
+        if uses.layer {
+            self.say_root(scalar(raw).map(|layer| layer == "1"));
+        }
+        if uses.prefix {
+            self.say_root(scalar(raw).map(|prefix| prefix == "0-"));
+        }
+        if uses.system {
+            self.system |= scalar(raw).is_some_and(|flag| flag == "1");
+        }
         if uses.products {
             self.products = Some(raw);
         }
@@ -242,6 +262,11 @@ impl<'a> Row<'a> {
                 *cell = inner(raw, rest).unwrap_or_default();
             }
         }
+    }
+
+    /// One field that says so is enough.
+    fn say_root(&mut self, said: Option<bool>) {
+        self.root = self.root.max(said);
     }
 }
 

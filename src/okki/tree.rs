@@ -38,8 +38,8 @@ impl<'a> GroupTree<'a> {
                     if let (Some(id), Some(products)) = (&row.id, row.products) {
                         embedded.push((RecordId::from(id.as_ref()), products));
                     }
-                    let Row { id, name, parent, cells, .. } = row;
-                    source.push(SourceGroup { id, name, parent, raw });
+                    let Row { id, name, parent, root, system, cells, .. } = row;
+                    source.push(SourceGroup { id, name, parent, root, system, raw });
                     cells_of.push(cells);
                 }
                 Err(why) => unreadable.push(Rejected::new(RowKind::Group, None, why, raw)),
@@ -77,8 +77,12 @@ impl<'a> GroupTree<'a> {
 struct SourceGroup<'a> {
     id: Option<Cow<'a, str>>,
     name: Option<Cow<'a, str>>,
-    /// `None` or `0` for a root (`0` means a group if one has that id).
+    /// `None` or `0` for a root. Where a group has id 0, `0` may mean that group: see [`parent_of`].
     parent: Option<Cow<'a, str>>,
+    /// Whether the row's `layer` or `prefix` says that it is a root; `None` if it has neither.
+    root: Option<bool>,
+    /// The row is OKKI's own and nobody's.
+    system: bool,
     raw: &'a str,
 }
 
@@ -99,7 +103,7 @@ fn sort(source: &[SourceGroup<'_>], duplicates: Duplicates) -> Sorted {
     let mut roots = Vec::new();
     for (at, group) in source.iter().enumerate() {
         let Some(id) = group.id.as_deref().filter(|id| by_id.get(id) == Some(&at)) else { continue };
-        match parent_of(group, &by_id) {
+        match parent_of(source, &by_id, group) {
             Parent::Root => roots.push(at),
             Parent::Is(parent) => children.entry(parent).or_default().push(at),
             Parent::Missing(parent) => {
@@ -139,13 +143,26 @@ enum Parent<'a> {
     Missing(&'a str),
 }
 
-fn parent_of<'a>(group: &'a SourceGroup<'_>, by_id: &HashMap<&'a str, usize>) -> Parent<'a> {
-    match group.parent.as_deref() {
-        None => Parent::Root,
-        // OKKI really has ids 0: parent 0 is the root only where no group has that id, and for that group itself.
-        Some("0") if !by_id.contains_key("0") || group.id.as_deref() == Some("0") => Parent::Root,
-        Some(parent) if by_id.contains_key(parent) => Parent::Is(parent),
-        Some(parent) => Parent::Missing(parent),
+/// OKKI may end its tree with a group 0 of its own, 未分组, while every other root has parent 0 too: the parent alone
+/// would make all of them its children. Layer and prefix decide there, and in a row that names itself as its parent;
+/// a row that names another group as its parent belongs there whatever its layer says.
+fn parent_of<'a>(
+    source: &[SourceGroup<'_>],
+    by_id: &HashMap<&'a str, usize>,
+    group: &'a SourceGroup<'_>,
+) -> Parent<'a> {
+    let Some(parent) = group.parent.as_deref() else { return Parent::Root };
+    let names_itself = group.id.as_deref() == Some(parent);
+    let says_root = (names_itself || parent == "0").then_some(group.root).flatten();
+    let Some(at) = by_id.get(parent) else {
+        return if parent == "0" { Parent::Root } else { Parent::Missing(parent) };
+    };
+    let is_of_okki = parent == "0" && source.get(*at).is_some_and(|zero| zero.system);
+    match says_root {
+        Some(true) => Parent::Root,
+        _ if parent == "0" && names_itself => Parent::Root,
+        None if is_of_okki => Parent::Root,
+        _ => Parent::Is(parent),
     }
 }
 
@@ -190,7 +207,9 @@ fn reject_unplaced(
 ) {
     for (at, group) in source.iter().enumerate() {
         let Some(id) = group.id.as_deref().filter(|id| by_id.get(id) == Some(&at)) else { continue };
-        if placed.get(at).copied().unwrap_or(false) || matches!(parent_of(group, by_id), Parent::Missing(_)) {
+        if placed.get(at).copied().unwrap_or(false)
+            || matches!(parent_of(source, by_id, group), Parent::Missing(_))
+        {
             continue;
         }
         let reason = if in_cycle(source, by_id, at) {
@@ -205,9 +224,10 @@ fn reject_unplaced(
 fn in_cycle(source: &[SourceGroup<'_>], by_id: &HashMap<&str, usize>, start: usize) -> bool {
     let mut at = start;
     for _ in 0..source.len() {
-        let parent =
-            source.get(at).and_then(|group| group.parent.as_deref()).and_then(|parent| by_id.get(parent));
-        match parent {
+        let Some(Parent::Is(parent)) = source.get(at).map(|group| parent_of(source, by_id, group)) else {
+            return false;
+        };
+        match by_id.get(parent) {
             Some(&next) if next == start => return true,
             Some(&next) => at = next,
             None => return false,
@@ -223,10 +243,18 @@ fn reject(rejected: &mut Vec<Rejected>, group: &SourceGroup<'_>, reason: String)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transform::Columns;
 
     fn group<'a>(id: &'a str, name: &'a str, parent: &'a str) -> SourceGroup<'a> {
         let some = |text: &'a str| (!text.is_empty()).then_some(Cow::Borrowed(text));
-        SourceGroup { id: some(id), name: some(name), parent: some(parent), raw: "{}" }
+        SourceGroup {
+            id: some(id),
+            name: some(name),
+            parent: some(parent),
+            root: None,
+            system: false,
+            raw: "{}",
+        }
     }
 
     fn ids(tree: &Sorted) -> Vec<&str> {
@@ -283,11 +311,59 @@ mod tests {
         );
     }
 
+    /// The tree of these rows as JSON, each group by its path.
+    fn paths(rows: &[&str]) -> Vec<String> {
+        let columns = Columns::default();
+        let reader = RowReader::groups(&columns, "id", "name");
+        let tree = GroupTree::from_rows(rows.iter().copied(), reader, Duplicates::KeepFirst);
+        tree.groups.into_iter().map(|group| group.path).collect()
+    }
+
     #[test]
-    fn a_group_with_id_zero_is_a_group_like_any_other() {
-        let tree = sort(&[group("0", "zero", "0"), group("1", "child", "0")], Duplicates::KeepFirst);
-        assert_eq!(ids(&tree), ["0", "1"]);
-        assert_eq!(tree.groups.last().map(|(_, g)| g.layer), Some(2));
+    fn the_synthetic_group_zero_is_no_ancestor_of_the_tree() {
+        for (layer, child) in [("\"layer\":1", "\"layer\":2"), ("\"layer\":\"1\"", "\"layer\":\"2\"")]
+            .into_iter()
+            .chain([("\"prefix\":\"0-\"", "\"prefix\":\"0-5-\""), ("\"unit\":1", "\"unit\":2")])
+        {
+            let rows = [
+                format!(r#"{{"id":5,"name":"LED","parent_id":0,{layer}}}"#),
+                format!(r#"{{"id":6,"name":"户外","parent_id":5,{child}}}"#),
+                format!(r#"{{"id":0,"name":"未分组","parent_id":0,{layer},"system_flag":1,"is_sys":1}}"#),
+            ];
+            assert_eq!(paths(&rows.each_ref().map(String::as_str)), ["LED", "LED/户外", "未分组"], "{layer}");
+        }
+    }
+
+    #[test]
+    fn a_group_zero_of_the_company_has_the_children_that_say_so() {
+        let zero = r#"{"id":0,"name":"zero","parent_id":0,"system_flag":"0"}"#;
+        let unsaid = r#"{"id":1,"name":"one","parent_id":"0","layer":null,"prefix":""}"#;
+        assert_eq!(paths(&[zero, unsaid]), ["zero", "zero/one"]);
+        let below = r#"{"id":1,"name":"one","parent_id":0,"layer":2,"prefix":"0-0-"}"#;
+        assert_eq!(paths(&[zero, below]), ["zero", "zero/one"]);
+        let root = r#"{"id":1,"name":"one","parent_id":0,"layer":1}"#;
+        assert_eq!(paths(&[zero, root]), ["zero", "one"]);
+        let below_the_system_s = r#"{"id":0,"name":"zero","parent_id":0,"is_sys":"1"}"#;
+        assert_eq!(paths(&[below_the_system_s, below]), ["zero", "zero/one"]);
+    }
+
+    #[test]
+    fn a_row_is_never_its_own_parent() {
+        assert_eq!(paths(&[r#"{"id":0,"name":"zero","parent_id":0,"layer":2}"#]), ["zero"]);
+        assert_eq!(paths(&[r#"{"id":4,"name":"four","parent_id":4,"layer":1}"#]), ["four"]);
+        let tree = sort(&[group("4", "four", "4")], Duplicates::KeepFirst);
+        let reasons: Vec<_> = tree.rejected.iter().map(|row| row.reason.as_str()).collect();
+        assert_eq!(reasons, ["group 4 is its own ancestor (a cycle in the tree)"]);
+    }
+
+    #[test]
+    fn a_row_that_names_another_parent_is_below_it_whatever_its_layer_says() {
+        let rows = [
+            r#"{"id":1,"name":"one","parent_id":0,"layer":0}"#,
+            r#"{"id":2,"name":"two","parent_id":1,"layer":1,"prefix":"0-"}"#,
+        ];
+        assert_eq!(paths(&rows), ["one", "one/two"]);
+        assert_eq!(paths(&rows[1..]), [""; 0]);
     }
 
     #[test]

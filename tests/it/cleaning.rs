@@ -4,7 +4,7 @@ use okki_sync::testing::report::Status;
 use okki_sync_sandbox::Options;
 use okki_sync_sandbox::faults::Endpoint;
 
-use crate::support::{World, expected, qeasy, small};
+use crate::support::{World, expected, pipeline, qeasy, small};
 
 const SHAPE: &str = "groups-with-items";
 
@@ -128,4 +128,39 @@ async fn products_of_a_group_in_the_quarantine_are_not_deleted_at_the_target() {
     assert_eq!((outcome.report.status, outcome.report.plan.delete), (Status::Partial, 0));
     assert_eq!(outcome.report.quarantined as usize, products + 1);
     assert!(world.rows().values().all(|row| !row.get().contains("\"deleted\"")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_synthetic_group_zero_is_above_nothing_but_its_own_products() {
+    let record = "fields.id = \"id\"\nfields.path = \"path\"\nfields.items.each = \"products\"\n\
+                  fields.items.fields.id = \"product_id\"";
+    for ids_as_strings in [false, true] {
+        let options = Options { synthetic_group: true, ids_as_strings, ..small() };
+        let world = World::new(options, pipeline(record, "kind = \"qeasy\""));
+        world.sync_well().await;
+        let catalogue = world.catalogue();
+        let mut ungrouped: Vec<String> = catalogue
+            .products
+            .iter()
+            .filter(|product| product.group_id == "0")
+            .map(|product| product.product_id.clone())
+            .collect();
+        ungrouped.sort();
+        assert_eq!(ungrouped.len(), 12);
+        let mut seen = 0;
+        for (id, row) in &world.rows() {
+            let row: serde_json::Value = serde_json::from_str(row.get()).unwrap();
+            let path = row["path"].as_str().unwrap();
+            if id == "0" {
+                assert_eq!(path, "未分组");
+                let items = row["items"].as_array().unwrap();
+                let ids: Vec<&str> = items.iter().map(|item| item["id"].as_str().unwrap()).collect();
+                assert_eq!(ids, ungrouped);
+            } else {
+                assert!(!path.starts_with("未分组"), "{path}");
+            }
+            seen += 1;
+        }
+        assert_eq!((seen, catalogue.groups.len()), (40, 40));
+    }
 }

@@ -10,12 +10,11 @@ use super::{Catalogue, Group, Product};
 impl Catalogue {
     /// Applies an edit and sets the update time of each product that it changed or added.
     pub(crate) fn edit(&mut self, f: impl FnOnce(&mut Self), now: i64) {
-        let look = |product: &Product| (product.product_id.clone(), format!("{product:?}"));
-        let before: HashMap<String, String> = self.products.iter().map(look).collect();
+        let before: HashMap<String, Product> =
+            self.products.iter().map(|product| (product.product_id.clone(), product.clone())).collect();
         f(self);
         for product in &mut self.products {
-            let (id, looks) = look(product);
-            if before.get(&id).is_none_or(|before| *before != looks) {
+            if before.get(&product.product_id) != Some(product) {
                 product.update_time = now;
             }
         }
@@ -24,7 +23,8 @@ impl Catalogue {
     /// One working day in the shop: a group renamed, one moved, one added; about 15 prices changed; products added,
     /// marked as deleted, and removed without a trace.
     pub(crate) fn simulate_edits(&mut self, rng: &mut Rng, now: i64) {
-        let root = self.groups.iter().find(|group| group.parent_id == "0" && !group.id.is_empty()).cloned();
+        let is_root = |group: &&Group| group.parent_id == "0" && !["", "0"].contains(&group.id.as_str());
+        let root = self.groups.iter().find(is_root).cloned();
         self.move_a_leaf(root.as_ref(), now);
         self.rename_a_group(rng, now);
         let line = self.add_group(root, now);
@@ -59,7 +59,8 @@ impl Catalogue {
             return;
         }
         let at = rng.usize(0..self.groups.len());
-        if let Some(group) = self.groups.get_mut(at) {
+        // Nobody can rename 未分组.
+        if let Some(group) = self.groups.get_mut(at).filter(|group| group.id != "0") {
             group.name.push_str("（新）");
             group.update_time = now;
         }
@@ -104,6 +105,21 @@ impl Catalogue {
         product.create_time = now;
         product.update_time = now;
         self.products.push(product);
+    }
+
+    /// A new product in the group of a random one, with the id that follows; `None` if there is no group.
+    pub(crate) fn draw_product(&self, rng: &mut Rng, last_id: u64, now: i64) -> Option<Product> {
+        let group_id = match rng.choice(&self.products) {
+            Some(product) => product.group_id.clone(),
+            None => self.groups.first()?.id.clone(),
+        };
+        let last_id = last_id.max(FIRST_PRODUCT_ID);
+        let line = ProductLine { group_id, name: "新产品 New Arrival".into(), initials: "NA".into() };
+        let mut product = new_product(rng, &line, ((last_id - FIRST_PRODUCT_ID) / 7 + 1) as usize, now);
+        product.product_id = (last_id + 7).to_string();
+        product.create_time = now;
+        product.update_time = now;
+        Some(product)
     }
 
     fn product_ids(&self) -> impl Iterator<Item = u64> + '_ {

@@ -201,7 +201,7 @@ pub(super) fn new_product(rng: &mut Rng, line: &ProductLine, number: usize, now:
 }
 
 /// Prices as people type them: trailing zeros, three and four decimals, whole numbers.
-fn price(rng: &mut Rng) -> String {
+pub(crate) fn price(rng: &mut Rng) -> String {
     match rng.u8(0..10) {
         0..=3 => format!("{}.{:02}", rng.u32(1..400), rng.u32(0..100)),
         4 => format!("0.{:03}", rng.u32(5..999)),

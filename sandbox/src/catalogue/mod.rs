@@ -3,7 +3,11 @@
 mod changes;
 mod generate;
 
-use serde_json::{Map, Value};
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+pub(crate) use generate::price;
 
 /// A product group as OKKI keeps it. Layer and prefix follow from the tree when it is served.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +29,7 @@ pub struct Group {
 }
 
 /// A product as OKKI keeps it. Prices are digits, so that they leave exactly as they came.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Product {
     /// Id; digits.
     pub product_id: String,
@@ -57,12 +61,21 @@ pub struct Product {
     pub disable_flag: u8,
     /// 1 plain, 2 with variants, 3 a bundle.
     pub product_type: u8,
-    /// Unix seconds of creation.
+    /// Unix seconds of creation; [`Product::UNTIMED`] if there is none.
     pub create_time: i64,
     /// Unix seconds of the last change.
     pub update_time: i64,
     /// More fields of the row; a key that the row has anyway replaces that field.
     pub extra: Map<String, Value>,
+}
+
+impl Product {
+    /// A `create_time` that no range of times holds.
+    pub const UNTIMED: i64 = i64::MIN;
+
+    pub(crate) fn is_timed(&self) -> bool {
+        self.create_time != Self::UNTIMED
+    }
 }
 
 /// All groups and products, in no particular order.
@@ -72,4 +85,37 @@ pub struct Catalogue {
     pub groups: Vec<Group>,
     /// Products.
     pub products: Vec<Product>,
+}
+
+/// Every so many products one belongs to the synthetic group.
+const UNGROUPED_SHARE: usize = 25;
+
+impl Catalogue {
+    /// Adds the synthetic group 0 as OKKI's tree of customer groups has it, and moves some products there.
+    pub(crate) fn add_synthetic_group(&mut self) {
+        // Mixed types, and no creation time: so OKKI sends it.
+        let extra = json!({"layer": "1", "prefix": "0-", "create_time": "", "system_flag": 1, "is_sys": 1});
+        self.groups.push(Group {
+            id: "0".into(),
+            parent_id: "0".into(),
+            name: "未分组".into(),
+            extra: extra.as_object().cloned().unwrap_or_default(),
+            ..Group::default()
+        });
+        for product in self.products.iter_mut().skip(UNGROUPED_SHARE - 1).step_by(UNGROUPED_SHARE) {
+            product.group_id = "0".into();
+        }
+    }
+
+    /// Takes the creation time from so many products, the first by id.
+    pub(crate) fn forget_creation_times(&mut self, count: usize) {
+        let mut products: Vec<&mut Product> = self.products.iter_mut().collect();
+        products.sort_by_key(|product| product.product_id.parse::<u64>().unwrap_or(0));
+        products.into_iter().take(count).for_each(|product| product.create_time = Product::UNTIMED);
+    }
+
+    /// Names by id. Of two groups with one id the first gives the name.
+    pub(crate) fn group_names(&self) -> HashMap<String, String> {
+        self.groups.iter().rev().map(|group| (group.id.clone(), group.name.clone())).collect()
+    }
 }

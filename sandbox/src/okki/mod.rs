@@ -1,28 +1,51 @@
 //! The sandbox's OKKI: tokens, the flat group tree and the paged product list.
 
 mod index;
+mod list;
+mod listing;
+mod permutation;
 mod rows;
+mod token;
 
 use std::collections::HashMap;
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderMap, Method, StatusCode};
-use serde_json::{Map, Value, json};
+use fastrand::Rng;
+use http::{HeaderMap, Method};
 
-use crate::catalogue::Group;
+use crate::Sandbox;
+use crate::catalogue::{Group, Product};
 use crate::faults::{Endpoint, through};
-use crate::response::{bearer, json_response, okki_envelope, okki_throttled};
-use crate::state::{SandboxState, random_hex};
-use crate::{Sandbox, beijing};
-use index::{Filter, Index};
+use crate::response::{okki_envelope, okki_throttled};
+use crate::state::SandboxState;
+pub(crate) use listing::Change;
+use listing::Listing;
+use token::Session;
 
-#[derive(Default)]
 pub(crate) struct OkkiState {
-    /// The one token of the application, and when it ends (milliseconds).
-    pub(crate) token: Option<(String, u64)>,
+    pub(crate) session: Option<Session>,
+    /// Apart from the other generators, so that a login changes nothing of what people do.
+    signatures: Rng,
     pub(crate) locked_until_ms: u64,
-    index: Index,
+    pub(crate) listing: Listing,
+    /// List calls answered so far.
+    list_answers: u64,
+    /// What [`crate::Total::Falling`] has taken from the total.
+    fallen: i64,
+}
+
+impl OkkiState {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            session: None,
+            signatures: Rng::with_seed(seed ^ 0x519_4ed),
+            locked_until_ms: 0,
+            listing: Listing::default(),
+            list_answers: 0,
+            fallen: 0,
+        }
+    }
 }
 
 pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
@@ -30,13 +53,15 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default();
     let path = parts.uri.path();
-    if parts.method != Method::GET && path != "/v1/oauth2/access_token" {
+    let is_remove = path == "/v1/product/remove";
+    if is_remove || (parts.method != Method::GET && path != "/v1/oauth2/access_token") {
         sandbox.state().stats.okki_writes += 1;
     }
     let at = match (&parts.method, path) {
         (&Method::POST, "/v1/oauth2/access_token") => Endpoint::OkkiToken,
         (&Method::GET, "/v1/product/groups") => Endpoint::OkkiGroups,
         (&Method::GET, "/v1/product/list") => Endpoint::OkkiProducts,
+        (&Method::GET, _) if is_remove => return remove(sandbox, &parts.headers, query),
         _ => {
             let state = sandbox.state();
             return okki_envelope(&state.options, sandbox.now_ms(), Some(404), "接口不存在", None);
@@ -51,71 +76,31 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
     through(sandbox, at, || {
         let mut guard = sandbox.state();
         let state = &mut *guard;
+        state.catch_up(now);
         if at == Endpoint::OkkiToken {
-            return token(state, now, &body);
+            return token::log_in(state, now, &parts.headers, &body);
         }
-        if let Some(refusal) = refuse(state, now, &parts.headers) {
+        if let Some(refusal) = token::refuse(state, now, &parts.headers) {
             return refusal;
         }
         let query: HashMap<String, String> =
             url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        if at == Endpoint::OkkiGroups { groups(state, now, &query) } else { products(state, now, &query) }
+        if at == Endpoint::OkkiGroups { groups(state, now, &query) } else { list::answer(state, now, &query) }
     })
     .await
 }
 
-fn oauth_error(status: StatusCode, error: &str, description: &str) -> Response {
-    let body = json!({"error": error, "error_description": description, "message": description});
-    json_response(status, body.to_string())
-}
-
-fn token(state: &mut SandboxState, now: u64, body: &[u8]) -> Response {
-    let bad = |error, description| oauth_error(StatusCode::BAD_REQUEST, error, description);
-    let Ok(asked) = serde_json::from_slice::<Value>(body) else {
-        return bad("invalid_request", "The request body is not JSON.");
-    };
-    let field = |name: &str| asked.get(name).and_then(Value::as_str).unwrap_or_default();
-    if field("grant_type") != "client_credentials" {
-        return bad("unsupported_grant_type", "The authorization grant type is not supported.");
+/// `GET /v1/product/remove`, the trap for a client that takes every GET for a read.
+fn remove(sandbox: &Sandbox, headers: &HeaderMap, query: &str) -> Response {
+    let (mut state, now) = sandbox.state_now();
+    if let Some(refusal) = token::refuse(&state, now, headers) {
+        return refusal;
     }
-    if field("client_id") != state.credentials.okki_client_id
-        || field("client_secret") != state.credentials.okki_client_secret
-    {
-        return bad("invalid_client", "Client authentication failed");
+    let id = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "product_id");
+    if id.is_some_and(|(_, id)| state.remove_id(&id, now)) {
+        return success(&state, now, "[]");
     }
-    if !field("scope").split(' ').any(|scope| scope == "product") {
-        return bad("invalid_scope", "no permission product scopes");
-    }
-    // Asking again does not prolong a token: the same one comes back with what is left of its life.
-    let lifetime = state.options.token_lifetime.as_millis() as u64;
-    let (token, until) = match state.okki.token.take() {
-        Some((token, until)) if now < until => (token, until),
-        _ => (random_hex(&mut state.rng, 40), now + lifetime),
-    };
-    let mut reply = Map::new();
-    reply.insert("token_type".into(), "Bearer".into());
-    if state.options.expires_in {
-        reply.insert("expires_in".into(), ((until - now) / 1000).into());
-    }
-    reply.insert("access_token".into(), token.as_str().into());
-    if state.issued.last() != Some(&token) {
-        state.issued.push(token.clone());
-    }
-    state.okki.token = Some((token, until));
-    json_response(StatusCode::OK, Value::Object(reply).to_string())
-}
-
-/// Both documented refusals occur: 401 for no token or an expired one, access_denied for a revoked one.
-fn refuse(state: &SandboxState, now: u64, headers: &HeaderMap) -> Option<Response> {
-    let denied =
-        |status| oauth_error(status, "access_denied", "The resource owner or server denied the request.");
-    match (bearer(headers), &state.okki.token) {
-        (Some(sent), Some((token, until))) if sent == token => {
-            (now >= *until).then(|| denied(StatusCode::UNAUTHORIZED))
-        }
-        (Some(_), _) => Some(denied(StatusCode::OK)),
-        (None, _) => Some(denied(StatusCode::UNAUTHORIZED)),
-    }
+    okki_envelope(&state.options, now, Some(404), "产品不存在", None)
 }
 
 fn groups(state: &mut SandboxState, now: u64, query: &HashMap<String, String>) -> Response {
@@ -131,73 +116,16 @@ fn success(state: &SandboxState, now: u64, data: &str) -> Response {
     okki_envelope(&state.options, now, state.options.success_code, "success", Some(data))
 }
 
-fn products(state: &mut SandboxState, now: u64, query: &HashMap<String, String>) -> Response {
-    let asked = match list_query(query, state.options.max_page_size) {
-        Ok(asked) => asked,
-        Err(message) => return okki_envelope(&state.options, now, Some(400), message, None),
-    };
-    let index = &mut state.okki.index;
-    index.refresh(&state.catalogue, state.revision);
-    let found = index.filtered(&state.catalogue, &asked.filter);
-    let total = if state.options.total_item { "totalItem" } else { "count" };
-    let mut data = format!("{{\"{total}\":{},\"list\":[", found.len());
-    let skipped = (asked.page - 1).saturating_mul(asked.size);
-    push_products(&mut data, state, found.iter().skip(skipped).take(asked.size));
-    data.push_str("]}");
-    success(state, now, &data)
-}
-
-/// What a list call asks for.
-struct ListQuery {
-    /// From 1.
-    page: usize,
-    size: usize,
-    filter: Filter,
-}
-
-fn list_query(query: &HashMap<String, String>, max_page_size: usize) -> Result<ListQuery, &'static str> {
-    let number = |name: &str, default: usize| match query.get(name) {
-        Some(text) => text.parse::<usize>().ok().filter(|number| *number > 0),
-        None => Some(default),
-    };
-    let (Some(page), Some(size)) = (number("start_index", 1), number("count", 20)) else {
-        return Err("参数错误: start_index, count");
-    };
-    let by_creation = match query.get("time_type").map(String::as_str) {
-        None | Some("1") => false,
-        Some("2") => true,
-        Some(_) => return Err("参数错误: time_type"),
-    };
-    let time = |name: &str, ends_a_range: bool| {
-        let time = query.get(name).map(|text| beijing::from_text(text, ends_a_range));
-        if time == Some(None) { Err("参数错误: 时间格式") } else { Ok(time.flatten()) }
-    };
-    let filter = Filter {
-        by_creation,
-        from: time("start_time", false)?,
-        to: time("end_time", true)?,
-        product_type: query.get("product_type").and_then(|text| text.parse().ok()),
-    };
-    Ok(ListQuery { page, size: size.min(max_page_size), filter })
-}
-
-fn push_products<'a>(out: &mut String, state: &SandboxState, positions: impl Iterator<Item = &'a u32>) {
-    let products = positions.filter_map(|at| state.catalogue.products.get(*at as usize));
-    for (place, product) in products.enumerate() {
-        if place > 0 {
-            out.push(',');
-        }
-        let group_name = state.okki.index.group_name(&product.group_id);
-        rows::product(out, product, group_name, state.options.ids_as_strings);
-    }
-}
-
-/// Groups and products as the wire would show them.
-pub(crate) fn whole_catalogue(state: &mut SandboxState) -> String {
-    state.okki.index.refresh(&state.catalogue, state.revision);
-    let groups = rows::groups(&state.catalogue.groups, |_| true, state.options.ids_as_strings);
+/// Groups and products as the wire would show them, each product by its id.
+pub(crate) fn whole_catalogue(state: &SandboxState) -> String {
+    let catalogue = &state.catalogue;
+    let groups = rows::groups(&catalogue.groups, |_| true, state.options.ids_as_strings);
+    let mut products: Vec<&Product> = catalogue.products.iter().collect();
+    products.sort_by_key(|product| product.product_id.parse::<u64>().unwrap_or(0));
+    let names = catalogue.group_names();
     let mut out = format!("{{\"groups\":{groups},\"products\":[");
-    push_products(&mut out, state, state.okki.index.all().iter());
+    let name = |id: &str| names.get(id).map_or("", String::as_str);
+    rows::products(&mut out, products.into_iter(), name, &state.options);
     out.push_str("]}");
     out
 }
@@ -206,46 +134,17 @@ pub(crate) fn whole_catalogue(state: &mut SandboxState) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use crate::Service;
     use crate::faults::{Fault, FaultKind};
     use crate::tests::{call, small, text};
+    use serde_json::{Value, json};
     use std::collections::HashSet;
-    use std::time::Duration;
 
-    async fn log_in(sandbox: &Sandbox) -> (String, Option<u64>) {
+    pub(super) async fn log_in(sandbox: &Sandbox) -> (String, Option<u64>) {
         let known = sandbox.current_credentials();
         let body = json!({"grant_type": "client_credentials", "client_id": known.okki_client_id,
             "client_secret": known.okki_client_secret, "scope": "customer product"});
         let (_, reply) = call(sandbox.okki(), "POST", "/v1/oauth2/access_token", "", &body.to_string()).await;
         (reply["access_token"].as_str().unwrap().to_owned(), reply["expires_in"].as_u64())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn tokens_age_expire_and_get_revoked() {
-        let sandbox = small(|_| ());
-        let get = |token: String| {
-            let router = sandbox.okki();
-            async move { call(router, "GET", "/v1/product/groups", &token, "").await }
-        };
-        let (token, left) = log_in(&sandbox).await;
-        assert_eq!(left, Some(28_800));
-        tokio::time::advance(Duration::from_secs(28_000)).await;
-        assert_eq!(log_in(&sandbox).await, (token.clone(), Some(800)));
-        assert_eq!(get(token.clone()).await.1["data"].as_array().unwrap().len(), 20);
-        tokio::time::advance(Duration::from_secs(800)).await;
-        assert_eq!(get(token.clone()).await.0, 401);
-        sandbox.set_options(|options| options.expires_in = false);
-        let (fresh, left) = log_in(&sandbox).await;
-        assert_eq!(left, None);
-        assert_ne!(fresh, token);
-        sandbox.revoke_tokens();
-        assert_eq!(get(fresh).await.1["error"], "access_denied");
-        let old = json!({"grant_type": "client_credentials", "client_id": "sandbox-client", "client_secret": "no", "scope": "product"});
-        let (status, error) =
-            call(sandbox.okki(), "POST", "/v1/oauth2/access_token", "", &old.to_string()).await;
-        assert_eq!((status, error["error"].as_str()), (400, Some("invalid_client")));
-        sandbox.rotate_credentials(Service::Okki);
-        log_in(&sandbox).await;
     }
 
     #[tokio::test]
@@ -325,5 +224,19 @@ mod tests {
         let sandbox = small(|_| ());
         call(sandbox.okki(), "POST", "/v1/product/groups", "", "{}").await;
         assert_eq!(sandbox.stats().okki_writes, 1);
+    }
+
+    #[tokio::test]
+    async fn a_get_that_deletes_is_a_write() {
+        let sandbox = small(|_| ());
+        let (token, _) = log_in(&sandbox).await;
+        let id = sandbox.catalogue().products[3].product_id.clone();
+        let uri = format!("/v1/product/remove?product_id={id}");
+        call(sandbox.okki(), "GET", &uri, "no token", "").await;
+        assert_eq!((sandbox.stats().okki_writes, sandbox.catalogue().products.len()), (1, 250));
+        assert_eq!(call(sandbox.okki(), "GET", &uri, &token, "").await.1["code"], 200);
+        assert_eq!(call(sandbox.okki(), "GET", &uri, &token, "").await.1["code"], 404);
+        assert_eq!((sandbox.stats().okki_writes, sandbox.catalogue().products.len()), (3, 249));
+        assert!(sandbox.restore(&id));
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::beijing;
 use crate::catalogue::{Group, Product};
 use crate::json::{ObjectWriter, push_number, push_text};
+use crate::options::Options;
 
 /// The groups that are wanted, as a JSON array. Layer and prefix are worked out from the tree.
 pub(super) fn groups(all: &[Group], wanted: impl Fn(&Group) -> bool, ids_as_strings: bool) -> String {
@@ -15,7 +16,11 @@ pub(super) fn groups(all: &[Group], wanted: impl Fn(&Group) -> bool, ids_as_stri
         parents.entry(&group.id).or_insert(&group.parent_id);
     }
     let mut out = String::from("[");
-    for group in all.iter().filter(|group| wanted(group)) {
+    // The synthetic group is the last.
+    let is_synthetic = |group: &&Group| group.id == "0";
+    let (last, first): (Vec<&Group>, Vec<&Group>) =
+        all.iter().filter(|group| wanted(group)).partition(is_synthetic);
+    for group in first.into_iter().chain(last) {
         if out.len() > 1 {
             out.push(',');
         }
@@ -66,7 +71,23 @@ fn group_row(out: &mut String, group: &Group, ancestors: &[&str], ids_as_strings
     row.end();
 }
 
-pub(super) fn product(out: &mut String, product: &Product, group_name: &str, ids_as_strings: bool) {
+/// Products that follow each other. `group_name` finds the name of a group.
+pub(super) fn products<'a>(
+    out: &mut String,
+    products: impl Iterator<Item = &'a Product>,
+    group_name: impl Fn(&str) -> &'a str,
+    options: &Options,
+) {
+    for (place, product) in products.enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        product_row(out, product, group_name(&product.group_id), options);
+    }
+}
+
+fn product_row(out: &mut String, product: &Product, group_name: &str, options: &Options) {
+    let ids_as_strings = options.ids_as_strings;
     let mut fob = String::from("{\"price_currency\":");
     push_text(&mut fob, &product.fob_currency);
     fob.push_str(",\"price_min\":");
@@ -111,7 +132,12 @@ pub(super) fn product(out: &mut String, product: &Product, group_name: &str, ids
     row.raw("count_per_package", "10");
     row.raw("source_type", "\"1\"");
     row.raw("create_user", "\"249525942\"");
-    row.text("create_time", &beijing::to_text(product.create_time));
-    row.text("update_time", &beijing::to_text(product.update_time));
+    if options.row_times {
+        // As the filter has them.
+        let shown = |time: i64| beijing::to_text(time.saturating_add(options.filter_clock_offset_s));
+        let created = if product.is_timed() { shown(product.create_time) } else { String::new() };
+        row.text("create_time", &created);
+        row.text("update_time", &shown(product.update_time));
+    }
     row.end();
 }
