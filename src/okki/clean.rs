@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::cache::RowStatus;
+use super::merge::Incoming;
 use super::page::ProductPage;
 use super::placing::Placer;
 use super::snapshot::SnapshotBuilder;
@@ -81,11 +82,12 @@ impl SnapshotBuilder<'_> {
         let Ok(value) = serde_json::from_str::<&RawValue>(raw) else { return Ok(()) };
         let page = ProductPage::from_rows(1, &[value], self.reader());
         let Some(row) = page.rows.first() else { return Ok(()) };
-        match self.placer.place(&page, 0, row, id, None) {
-            Ok(_) => self.push(&page, 0, row, id, number, None)?,
+        let incoming = Incoming { page: &page, at: 0, row, id };
+        match self.placer.place(incoming, None) {
+            Ok(_) => self.push(incoming, number, None)?,
             Err(reason) => {
                 if !is_known {
-                    self.push(&page, 0, row, id, number, None)?;
+                    self.push(incoming, number, None)?;
                 }
                 self.placer.quarantine(id, reason, raw);
             }

@@ -11,8 +11,8 @@
 //!
 //! **Rows on the move.** A row that is edited leaves a closed window of update time for the open one, which is read last.
 
+use super::merge::Fresh;
 use super::reading::{Keep, Reading, Step, Stop};
-use super::snapshot::Fresh;
 use super::windows::ledger::OVERLAP_SECONDS;
 use super::windows::times::OLDEST;
 use super::windows::{Seconds, Sizing, TimeAxis, TimeRange, Walk};

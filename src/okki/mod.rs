@@ -8,10 +8,12 @@
 //! Deliberately absent: writing. OKKI's one host is production, in spite of its name, so only `GET` is sent, apart from
 //! the login; and only to paths that are known to read.
 
+mod accounts;
 pub(crate) mod cache;
 mod clean;
 mod delta;
 mod json;
+mod merge;
 mod page;
 mod placing;
 mod products;
@@ -51,7 +53,6 @@ use row::RowReader;
 use seen::Duplicates;
 use snapshot::SnapshotBuilder;
 pub(crate) use whole::MAX_READS;
-use whole::Whole;
 use windows::{Asker, Ledger, Sizing, SourceClock};
 
 /// A source that cannot be read in windows is asked again whether it can after this time.
@@ -263,41 +264,6 @@ impl Okki {
             ..ReadInfo::of(cleaned)
         };
         Ok((catalogue, info))
-    }
-
-    /// Reads everything the old way. `why`: what is wrong with the source's filters, if they were tried.
-    #[expect(clippy::too_many_arguments, reason = "the arguments of a read, and why it is one of this kind")]
-    async fn whole(
-        &self,
-        budget: &Budget,
-        map: &RowMap,
-        groups: &GroupList,
-        clock: Clock,
-        why: Option<String>,
-        keep: &impl Keep,
-        watch: &Watch,
-    ) -> Result<(Catalogue, ReadInfo), Unfinished> {
-        if let Some(why) = &why {
-            tracing::warn!(%why, "reading all products page by page, which needs a catalogue that stands still");
-        }
-        let Whole { mut builder, total, in_pages } = self.read_whole(budget, map, groups, watch).await?;
-        let fresh_products = builder.rows;
-        let mut grew = Some(false);
-        if let (true, Some(began)) = (in_pages, groups.now.as_deref()) {
-            grew = self.grew_since(budget, began, total).await?;
-        }
-        // A read that may have missed a row does not serve as the cache.
-        if let (Some(why), Some(false), Some(began)) = (why, grew, &groups.now)
-            && let Some(cursor) = windows::times::from_text(began)
-            && builder.offenders.is_empty()
-        {
-            let (mut ledger, number) = Ledger::without_windows(cursor, clock.now_ms());
-            (ledger.whole_because, ledger.source_total) = (Some(why), total);
-            (0..builder.products.len()).for_each(|row| builder.products.set_number(row, number));
-            keep.keep(builder.to_pieces(&self.cache_key(map), &ledger)).await;
-        }
-        let (catalogue, cleaned) = builder.finish()?;
-        Ok((catalogue, ReadInfo { full_read: true, fresh_products, grew, ..ReadInfo::of(cleaned) }))
     }
 
     async fn groups(&self, budget: &Budget) -> Result<GroupList> {

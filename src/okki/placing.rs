@@ -1,6 +1,7 @@
 //! Which group a product belongs to, or why it goes into the quarantine.
 
-use super::page::{ProductPage, ProductRow};
+use super::merge::Incoming;
+use super::page::ProductRow;
 use super::tree::GroupTree;
 use crate::catalogue::{
     GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table, kept_fields,
@@ -22,20 +23,24 @@ impl<'a> Placer<'a> {
         Self { map, tree, rejected, quarantined: Vec::new() }
     }
 
-    /// The group of a row of a page, or the reason why the row has none. `embedded_in`: the group that brought the row,
-    /// if it did not come in a page.
+    /// The group of a row, or the reason why it has none. `embedded_in`: the group that brought the row, if it did not come
+    /// in a page.
     pub(super) fn place(
         &self,
-        page: &ProductPage,
-        at: usize,
-        row: &ProductRow,
-        id: &str,
+        incoming: Incoming<'_>,
         embedded_in: Option<&RecordId>,
     ) -> Result<GroupRef, String> {
+        let Incoming { row, id, .. } = incoming;
         if row.deleted {
             return Ok(GroupRef::DELETED);
         }
-        let cell = |column| if column == PRODUCT_ID_COLUMN { id } else { page.cells.cell(at, column) };
+        let cell = |column| {
+            if column == PRODUCT_ID_COLUMN {
+                id.as_str()
+            } else {
+                incoming.page.cells.cell(incoming.at, column)
+            }
+        };
         match self.map.product_misfit(id, cell) {
             Some(reason) => Err(reason),
             None => self.find_group(row, id, embedded_in),

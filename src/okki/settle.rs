@@ -89,18 +89,19 @@ impl<K: Keep> Reading<'_, '_, K> {
         self.cover(None).await
     }
 
-    /// Rows that wait and were created lately: one answer that holds the whole tail tells which of them are still there.
+    /// Rows that wait and were created lately: the tail, read whole, tells which of them are still there.
     async fn read_tail(&mut self) -> Step<()> {
         let number = self.ledger.number();
         let tail = self.ledger.tail();
+        self.ledger.expect(number, tail.from, self.source_clock.now().saturating_add(1));
         let mut walk = Walk::new(self.asker, TimeAxis::Creation, self.source_clock, &[(tail, None)]);
-        let Some(found) = walk.next(&mut self.sizing, true).await? else { return Ok(()) };
-        if found.range == tail {
-            self.ledger.expect(number, tail.from, self.source_clock.now().saturating_add(1));
+        let mut is_sure = true;
+        while let Some(found) = walk.next(&mut self.sizing, true).await? {
+            is_sure &= found.rows.sure;
             self.builder.add_window(&found.rows, number, &self.ledger)?;
-            self.remove_gone(Some(number));
-            self.is_dirty = true;
         }
+        self.remove_gone(Some(number).filter(|_| is_sure));
+        self.is_dirty = true;
         Ok(())
     }
 

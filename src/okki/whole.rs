@@ -12,13 +12,15 @@
 
 use std::ops::ControlFlow;
 
-use super::Okki;
 use super::page::ProductPage;
 use super::protocol::GroupList;
 use super::row::RowReader;
 use super::snapshot::SnapshotBuilder;
+use super::windows::{Ledger, times};
+use super::{Keep, Okki, ReadInfo, Unfinished};
 use crate::budget::Budget;
-use crate::catalogue::id_hash;
+use crate::catalogue::{Catalogue, id_hash};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Call;
 use crate::report::{Progress, Watch};
@@ -83,6 +85,41 @@ pub(super) struct Whole<'a> {
 }
 
 impl Okki {
+    /// Reads everything the old way. `why`: what is wrong with the source's filters, if they were tried.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of a read, and why it is one of this kind")]
+    pub(super) async fn whole(
+        &self,
+        budget: &Budget,
+        map: &RowMap,
+        groups: &GroupList,
+        clock: Clock,
+        why: Option<String>,
+        keep: &impl Keep,
+        watch: &Watch,
+    ) -> Result<(Catalogue, ReadInfo), Unfinished> {
+        if let Some(why) = &why {
+            tracing::warn!(%why, "reading all products page by page, which needs a catalogue that stands still");
+        }
+        let Whole { mut builder, total, in_pages } = self.read_whole(budget, map, groups, watch).await?;
+        let fresh_products = builder.rows;
+        let mut grew = Some(false);
+        if let (true, Some(began)) = (in_pages, groups.now.as_deref()) {
+            grew = self.grew_since(budget, began, total).await?;
+        }
+        // A read that may have missed a row does not serve as the cache.
+        if let (Some(why), Some(false), Some(began)) = (why, grew, &groups.now)
+            && let Some(cursor) = times::from_text(began)
+            && builder.offenders.is_empty()
+        {
+            let (mut ledger, number) = Ledger::without_windows(cursor, clock.now_ms());
+            (ledger.whole_because, ledger.source_total) = (Some(why), total);
+            (0..builder.products.len()).for_each(|row| builder.products.set_number(row, number));
+            keep.keep(builder.to_pieces(&self.cache_key(map), &ledger)).await;
+        }
+        let (catalogue, cleaned) = builder.finish()?;
+        Ok((catalogue, ReadInfo { full_read: true, fresh_products, grew, ..ReadInfo::of(cleaned) }))
+    }
+
     /// Reads until a read is consistent, or until two reads in a row agree with each other and have as many rows as the
     /// total says: then the source really holds ids twice, and their rows are rejected like any other offender.
     pub(super) async fn read_whole<'a>(
