@@ -10,6 +10,8 @@ const STATE_PREVIOUS: &str = "state/<connection>.state.previous";
 const RUN: &str = "state/<connection>.run";
 /// The products of the last read, to which the next one adds what changed.
 const PRODUCTS: &str = "state/<connection>.products";
+/// The target's rows as far as a verification or a rebuild has read them back; empty when it is done.
+const READ_BACK: &str = "state/<connection>.read-back";
 /// The operating system's lock of the process that runs.
 const RUN_LOCK: &str = "state/<connection>.lock";
 /// The operating system's lock of a save: a directory has no conditional put.
@@ -52,6 +54,10 @@ pub(crate) fn products(connection: &str) -> String {
     of_connection(PRODUCTS, connection)
 }
 
+pub(crate) fn read_back(connection: &str) -> String {
+    of_connection(READ_BACK, connection)
+}
+
 pub(super) fn run_lock(connection: &str) -> String {
     of_connection(RUN_LOCK, connection)
 }
@@ -92,12 +98,13 @@ mod tests {
         InADirectory,
     }
 
-    const KEYS: [(&str, Written); 10] = [
+    const KEYS: [(&str, Written); 11] = [
         (PIPELINE, Written::ByPeople),
         (STATE, Written::ByTheProgram),
         (STATE_PREVIOUS, Written::ByTheProgram),
         (RUN, Written::ByTheProgram),
         (PRODUCTS, Written::ByTheProgram),
+        (READ_BACK, Written::ByTheProgram),
         (RUN_LOCK, Written::InADirectory),
         (SAVE_LOCK, Written::InADirectory),
         (REPORT, Written::ByTheProgram),
@@ -126,6 +133,7 @@ mod tests {
             previous_state("acme"),
             run("acme"),
             products("acme"),
+            read_back("acme"),
             run_lock("acme"),
             save_lock("state/acme.run"),
             report("acme", "r1"),
@@ -139,6 +147,7 @@ mod tests {
                 "state/acme.state.previous",
                 "state/acme.run",
                 "state/acme.products",
+                "state/acme.read-back",
                 "state/acme.lock",
                 "state/acme.run.save",
                 "reports/acme/r1.json",
