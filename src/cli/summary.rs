@@ -189,6 +189,8 @@ mod tests {
                 retries: 2,
                 throttled: 1,
                 full_read: true,
+                oldest_read_age_seconds: None,
+                newly_read: None,
             },
             plan: PlanCounts { create: 3, update: 5, delete: 1, unchanged: 1_234_567 },
             target: TargetCounts::default(),

@@ -99,7 +99,7 @@ def test_a_run_that_says_no_time_to_wait_for_is_taken_up_again(fleet):
     assert (first["Payload"]["status"], first["Payload"]["resume_after_seconds"]) == ("paused", None)
 
 
-def test_a_connection_that_pauses_without_progress_is_left_after_three_more_rounds_and_named(fleet):
+def test_a_connection_without_progress_is_left_after_three_rounds_and_named(fleet):
     fleet.troubled.control("faults", {
         "at": "okki_groups", "kind": {"throttle": {"retry_after_seconds": 80}}, "times": 4})
     execution, children = fleet.run({"endless.toml": fleet.troubled.pipeline("endless")})
@@ -109,7 +109,7 @@ def test_a_connection_that_pauses_without_progress_is_left_after_three_more_roun
     assert told["paused_connections"] == told["stalled_connections"] == ["endless"]
 
 
-def test_a_connection_that_goes_on_and_never_ends_is_named_after_fifty_rounds(fleet):
+def test_a_connection_that_never_ends_is_named_after_fifty_rounds(fleet):
     text = ASL.read_text()
     assert "$stalled >= 3 " in text
     machine = fleet.cloud.machine("progressing", filled(text.replace("$stalled >= 3 ", "$stalled >= 3000 "), fleet.values))
