@@ -52,7 +52,7 @@ pub(crate) struct HeldRow {
     pub is_fresh: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Header {
     format: String,
     version: u32,
@@ -71,26 +71,14 @@ struct Header {
 }
 
 impl Header {
-    /// The line without its line feed, and what the checksum covers of it.
+    /// Without its line feed.
     fn line(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
     fn checksum(&self, blocks: &[Block]) -> String {
-        let unsigned = Self { checksum: String::new(), ..self.copy() };
+        let unsigned = Self { checksum: String::new(), ..self.clone() };
         header::checksum(&unsigned.line(), blocks.iter().map(|block| block.packed.as_ref()))
-    }
-
-    fn copy(&self) -> Self {
-        let Self { format, target, id_field, state, checksum, .. } = self;
-        Self {
-            format: format.clone(),
-            target: target.clone(),
-            id_field: id_field.clone(),
-            state: state.clone(),
-            checksum: checksum.clone(),
-            ..*self
-        }
     }
 }
 
@@ -159,7 +147,7 @@ impl HeldRows {
 
     /// The checkpoint in pieces, which share the rows with this one.
     pub(crate) fn to_pieces(&self) -> Vec<Bytes> {
-        let mut header = self.header.copy();
+        let mut header = self.header.clone();
         let stale = self.blocks.iter().filter(|block| !block.is_fresh);
         header.stale_bytes = stale.map(|block| block.packed.len()).sum();
         header.checksum = header.checksum(&self.blocks);

@@ -8,6 +8,10 @@
 //! | is the same | no sync has written since, or this content is what the target acknowledged last |
 //! | differs, or only the target has it | no sync has written since |
 //! | is missing | the target was asked for its id, or answered all rows at once: a deletion shifts the pages |
+//!
+//! A sync that writes changes the state's file, which is how it is noticed. Deliberately absent: one that was killed before
+//! an answer and sent only rows that a killed run before it had noted already. It leaves the file as it was; the next sync
+//! that comes to its end changes it.
 
 use std::collections::{HashMap, HashSet};
 
