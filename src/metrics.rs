@@ -5,7 +5,7 @@
 //! property of the same line, which Logs Insights reads. A test in `tests/infra/` ties template, runbook and these names
 //! together.
 
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 
 use crate::error::{ErrorKind, Side};
 use crate::report::{Report, Status};
@@ -40,29 +40,64 @@ impl EndedRun<'_> {
         u64::from(self.error == Some(kind))
     }
 
+    /// A run that reads a part of a large catalogue makes progress without a row at the target.
     fn paused_without_progress(&self) -> u64 {
-        let target = &self.report.target;
-        u64::from(self.report.status == Status::Paused && target.written + target.deleted == 0)
+        let Report { source, target, .. } = self.report;
+        let progress = target.written + target.deleted + source.newly_read.unwrap_or(0);
+        u64::from(self.report.status == Status::Paused && progress == 0)
+    }
+
+    /// Not known of a run that did not come to its end, unless it says so. Where the catalogue has no parts, a run that
+    /// did has read everything now.
+    fn oldest_read_age(&self) -> Option<u64> {
+        let is_complete = matches!(self.report.status, Status::Succeeded | Status::Partial);
+        self.report.source.oldest_read_age_seconds.or(is_complete.then_some(0))
     }
 }
 
 /// One number of the line.
 struct Metric {
     name: &'static str,
-    /// As a metric, a count; otherwise it is a property of the line.
+    /// As a metric; otherwise it is a property of the line.
     publish: bool,
-    value: fn(&EndedRun<'_>) -> u64,
+    value: Value,
+}
+
+enum Value {
+    Count(fn(&EndedRun<'_>) -> u64),
+    /// Left out of the line of a run that does not know it.
+    Seconds(fn(&EndedRun<'_>) -> Option<u64>),
+}
+
+impl Metric {
+    fn unit(&self) -> &'static str {
+        match self.value {
+            Value::Count(_) => "Count",
+            Value::Seconds(_) => "Seconds",
+        }
+    }
+
+    fn of(&self, run: &EndedRun<'_>) -> Option<u64> {
+        match self.value {
+            Value::Count(value) => Some(value(run)),
+            Value::Seconds(value) => value(run),
+        }
+    }
 }
 
 const fn published(name: &'static str, value: fn(&EndedRun<'_>) -> u64) -> Metric {
-    Metric { name, publish: true, value }
+    Metric { name, publish: true, value: Value::Count(value) }
+}
+
+const fn published_seconds(name: &'static str, value: fn(&EndedRun<'_>) -> Option<u64>) -> Metric {
+    Metric { name, publish: true, value: Value::Seconds(value) }
 }
 
 const fn property(name: &'static str, value: fn(&EndedRun<'_>) -> u64) -> Metric {
-    Metric { name, publish: false, value }
+    Metric { name, publish: false, value: Value::Count(value) }
 }
 
-/// Counts, but for `DurationMs`. `Plan…` and `Rows…` count rows.
+/// `Plan…` and `Rows…` count rows.
 const METRICS: &[Metric] = &[
     // The sign of life.
     published("RunsCompleted", |run| run.is(Status::Succeeded) + run.is(Status::Partial)),
@@ -78,12 +113,14 @@ const METRICS: &[Metric] = &[
     property("SourceRequests", |run| run.report.source.requests),
     property("SourceRetries", |run| run.report.source.retries),
     published("SourceThrottled", |run| run.report.source.throttled),
+    // Of the part of the catalogue that was read longest ago.
+    published_seconds("OldestReadAge", |run| run.oldest_read_age()),
     property("PlanCreate", |run| run.report.plan.create),
     property("PlanUpdate", |run| run.report.plan.update),
     property("PlanDelete", |run| run.report.plan.delete),
     property("PlanUnchanged", |run| run.report.plan.unchanged),
     // What the target acknowledged as created or updated, and as deleted.
-    published("RowsWritten", |run| run.report.target.written),
+    property("RowsWritten", |run| run.report.target.written),
     property("RowsDeleted", |run| run.report.target.deleted),
     published("RowsQuarantined", |run| run.report.quarantined),
     property("RowsRemaining", |run| run.report.remaining),
@@ -98,10 +135,12 @@ const METRICS: &[Metric] = &[
 ];
 
 /// The embedded-metric line of a run, as CloudWatch Logs extracts it.
-fn line(report: &Report, error: Option<ErrorKind>, settings: &MetricsSettings, now_ms: u64) -> Value {
-    let published = METRICS.iter().filter(|metric| metric.publish);
-    let definitions: Vec<Value> =
-        published.map(|metric| json!({"Name": metric.name, "Unit": "Count"})).collect();
+fn line(report: &Report, error: Option<ErrorKind>, settings: &MetricsSettings, now_ms: u64) -> Json {
+    let ended = EndedRun { report, error };
+    let known: Vec<_> = METRICS.iter().filter_map(|metric| Some((metric, metric.of(&ended)?))).collect();
+    let published = known.iter().filter(|(metric, _)| metric.publish);
+    let definitions: Vec<Json> =
+        published.map(|(metric, _)| json!({"Name": metric.name, "Unit": metric.unit()})).collect();
     let mut dimensions = vec![vec![DIMENSION_MODE]];
     if settings.by_connection {
         dimensions.push(vec![DIMENSION_CONNECTION, DIMENSION_MODE]);
@@ -121,8 +160,7 @@ fn line(report: &Report, error: Option<ErrorKind>, settings: &MetricsSettings, n
         "status": report.status,
     });
     if let Some(fields) = line.as_object_mut() {
-        let ended = EndedRun { report, error };
-        fields.extend(METRICS.iter().map(|metric| (metric.name.to_owned(), json!((metric.value)(&ended)))));
+        fields.extend(known.into_iter().map(|(metric, value)| (metric.name.to_owned(), json!(value))));
     }
     line
 }
@@ -139,9 +177,8 @@ mod tests {
     use super::*;
     use crate::report::{Mode, PlanCounts, SourceCounts, TargetCounts};
 
-    /// The line of a run that ended like this.
-    fn of(status: Status, error: Option<ErrorKind>, by_connection: bool) -> Value {
-        let report = Report {
+    fn report(status: Status) -> Report {
+        Report {
             run_id: "run".to_owned(),
             connection: "acme".to_owned(),
             mode: Mode::Sync,
@@ -155,9 +192,13 @@ mod tests {
             remaining: 0,
             resume_after_seconds: None,
             error: None,
-        };
+        }
+    }
+
+    /// The line of a run that ended like this.
+    fn of(status: Status, error: Option<ErrorKind>, by_connection: bool) -> Json {
         let settings = MetricsSettings { namespace: Some("N".to_owned()), by_connection };
-        line(&report, error, &settings, 5)
+        line(&report(status), error, &settings, 5)
     }
 
     #[test]
@@ -194,6 +235,38 @@ mod tests {
         assert_eq!(completed(Status::Partial), json!(1));
         assert_eq!(completed(Status::Paused), json!(0));
         assert_eq!(completed(Status::Failed), json!(0));
+    }
+
+    #[test]
+    fn a_paused_run_that_read_more_of_the_catalogue_made_progress() {
+        for (written, newly_read, expected) in
+            [(0, None, 1), (0, Some(0), 1), (0, Some(500), 0), (3, None, 0), (3, Some(0), 0)]
+        {
+            let mut report = report(Status::Paused);
+            report.target.written = written;
+            report.source.newly_read = newly_read;
+            let paused = EndedRun { report: &report, error: None }.paused_without_progress();
+            assert_eq!(paused, expected, "{written} {newly_read:?}");
+        }
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_read_is_left_out_where_it_is_not_known() {
+        let age = |status, age| {
+            let mut report = report(status);
+            report.source.oldest_read_age_seconds = age;
+            let line = line(&report, None, &MetricsSettings::default(), 5);
+            let definition = json!({"Name": "OldestReadAge", "Unit": "Seconds"});
+            let published = &line["_aws"]["CloudWatchMetrics"][0]["Metrics"];
+            let is_published = published.as_array().unwrap().contains(&definition);
+            let age = line.get("OldestReadAge").and_then(Json::as_u64);
+            assert_eq!(is_published, age.is_some());
+            age
+        };
+        assert_eq!(age(Status::Succeeded, Some(90_000)), Some(90_000));
+        assert_eq!(age(Status::Partial, None), Some(0));
+        assert_eq!(age(Status::Failed, None), None);
+        assert_eq!(age(Status::Paused, Some(7)), Some(7));
     }
 
     #[test]

@@ -79,6 +79,9 @@ pub struct SourceCounts {
     /// Age of the part of the catalogue that was read longest ago; `None` where the catalogue has no parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_read_age_seconds: Option<u64>,
+    /// Rows that this run added to a read that is not complete yet; `None` where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newly_read: Option<u64>,
 }
 
 /// What differs between the source and what the target has acknowledged, in rows.

@@ -101,8 +101,7 @@ pub(super) async fn run(env: &Env, screen: Screen, command: &RunCommand<'_>) -> 
     exit_code(&outcome)
 }
 
-/// Runs with progress. The first Ctrl-C asks the run to stop. `None` if a second one comes, or if the run does not
-/// stop in time.
+/// Runs with progress. `None` if the run was left before its end.
 pub(super) async fn run_watched(
     app: &App,
     from: PipelineSource,
@@ -112,28 +111,39 @@ pub(super) async fn run_watched(
 ) -> Option<Outcome> {
     let view = ProgressView::new(mode);
     let watch = view.watch();
-    let mut run = std::pin::pin!(app.run(from, request, &*watch));
+    stoppable(app, app.run(from, request, &*watch), &view, signals).await
+}
+
+/// Works with progress. The first Ctrl-C asks the app to stop. `None` if a second one comes, or if the work does not
+/// stop in time.
+pub(super) async fn stoppable<T>(
+    app: &App,
+    work: impl Future<Output = T>,
+    view: &ProgressView,
+    signals: &mut Signals,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
     let first = tokio::select! {
-        outcome = &mut run => Some(outcome),
+        done = &mut work => Some(done),
         () = signals.next() => None,
     };
-    let outcome = match first {
-        Some(outcome) => Some(outcome),
+    let done = match first {
+        Some(done) => Some(done),
         None => {
             app.stop();
             view.note("stopping; press Ctrl-C again to leave at once");
             tokio::select! {
-                outcome = &mut run => Some(outcome),
+                done = &mut work => Some(done),
                 () = signals.next() => None,
                 () = tokio::time::sleep(STOP_WITHIN) => None,
             }
         }
     };
     view.end();
-    if outcome.is_none() {
+    if done.is_none() {
         print_error("left before the run had ended; the next run finds out what the target has taken");
     }
-    outcome
+    done
 }
 
 /// Prints an outcome for people.

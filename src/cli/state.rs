@@ -6,11 +6,12 @@ use serde_json::json;
 
 use super::args::{StateCommand, StateRebuildArgs, StateShowArgs};
 use super::progress::ProgressView;
-use super::term::{Screen, print, print_error, sanitize};
-use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
+use super::run::stoppable;
+use super::term::{Screen, Signals, print, print_error, sanitize};
+use super::{EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, cannot_start, pipeline};
 use crate::app::{App, StoredState};
 use crate::config::Env;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::state::{Acknowledged, State};
 use crate::sync::Extras;
 
@@ -19,11 +20,16 @@ const REFUSED_SHOWN: usize = 20;
 
 pub(super) async fn dispatch(env: &Env, screen: Screen, command: &StateCommand) -> u8 {
     let done = match command {
-        StateCommand::Show(args) => show_state(env, args).await,
+        StateCommand::Show(args) => show_state(env, args).await.map(|()| EXIT_OK),
         StateCommand::Rebuild(args) => rebuild(env, screen, args).await,
     };
     match done {
-        Ok(()) => EXIT_OK,
+        Ok(code) => code,
+        Err(error) if matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Throttled(_)) => {
+            print_error(&format!("paused: {}", sanitize(&error.line(), usize::MAX)));
+            print_error("the state is as it was; state rebuild goes on from here when it is called again");
+            EXIT_PARTIAL
+        }
         Err(error) => {
             print_error(&format!("error: {}", sanitize(&error.line(), usize::MAX)));
             if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
@@ -95,12 +101,19 @@ fn as_text(stored: &StoredState) -> String {
     text
 }
 
-async fn rebuild(env: &Env, screen: Screen, args: &StateRebuildArgs) -> Result<(), Error> {
+async fn rebuild(env: &Env, screen: Screen, args: &StateRebuildArgs) -> Result<u8, Error> {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return Ok(cannot_start("signals cannot be received", &error)),
+    };
     let app = App::new(env.clone());
     let view = ProgressView::new(screen.progress());
     let extras = if args.own_extra { Extras::Own } else { Extras::Leave };
-    let rebuilt = app.rebuild_state(pipeline(&app, args.pipeline.as_ref()), extras, &*view.watch()).await;
-    view.end();
+    let watch = view.watch();
+    let work = app.rebuild_state(pipeline(&app, args.pipeline.as_ref()), extras, &*watch);
+    let Some(rebuilt) = stoppable(&app, work, &view, &mut signals).await else {
+        return Ok(EXIT_INTERRUPTED);
+    };
     let found = rebuilt?;
     let extra = match (found.extra, found.extra_owned) {
         (0, _) => String::new(),
@@ -113,5 +126,5 @@ async fn rebuild(env: &Env, screen: Screen, args: &StateRebuildArgs) -> Result<(
         "state rebuilt: {} rows are as they should be, {} differ, {} are missing{extra}\n",
         found.same, found.differing, found.missing
     ));
-    Ok(())
+    Ok(EXIT_OK)
 }

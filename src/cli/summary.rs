@@ -190,6 +190,7 @@ mod tests {
                 throttled: 1,
                 full_read: true,
                 oldest_read_age_seconds: None,
+                newly_read: None,
             },
             plan: PlanCounts { create: 3, update: 5, delete: 1, unchanged: 1_234_567 },
             target: TargetCounts::default(),

@@ -101,13 +101,15 @@ pub(crate) struct Unfinished {
     pub error: Error,
     /// Products read so far.
     pub read: u64,
+    /// How many of them this read brought.
+    pub newly_read: u64,
     /// Products that are not read yet; `None` if that is not known, or nothing is kept.
     pub unread: Option<u64>,
 }
 
 impl From<Error> for Unfinished {
     fn from(error: Error) -> Self {
-        Self { error, read: 0, unread: None }
+        Self { error, read: 0, newly_read: 0, unread: None }
     }
 }
 
@@ -230,12 +232,14 @@ impl Okki {
             keep,
             watch,
             sizing: Sizing::new(self.settings.page_size),
+            held_at_start: 0,
             kept_at: Instant::now(),
             is_checkpoint_there: is_resumed,
             is_dirty: false,
             fresh_rows: 0,
             has_unplaced: false,
         };
+        reading.held_at_start = reading.held();
         match reading.run(full_read_every).await {
             Ok(()) => {}
             Err(Stop::ReadWhole(why)) => {

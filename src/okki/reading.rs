@@ -77,6 +77,8 @@ pub(super) struct Reading<'a, 'g, K> {
     pub keep: &'a K,
     pub watch: &'a Watch,
     pub sizing: Sizing,
+    /// Rows that were held when this read began.
+    pub held_at_start: u64,
     pub kept_at: Instant,
     /// Whether something differs from what is kept.
     pub is_dirty: bool,
@@ -245,7 +247,7 @@ impl<K: Keep> Reading<'_, '_, K> {
     pub(super) fn unfinished(&self, error: Error) -> Unfinished {
         let read = self.held();
         let unread = self.ledger.source_total.saturating_sub(read).max(1);
-        Unfinished { error, read, unread: Some(unread) }
+        Unfinished { error, read, newly_read: read.saturating_sub(self.held_at_start), unread: Some(unread) }
     }
 
     /// Keeps what was read so far, whatever ends the run.

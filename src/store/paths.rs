@@ -12,6 +12,8 @@ const RUN: &str = "state/<connection>.run";
 const PRODUCTS: &str = "state/<connection>.products";
 /// The products of a verification (or a rebuild) that was interrupted while it read the source.
 const COMPARED_PRODUCTS: &str = "state/<connection>.compared-products";
+/// The target's rows as far as a verification or a rebuild has read them back; empty when it is done.
+const READ_BACK: &str = "state/<connection>.read-back";
 /// The operating system's lock of the process that runs.
 const RUN_LOCK: &str = "state/<connection>.lock";
 /// The operating system's lock of a save: a directory has no conditional put.
@@ -58,6 +60,10 @@ pub(crate) fn compared_products(connection: &str) -> String {
     of_connection(COMPARED_PRODUCTS, connection)
 }
 
+pub(crate) fn read_back(connection: &str) -> String {
+    of_connection(READ_BACK, connection)
+}
+
 pub(super) fn run_lock(connection: &str) -> String {
     of_connection(RUN_LOCK, connection)
 }
@@ -98,13 +104,14 @@ mod tests {
         InADirectory,
     }
 
-    const KEYS: [(&str, Written); 11] = [
+    const KEYS: [(&str, Written); 12] = [
         (PIPELINE, Written::ByPeople),
         (STATE, Written::ByTheProgram),
         (STATE_PREVIOUS, Written::ByTheProgram),
         (RUN, Written::ByTheProgram),
         (PRODUCTS, Written::ByTheProgram),
         (COMPARED_PRODUCTS, Written::ByTheProgram),
+        (READ_BACK, Written::ByTheProgram),
         (RUN_LOCK, Written::InADirectory),
         (SAVE_LOCK, Written::InADirectory),
         (REPORT, Written::ByTheProgram),
@@ -133,6 +140,7 @@ mod tests {
             previous_state("acme"),
             run("acme"),
             products("acme"),
+            read_back("acme"),
             run_lock("acme"),
             save_lock("state/acme.run"),
             report("acme", "r1"),
@@ -146,6 +154,7 @@ mod tests {
                 "state/acme.state.previous",
                 "state/acme.run",
                 "state/acme.products",
+                "state/acme.read-back",
                 "state/acme.lock",
                 "state/acme.run.save",
                 "reports/acme/r1.json",

@@ -200,9 +200,9 @@ impl Run<'_> {
 
     /// Leaves in the tally how far the read came; the error says where the next run goes on.
     fn end_unfinished(&mut self, unfinished: Unfinished) -> Error {
-        let Unfinished { error, read, unread } = unfinished;
+        let Unfinished { error, read, newly_read, unread } = unfinished;
         let Some(unread) = unread else { return error };
-        self.tally.source.products = read;
+        (self.tally.source.products, self.tally.source.newly_read) = (read, Some(newly_read));
         self.tally.unread = unread;
         if error.kind != ErrorKind::Interrupted || error.resume_after.is_some() {
             return error;

@@ -1,13 +1,12 @@
 //! Rebuilds the state from what the target holds, where it was lost, damaged, or belongs to another target.
 
 use bytes::Bytes;
-use serde_json::Value;
 
-use super::read::ReadFor;
+use super::verify::{Comparison, Held, ReadBack};
 use super::{Run, RunContext, Watch};
 use crate::budget::Budget;
 use crate::error::Result;
-use crate::plan::{self, RowWriter};
+use crate::plan;
 use crate::state::{Acknowledged, Fingerprint, State};
 use crate::store::lease::Lease;
 use crate::store::paths;
@@ -62,51 +61,52 @@ impl Run<'_> {
         self.restore_limits(lease).await?;
         let path = paths::state(context.connection);
         // The stored state is kept as `.previous`, readable or not.
-        let version = context.store.load(&path).await?.map(|(_, version)| version);
-        let (catalogue, _) = self.read(budget, ReadFor::Comparison).await?;
-        let mut theirs = self.read_back(budget, lease).await?;
-
-        let mut rows = RowWriter::new(context.rows, &catalogue);
-        let (mut state, mut ours) = (State::default(), Vec::new());
-        let mut found = Rebuilt { extra_owned: extras == Extras::Own, ..Rebuilt::default() };
-        for row in plan::rows(&catalogue, context.rows.unit()) {
-            let id = row.id(&catalogue);
-            ours.clear();
-            if rows.write(row, id, &mut ours).is_err() {
-                continue;
-            }
-            let Some(their) = theirs.remove(id) else {
-                found.missing += 1;
-                continue;
-            };
-            let is_same = crate::targets::contains(&their, &ours);
-            *(if is_same { &mut found.same } else { &mut found.differing }) += 1;
-            let content =
-                if is_same { Acknowledged::Known(Fingerprint::of(&ours)) } else { other_content(&their) };
-            state.rows.insert(id, content);
-        }
-        // Rows in the quarantine are the source's too.
-        for id in &catalogue.quarantined_ids {
-            if let Some(their) = theirs.remove(id.as_str()) {
-                state.rows.insert(id, other_content(&their));
-            }
-        }
-        found.extra = theirs.len() as u64;
-        if extras == Extras::Own {
-            state.rows.extend(theirs.iter().map(|(id, their)| (id.as_str(), other_content(their))));
-        }
+        let (stored, version) = context.store.load(&path).await?.unzip();
+        // The damaged or lost state cannot say what a sync wrote since, so older rows are of no use.
+        let read_back = ReadBack::load(context, stored.as_deref()).await;
+        let mut read_back = read_back.without_stale_rows(context, stored.as_deref());
+        let catalogue = self.read_both(budget, lease, &mut read_back).await?;
+        let rows = plan::rows(&catalogue, context.rows.unit()).collect();
+        let compared = self.compare(budget, lease, &mut read_back, (&catalogue, rows), None).await?;
+        let (state, found) = acknowledge(compared, extras);
 
         if version.is_some() {
             context.store.copy(&path, &paths::previous_state(context.connection)).await?;
         }
         let text = state.to_text(context.connection, &context.target.identity());
         context.store.save_if_unchanged(&path, Bytes::from(text), version.as_ref()).await?;
+        read_back.clear(context).await;
         Ok(found)
     }
 }
 
-/// Fingerprint for a row the target has with different content. It can never equal one of ours, because ours are hashes
-/// of JSON objects.
-fn other_content(their: &Value) -> Acknowledged {
-    Acknowledged::Known(Fingerprint::of(format!("theirs {their}").as_bytes()))
+/// The state that says what the target was found to hold.
+fn acknowledge(mut compared: Comparison<'_>, extras: Extras) -> (State, Rebuilt) {
+    let mut state = State::default();
+    let mut found = Rebuilt { extra_owned: extras == Extras::Own, ..Rebuilt::default() };
+    let rows: Vec<_> = compared.rows().collect();
+    for (row, id, held) in rows {
+        let (count, content) = match held {
+            Held::Missing => {
+                found.missing += 1;
+                continue;
+            }
+            Held::Same => (&mut found.same, Acknowledged::Known(compared.fingerprint(row, id))),
+            Held::Differs => (&mut found.differing, other_content()),
+        };
+        *count += 1;
+        state.rows.insert(id, content);
+    }
+    let (quarantined, extra) = compared.into_extras();
+    found.extra = extra.len() as u64;
+    let owned = extra.iter().filter(|_| extras == Extras::Own);
+    // Rows in the quarantine are the source's too.
+    state.rows.extend(quarantined.iter().chain(owned).map(|id| (id.as_str(), other_content())));
+    (state, found)
+}
+
+/// A row that the target has with other content. Its fingerprint can never equal one of ours, because ours are hashes of
+/// JSON objects.
+fn other_content() -> Acknowledged {
+    Acknowledged::Known(Fingerprint::of(b"theirs"))
 }

@@ -1,22 +1,22 @@
 //! A verification: what the source holds against what the target reads back. It changes nothing at either.
 
-use std::collections::HashMap;
+mod compare;
+mod read_back;
 
-use serde_json::Value;
-
-use super::read::ReadFor;
 use super::{Run, RunContext, Tally};
 use crate::budget::Budget;
-use crate::catalogue::{Catalogue, id_order};
+use crate::catalogue::Catalogue;
 use crate::error::Result;
-use crate::plan::{self, DiffKind, DiffLine, OnDelete, RowWriter};
-use crate::report::Progress;
+use crate::plan::{self, DiffKind, DiffLine, OnDelete};
 use crate::state::State;
 use crate::store::lease::Lease;
 use crate::store::paths;
+pub(super) use compare::{Comparison, Held};
+pub(super) use read_back::ReadBack;
 
 impl Run<'_> {
-    /// Reading back calls the target, so it takes its turn under the lease like a sync; it keeps nothing else.
+    /// Reading back calls the target, so it takes its turn under the lease like a sync; of its own it keeps nothing but
+    /// how far it has read.
     pub(super) async fn verify(&mut self, budget: &Budget) -> Result<()> {
         self.under_lease(budget, async |run, budget, lease| run.verify_under_lease(budget, lease).await).await
     }
@@ -24,64 +24,49 @@ impl Run<'_> {
     async fn verify_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {
         let context = self.context;
         self.restore_limits(lease).await?;
+        let stored = context.store.load(&paths::state(context.connection)).await?.map(|(bytes, _)| bytes);
         // If the state belongs to another target there is nothing to compare.
-        if let Some((bytes, _)) = context.store.load(&paths::state(context.connection)).await? {
-            State::ensure_is_for(&bytes, context.connection, &context.target.identity())?;
+        if let Some(bytes) = &stored {
+            State::ensure_is_for(bytes, context.connection, &context.target.identity())?;
         }
-        let (catalogue, _) = self.read(budget, ReadFor::Comparison).await?;
-        let theirs = self.read_back(budget, lease).await?;
-        compare(context, catalogue, theirs, &mut self.tally);
+        let mut read_back = ReadBack::load(context, stored.as_deref()).await;
+        let mut catalogue = self.read_both(budget, lease, &mut read_back).await?;
+        let state = match stored.filter(|_| read_back.has_stale_rows()) {
+            Some(bytes) => Some(State::from_bytes(&bytes, context.connection, &context.target.identity())?),
+            None => None,
+        };
+        let rejected = std::mem::take(&mut catalogue.rejected);
+        let rows = plan::rows_in_tree(&catalogue, context.rows.unit());
+        let compared =
+            self.compare(budget, lease, &mut read_back, (&catalogue, rows), state.as_ref()).await?;
+        self.tally.rejected.extend(rejected);
+        tell(context, compared, &catalogue, &mut self.tally);
+        read_back.clear(context).await;
         Ok(())
-    }
-
-    /// The target's rows by their ids.
-    pub(super) async fn read_back(&self, budget: &Budget, lease: &Lease) -> Result<HashMap<String, Value>> {
-        let (watch, target) = (self.watch, self.context.target.reserving_in(lease));
-        target.read_back(budget, |read| watch(Progress::ReadingBack(read))).await
     }
 }
 
-fn compare(
-    context: &RunContext<'_>,
-    catalogue: Catalogue,
-    mut theirs: HashMap<String, Value>,
-    tally: &mut Tally,
-) {
-    let mut rows = RowWriter::new(context.rows, &catalogue);
-    let mut ours = Vec::new();
-    for row in plan::rows_in_tree(&catalogue, context.rows.unit()) {
-        let id = row.id(&catalogue);
-        ours.clear();
-        if rows.write(row, id, &mut ours).is_err() {
-            continue;
-        }
-        let (kind, why, count) = match theirs.remove(id) {
-            None => (DiffKind::OnlySource, "missing at the target", &mut tally.plan.create),
-            Some(their) if crate::targets::contains(&their, &ours) => {
-                (DiffKind::Same, "", &mut tally.plan.unchanged)
-            }
-            Some(_) => (DiffKind::Differs, "differs", &mut tally.plan.update),
+fn tell(context: &RunContext<'_>, mut compared: Comparison<'_>, catalogue: &Catalogue, tally: &mut Tally) {
+    for (row, id, held) in compared.rows() {
+        let (kind, why, count) = match held {
+            Held::Missing => (DiffKind::OnlySource, "missing at the target", &mut tally.plan.create),
+            Held::Same => (DiffKind::Same, "", &mut tally.plan.unchanged),
+            Held::Differs => (DiffKind::Differs, "differs", &mut tally.plan.update),
         };
         *count += 1;
-        tally.lines.push(DiffLine::of(row, id, &catalogue, kind, why));
+        tally.lines.push(DiffLine::of(row, id, catalogue, kind, why));
     }
-    let misfits = rows.rejected;
+    tally.rejected.append(&mut compared.rejected);
     // Quarantined rows exist at the source: the target's row of that id is neither extra nor comparable.
-    for id in &catalogue.quarantined_ids {
-        if theirs.remove(id.as_str()).is_some() {
-            let why = "in the quarantine, cannot be compared";
-            tally.lines.push(DiffLine::of_target(id.as_str(), DiffKind::NotComparable, why));
-        }
-    }
+    let (quarantined, extra) = compared.into_extras();
+    let why = "in the quarantine, cannot be compared";
+    let lines = quarantined.into_iter().map(|id| DiffLine::of_target(id, DiffKind::NotComparable, why));
+    tally.lines.extend(lines);
     // With on_delete = "ignore" rows that the source no longer has stay at the target on purpose.
     if context.settings.on_delete == OnDelete::Tombstone {
-        let mut extra: Vec<String> = theirs.into_keys().collect();
-        extra.sort_unstable_by(|a, b| id_order(a, b));
         tally.plan.delete = extra.len() as u64;
         let line = |id| DiffLine::of_target(id, DiffKind::OnlyTarget, "extra at the target");
         tally.lines.extend(extra.into_iter().map(line));
     }
     tally.differences = tally.plan.create + tally.plan.update + tally.plan.delete;
-    tally.rejected.extend(catalogue.rejected);
-    tally.rejected.extend(misfits);
 }

@@ -8,6 +8,7 @@ mod answer;
 pub(crate) mod batch;
 mod body;
 mod compare;
+mod held;
 mod http;
 mod qeasy;
 mod read_back;
@@ -33,6 +34,8 @@ use crate::net::{Answer, Auth, Call, CallError, Client, Request, Wire, exposed};
 use crate::testing::Mutant;
 pub(crate) use batch::Wrap;
 pub(crate) use compare::contains;
+pub(crate) use held::{HeldRow, HeldRows, is_tombstone};
+pub(crate) use read_back::IDS_PER_CALL;
 pub(crate) use settings::TargetSettings;
 pub(crate) use settings::{Limit, TokenIn};
 
@@ -118,6 +121,16 @@ impl Target {
     /// Names the target in the state.
     pub(crate) fn identity(&self) -> String {
         self.identity.clone()
+    }
+
+    /// The field that holds a row's id.
+    pub(crate) fn id_field(&self) -> &str {
+        &self.id_field
+    }
+
+    /// Whether reading back takes many calls, so that it is worth a checkpoint.
+    pub(crate) fn is_read_in_pages(&self) -> bool {
+        matches!(self.protocol, Protocol::Qeasy(_))
     }
 
     /// Calls made since the last time, as (requests, retries, throttled).

@@ -51,7 +51,7 @@ def alarms():
 
 def dashboard():
     """The dashboard's body, each ${…} replaced by its name (numbers by 900)."""
-    body = properties("Dashboard")["DashboardBody"]["Fn::Sub"].replace("${TimeoutSeconds}", "900")
+    body = re.sub(r"\$\{(TimeoutSeconds|OldestReadSeconds)\}", "900", properties("Dashboard")["DashboardBody"]["Fn::Sub"])
     return json.loads(re.sub(r"\$\{([\w.:]+)\}", r"<\1>", body))
 
 
@@ -82,7 +82,7 @@ def statements():
 def metric_constants():
     """(the names published as metrics, all names) of src/metrics.rs."""
     text = (ROOT / "src/metrics.rs").read_text()
-    metrics = re.findall(r'^    (published|property)\(\s*"(\w+)"', text, re.M)
+    metrics = re.findall(r'^    (published|property)(?:_seconds)?\(\s*"(\w+)"', text, re.M)
     return {name for kind, name in metrics if kind == "published"}, {name for _, name in metrics}
 
 

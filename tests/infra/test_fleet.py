@@ -41,7 +41,7 @@ def test_a_connection_that_is_done_at_once_is_run_once(fleet):
     execution, children = fleet.run({"once.toml": fleet.well.pipeline("once")})
     assert summary(execution) == {
         "connections": 1, "succeeded": 1, "partial": 0, "paused": 0, "failed": 0,
-        "paused_connections": [], "failed_connections": [], "ignored": []}
+        "paused_connections": [], "stalled_connections": [], "failed_connections": [], "ignored": []}
     assert children["once.toml"][0] == "succeeded" and rounds(children["once.toml"]) == 1
     assert fleet.well.holds_the_catalogue()
     assert len(fleet.cloud.keys("fleet/reports/once/")) == 1
@@ -99,13 +99,59 @@ def test_a_run_that_says_no_time_to_wait_for_is_taken_up_again(fleet):
     assert (first["Payload"]["status"], first["Payload"]["resume_after_seconds"]) == ("paused", None)
 
 
-def test_a_connection_that_never_stops_pausing_is_named_after_fifty_rounds(fleet):
+def test_a_connection_without_progress_is_left_after_three_rounds_and_named(fleet):
+    fleet.troubled.control("faults", {
+        "at": "okki_groups", "kind": {"throttle": {"retry_after_seconds": 80}}, "times": 4})
+    execution, children = fleet.run({"endless.toml": fleet.troubled.pipeline("endless")})
+    assert rounds(children["endless.toml"]) == 4
+    told = summary(execution)
+    assert (told["paused"], told["failed"]) == (1, 0)
+    assert told["paused_connections"] == told["stalled_connections"] == ["endless"]
+
+
+def test_a_connection_that_never_ends_is_named_after_fifty_rounds(fleet):
+    text = ASL.read_text()
+    assert "$stalled >= 3 " in text
+    machine = fleet.cloud.machine("progressing", filled(text.replace("$stalled >= 3 ", "$stalled >= 3000 "), fleet.values))
     fleet.troubled.control("faults", {
         "at": "okki_groups", "kind": {"throttle": {"retry_after_seconds": 80}}, "times": 50})
-    execution, children = fleet.run({"endless.toml": fleet.troubled.pipeline("endless")})
+    execution, children = fleet.run({"endless.toml": fleet.troubled.pipeline("endless")}, machine)
     assert rounds(children["endless.toml"]) == 50
     told = summary(execution)
-    assert (told["paused"], told["failed"], told["paused_connections"]) == (1, 0, ["endless"])
+    assert (told["paused"], told["paused_connections"], told["stalled_connections"]) == (1, ["endless"], [])
+
+
+def stalled_after(runs):
+    """The number of runs without progress after each of these paused ones: (rows taken by the target, rows that remain)."""
+    states = json.loads(ASL.read_text())["States"]["Connections"]["ItemProcessor"]["States"]
+    known, counts = dict(states["Name"]["Assign"]), []
+    for taken, remaining in runs:
+        payload = {"status": "paused", "target": {"written": taken, "deleted": 0}, "remaining": remaining}
+        bindings = {"states": {"result": {"Payload": payload}}, **{name: known[name] for name in ("round", "fewest", "stalled")}}
+        for name, expression in states["Sync"]["Assign"].items():
+            parsed = jsonata.Jsonata.jsonata(expression.removeprefix("{%").removesuffix("%}").strip())
+            for variable, value in bindings.items():
+                parsed.assign(variable, value)
+            known[name] = parsed.evaluate(None)
+        counts.append(known["stalled"])
+    return counts
+
+
+@pytest.mark.parametrize(("runs", "stalled"), [
+    # A million products: three runs read, then rows are written, of which more remain than were left to read.
+    ([(0, 553_000), (0, 106_000), (375_000, 625_000), (375_000, 250_000)], [0, 0, 0, 0]),
+    # The same rows remain.
+    ([(0, 5_000), (0, 5_000), (0, 5_000), (0, 5_000)], [0, 1, 2, 3]),
+    # Two steps forward, one back: what counts is the fewest so far.
+    ([(0, 5_000), (0, 3_000), (0, 4_000), (0, 3_500), (0, 2_999)], [0, 0, 1, 2, 0]),
+    # Runs that were stopped before they could count say 1.
+    ([(0, 1), (0, 1), (0, 1), (0, 1)], [0, 1, 2, 3]),
+    ([(0, 5_000), (0, 1), (0, 4_000), (0, 1), (0, 1), (0, 3_000)], [0, 1, 0, 1, 2, 0]),
+    # Rows that the target takes are progress, whatever comes after them.
+    ([(10, 100), (0, 200), (0, 150), (10, 300), (0, 250)], [0, 1, 2, 0, 0]),
+])
+def test_progress_is_rows_that_the_target_took_or_fewer_that_remain(runs, stalled):
+    assert stalled_after(runs) == stalled
 
 
 def test_a_mixed_fleet_of_twenty_goes_on_past_what_is_broken_and_names_it(fleet):
@@ -162,7 +208,7 @@ def test_what_lambda_could_not_do_is_retried_and_a_failure_of_our_own_is_not(fle
 
 def ten_thousand_answers():
     answers = ["succeeded"] * 9_000 + ["partial"] * 600 + [f"failed connection-number-{n}" for n in range(398)]
-    return answers + ["paused slow-one", None]
+    return answers + ["stalled slow-one", None]
 
 
 def test_the_summary_of_ten_thousand_connections_fits_a_payload(fleet):
@@ -172,7 +218,7 @@ def test_the_summary_of_ten_thousand_connections_fits_a_payload(fleet):
     told = summary(fleet.cloud.execute(machine, answers))
     assert {name: count for name, count in told.items() if isinstance(count, int)} == {
         "connections": 10_000, "succeeded": 9_000, "partial": 600, "paused": 1, "failed": 399}
-    assert len(told["failed_connections"]) == 398 and told["paused_connections"] == ["slow-one"]
+    assert len(told["failed_connections"]) == 398 and told["paused_connections"] == told["stalled_connections"] == ["slow-one"]
 
 
 def test_the_summary_of_ten_thousand_connections_takes_five_steps_for_each():

@@ -287,7 +287,7 @@ def test_metrics_are_read_of_sync_runs_only_so_that_a_plan_hides_nothing():
 def test_the_queries_of_the_dashboard_name_numbers_of_the_metrics_line():
     _, names = metric_constants()
     queries = [one["properties"]["query"] for one in dashboard()["widgets"] if one["type"] == "log"]
-    assert len(queries) == 4
+    assert len(queries) == 5
     for query in queries:
         assert query.startswith("SOURCE '<FunctionLogs>' | ")
         words = set(re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", query)) - {"FunctionLogs"}
@@ -297,7 +297,7 @@ def test_the_queries_of_the_dashboard_name_numbers_of_the_metrics_line():
 def test_the_dashboard_shows_every_alarm_and_every_graph():
     widgets = dashboard()["widgets"]
     titles = " / ".join(one["properties"]["title"] for one in widgets)
-    for word in ["Freshness", "Rows by outcome", "Calls by side", "Throttles by side", "Duration against the timeout", "Last reports"]:
+    for word in ["Freshness", "Rows by outcome", "Calls by side", "Throttles by side", "Duration against the timeout", "Age of what was read longest ago", "Last reports"]:
         assert word in titles
     shown = {arn.strip("<>").removesuffix(".Arn") for arn in widgets[0]["properties"]["alarms"]}
     # The fleet's alarm is not always there, and a dashboard's body has no conditions.
@@ -323,6 +323,7 @@ THRESHOLDS = {
     "SourceThrottled": (20, "GreaterThanOrEqualToThreshold", "ignore"),
     "TargetThrottled": (1, "GreaterThanOrEqualToThreshold", "ignore"),
     "DurationNearTimeout": (80, "GreaterThanOrEqualToThreshold", "ignore"),
+    "CatalogueAges": ({"Ref": "OldestReadSeconds"}, "GreaterThanThreshold", "ignore"),
 }
 METRIC_OF = {
     "RunFailed": "RunsFailed", "FunctionFailed": "Errors", "NoCompletedRun": "RunsCompleted",
@@ -330,6 +331,7 @@ METRIC_OF = {
     "TargetCredentialsRefused": "TargetCredentialsRefused", "GuardStruck": "GuardRefused", "FleetFailed": "ExecutionsFailed",
     "DeadLetters": "ApproximateNumberOfMessagesVisible", "RowsQuarantined": "RowsQuarantined",
     "SourceThrottled": "SourceThrottled", "TargetThrottled": "TargetThrottled", "DurationNearTimeout": "Duration",
+    "CatalogueAges": "OldestReadAge",
 }
 
 
@@ -366,7 +368,7 @@ def test_one_outage_rings_once():
     assert with_fleet - without == {"FleetFailed"} and without < with_fleet
     assert not with_fleet & ringing, "a part of the outage rings by itself"
     assert ringing == {
-        "Outage", "DeadLettersWaiting", "RowsQuarantined", "SourceThrottled", "TargetThrottled", "DurationNearTimeout"}
+        "Outage", "DeadLettersWaiting", "RowsQuarantined", "SourceThrottled", "TargetThrottled", "DurationNearTimeout", "CatalogueAges"}
     assert set(alarms()) == with_fleet | ringing | {"DeadLetters"}
     letters = properties("DeadLettersWaiting")
     assert letters["AlarmRule"] == {"Fn::Sub": 'ALARM("${DeadLetters}")'}
@@ -375,7 +377,7 @@ def test_one_outage_rings_once():
 
 @pytest.mark.parametrize("name", [
     "RunFailed", "FunctionFailed", "SourceCredentialsRefused", "TargetCredentialsRefused", "GuardStruck", "RowsQuarantined",
-    "TargetThrottled"])
+    "TargetThrottled", "CatalogueAges"])
 def test_one_bad_connection_of_a_fleet_does_not_ring_each_hour(name):
     alarm = properties(name)
     assert alarm["Period"] == {"Fn::If": ["WithFleet", 3600, 300]}
@@ -414,7 +416,7 @@ def test_the_runbook_s_costs_follow_from_its_prices_and_assumptions():
             "S3 requests": month * (puts * 0.005e-3 + gets * 0.0004e-3),
             "logs": month * 4e-6 * 0.5,
             "X-Ray": month * 5e-6,
-            "alarms, composites, 10 metrics": 10 * 0.3 + 13 * 0.1 + 2 * 0.5,
+            "alarms, composites, 10 metrics": 10 * 0.3 + 14 * 0.1 + 2 * 0.5,
         }
         reads = month * 0.05e-4
         expected = {
@@ -426,7 +428,7 @@ def test_the_runbook_s_costs_follow_from_its_prices_and_assumptions():
         for name, value in expected.items():
             assert table[name][column] == pytest.approx(value, abs=0.0051), (name, connections)
     found = resources()
-    assert sum(one["Type"] == "AWS::CloudWatch::Alarm" for one in found.values()) == 13
+    assert sum(one["Type"] == "AWS::CloudWatch::Alarm" for one in found.values()) == 14
     assert sum(one["Type"] == "AWS::CloudWatch::CompositeAlarm" for one in found.values()) == 2
 
 

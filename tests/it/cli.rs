@@ -292,6 +292,35 @@ async fn ctrl_c_saves_what_was_acknowledged_and_the_next_run_goes_on_from_there(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_pauses_a_rebuild_which_goes_on_when_it_is_called_again() {
+    let desk = desk(small()).await;
+    assert_eq!(desk.run(&["sync"]).await.status.code(), Some(0));
+    let state = desk.directory.path().join(".okki-sync/state/acme.state");
+    std::fs::write(&state, "damaged").unwrap();
+    desk.hold(Endpoint::QeasyQuery, 1);
+    let child = desk.command(&["state", "rebuild"]).spawn().unwrap();
+    desk.calls(Endpoint::QeasyQuery, 2).await;
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    let paused =
+        "paused: Interrupted: the run was asked to stop; rows of the target that are not read yet: 200";
+    assert!(said.contains(paused) && said.contains("goes on from here when it is called again"), "{said}");
+    assert_eq!(std::fs::read(&state).unwrap(), b"damaged");
+    desk.sandbox.release();
+    let again = desk.run(&["state", "rebuild"]).await;
+    let told = String::from_utf8(again.stdout).unwrap();
+    assert!(
+        told.starts_with("state rebuilt: 300 rows are as they should be, 0 differ, 0 are missing"),
+        "{told}"
+    );
+    // The second page once more, and the third.
+    assert_eq!(desk.sandbox.stats().calls[&Endpoint::QeasyQuery], 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_kill_9_at_any_moment_the_next_run_ends_right() {
     let desk = desk(Options { latency: Duration::from_millis(3), ..small() }).await;
     let mut random = fastrand::Rng::with_seed(9);

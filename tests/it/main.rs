@@ -21,6 +21,7 @@ mod incremental;
 mod large_catalogue;
 mod notify;
 mod plan;
+mod read_back;
 mod released;
 mod runs;
 mod secrets;

@@ -167,13 +167,18 @@ def test_each_run_logs_its_steps_and_one_metrics_line_and_no_credential(world):
     source = (ROOT / "src/metrics.rs").read_text()
     numbers = {name: kind for kind, name in re.findall(r'^    (published|property)\(\s*"(\w+)"', source, re.M)}
     published = {name for name, kind in numbers.items() if kind == "published"}
+    # Left out where a run does not know it.
+    seconds = set(re.findall(r'^    published_seconds\(\s*"(\w+)"', source, re.M))
+    assert seconds == {"OldestReadAge"}
     metrics = [line for line in lines if "_aws" in line]
     assert len({line["run_id"] for line in metrics}) == len(metrics) > 10
     for line in metrics:
         [directive] = line["_aws"]["CloudWatchMetrics"]
         assert directive["Namespace"] == "OkkiSync" and directive["Dimensions"] == [["mode"]]
-        assert {metric["Name"] for metric in directive["Metrics"]} == published
+        names = {metric["Name"] for metric in directive["Metrics"]}
+        assert names - seconds == published and names & seconds == seconds & line.keys()
         assert set(numbers) <= line.keys() and line["mode"] in ("sync", "plan", "verify")
+    assert any(seconds <= line.keys() for line in metrics)
     printed = world.log.read_text(errors="replace")
     stored = "".join(world.get(key) for key in world.keys())
     for name, value in [*world.secret.items(), *world.sandbox.items()]:
