@@ -40,6 +40,7 @@ pub(crate) struct Cache {
 
 /// A row that takes part in the total and in nothing else: it has no id, or another row has its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Offender {
     /// Of the read that found it.
     pub number: u32,
@@ -48,7 +49,9 @@ pub(crate) struct Offender {
     pub raw: String,
 }
 
+// An unknown key would be a damaged one.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     format: String,
     version: u32,

@@ -29,6 +29,7 @@ pub(crate) const OVERLAP_SECONDS: i64 = 60;
 
 /// A closed range of creation time that was read complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Window {
     /// Of the read that found its rows.
     pub number: u32,
@@ -44,6 +45,7 @@ pub(crate) struct Window {
 
 /// Rows that no window accounts for now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Waiting {
     /// The number that its rows carry.
     pub number: u32,
@@ -54,6 +56,7 @@ pub(crate) struct Waiting {
 
 /// What is known about the source and the ranges that were read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Ledger {
     /// The number of the next read.
     next_number: u32,

@@ -121,7 +121,7 @@ impl Sizing {
         let Some(expected) = piece.expected.filter(|expected| *expected > self.at_most()) else {
             return seconds;
         };
-        let by = |density: f64| (self.target as f64 / density).clamp(1.0, seconds as f64) as i64;
+        let by = |density: f64| (self.target as f64 / density).round().clamp(1.0, seconds as f64) as i64;
         let average = by(expected as f64 / seconds as f64);
         match self.density {
             Some(density) => by(density),
