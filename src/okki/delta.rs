@@ -52,10 +52,11 @@ impl<K: Keep> Reading<'_, '_, K> {
         let page_size = self.asker.okki.settings.page_size;
         let (mut fresh, mut sizing) = (Fresh::default(), Sizing::new(page_size));
         let ranges = [(TimeRange::since(from), None)];
-        let mut walk = Walk::new(self.asker, TimeAxis::Update, self.source_clock, &ranges);
+        let (mut walk, mut pages) = (Walk::new(self.asker, TimeAxis::Update, self.source_clock, &ranges), 0);
         loop {
             match walk.next(&mut sizing, true).await {
                 Ok(Some(found)) => {
+                    pages += found.rows.pages.len();
                     self.builder.add_changes(&found.rows.pages, number, &self.ledger, &mut fresh)?
                 }
                 Ok(None) => break,
@@ -70,6 +71,8 @@ impl<K: Keep> Reading<'_, '_, K> {
                 }
             }
         }
+        // The next delta would read them again.
+        self.is_dirty |= pages > 1;
         Ok(fresh)
     }
 
@@ -94,7 +97,6 @@ impl<K: Keep> Reading<'_, '_, K> {
 
     /// The smallest lag of a few at which the filter shows a row, and not much more than a page.
     async fn find_lag(&self, now: Seconds) -> Step<Option<i64>> {
-        let page = u64::from(self.asker.okki.settings.page_size);
         let (mut shows_none, mut lag) = (0, FIRST_LAG_SECONDS);
         let mut total = self.updated_within(now, lag).await?;
         while total == 0 {
@@ -105,6 +107,19 @@ impl<K: Keep> Reading<'_, '_, K> {
             lag = lag.saturating_mul(LAG_GROWS_BY).min(now - OLDEST);
             total = self.updated_within(now, lag).await?;
         }
+        Ok(Some(self.shorten_lag(now, shows_none, lag, total).await?))
+    }
+
+    /// A lag that shows more than a page of rows would bring them all again in the runs that follow: looks for a shorter
+    /// one between it and a lag that shows none.
+    async fn shorten_lag(
+        &self,
+        now: Seconds,
+        mut shows_none: i64,
+        mut lag: i64,
+        mut total: u64,
+    ) -> Step<i64> {
+        let page = u64::from(self.asker.okki.settings.page_size);
         for _ in 0..LAG_HALVINGS {
             if total <= page {
                 break;
@@ -115,7 +130,7 @@ impl<K: Keep> Reading<'_, '_, K> {
                 some => (lag, total) = (middle, some),
             }
         }
-        Ok(Some(lag))
+        Ok(lag)
     }
 
     async fn updated_within(&self, now: Seconds, lag: i64) -> Step<u64> {
@@ -128,8 +143,12 @@ impl<K: Keep> Reading<'_, '_, K> {
         let Some(known) = self.ledger.filter_lag_seconds else { return Ok(()) };
         let last_delta = from + known + OVERLAP_SECONDS;
         let shorter = now - last_delta + FIRST_LAG_SECONDS;
-        if fresh > 0 && (0..known / 2).contains(&shorter) && self.updated_within(now, shorter).await? > 0 {
-            self.ledger.filter_lag_seconds = Some(shorter);
+        if fresh == 0 || !(0..known / 2).contains(&shorter) {
+            return Ok(());
+        }
+        let total = self.updated_within(now, shorter).await?;
+        if total > 0 {
+            self.ledger.filter_lag_seconds = Some(self.shorten_lag(now, 0, shorter, total).await?);
         }
         Ok(())
     }

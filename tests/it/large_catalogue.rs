@@ -14,8 +14,8 @@ async fn five_thousand_groups_and_two_hundred_thousand_products_arrive_whole() {
     assert_eq!((outcome.report.source.groups, outcome.report.source.products), (5000, 200_000));
     assert_eq!((outcome.report.plan.create, outcome.report.target.written), (5000, 5000));
     assert_rows(&world.sandbox.target_rows(), &expected(&world.catalogue(), &world.text));
-    // 200 pages, and one call whether anything was created meanwhile.
-    assert_eq!(world.calls(Endpoint::OkkiProducts), 201);
+    // 200 pages; the last page of each of some 22 windows is not full.
+    assert!(world.calls(Endpoint::OkkiProducts) < 240, "{}", world.calls(Endpoint::OkkiProducts));
 
     let calls = world.target_calls();
     let second = world.sync_well().await;

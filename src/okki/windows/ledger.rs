@@ -52,6 +52,8 @@ pub(crate) struct Waiting {
     /// Where they can be: they go when newer windows cover this.
     pub from: Seconds,
     pub to: Seconds,
+    /// When the window that they come from was read; `None` if a delta brought them.
+    pub read_at_ms: Option<u64>,
 }
 
 /// What is known about the source and the ranges that were read.
@@ -105,7 +107,8 @@ impl Ledger {
             ..Self::default()
         };
         let number = ledger.number();
-        ledger.expect(number, OLDEST, cursor);
+        let read_at_ms = Some(read_at_ms);
+        ledger.waiting.push(Waiting { number, from: OLDEST, to: cursor, read_at_ms });
         (ledger, number)
     }
 
@@ -194,7 +197,7 @@ impl Ledger {
 
     /// Rows that were created between these seconds wait under this number.
     pub(crate) fn expect(&mut self, number: u32, from: Seconds, to: Seconds) {
-        self.waiting.push(Waiting { number, from, to });
+        self.waiting.push(Waiting { number, from, to, read_at_ms: None });
     }
 
     /// These windows are to be read again: their rows wait, and their ranges become gaps.
@@ -202,10 +205,11 @@ impl Ledger {
         let (due, kept) = std::mem::take(&mut self.windows).into_iter().partition(is_due);
         self.windows = kept;
         let due: Vec<Window> = due;
-        self.waiting.extend(due.into_iter().map(|Window { number, from, to, .. }| Waiting {
+        self.waiting.extend(due.into_iter().map(|Window { number, from, to, read_at_ms, .. }| Waiting {
             number,
             from,
             to,
+            read_at_ms: Some(read_at_ms),
         }));
     }
 
@@ -238,7 +242,8 @@ impl Ledger {
 
     /// When the part was read that was read longest ago; `None` if nothing was.
     pub(crate) fn oldest_read_at_ms(&self) -> Option<u64> {
-        self.windows.iter().map(|window| window.read_at_ms).min()
+        let in_windows = self.windows.iter().map(|window| window.read_at_ms);
+        in_windows.chain(self.waiting.iter().filter_map(|waiting| waiting.read_at_ms)).min()
     }
 
     /// Retires the windows that a run reads again: those read longest ago, as many rows as the time since the last
