@@ -31,10 +31,10 @@ pub enum IdCheck {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ListOrder {
     /// By id, ascending.
-    #[default]
     ById,
     /// By update time, newest first. Rows of one second come in another order for each request, so that a row can
     /// come twice, or not at all, at the border of two pages. The seed and the number of the request name that order.
+    #[default]
     NewestUpdateFirst,
     /// By update time, newest first; rows of one second by id.
     NewestUpdateFirstStable,
@@ -203,10 +203,10 @@ impl Default for Options {
             product_type_filter: true,
             filter_clock_offset_s: 0,
             visible_late_s: 0,
-            row_times: true,
+            row_times: false,
             untimed_rows: 0,
             total: Total::default(),
-            synthetic_group: false,
+            synthetic_group: true,
             edits_per_minute: 0.0,
             edit_mix: ChangeMix::default(),
             change_log: false,

@@ -18,7 +18,7 @@ use super::windows::times::OLDEST;
 use super::windows::{Seconds, Sizing, TimeAxis, TimeRange, Walk};
 
 /// The first guess of how far the filter's clock is behind: this, then eight times as much, and so on.
-const FIRST_LAG_SECONDS: i64 = 60;
+const FIRST_LAG_SECONDS: i64 = 480;
 const LAG_GROWS_BY: i64 = 8;
 /// Halvings between a lag that shows too many rows and one that shows none.
 const LAG_HALVINGS: u32 = 6;
@@ -142,7 +142,7 @@ impl<K: Keep> Reading<'_, '_, K> {
     async fn learn_lag(&mut self, now: Seconds, from: Seconds, fresh: u64) -> Step<()> {
         let Some(known) = self.ledger.filter_lag_seconds else { return Ok(()) };
         let last_delta = from + known + OVERLAP_SECONDS;
-        let shorter = now - last_delta + FIRST_LAG_SECONDS;
+        let shorter = now - last_delta + OVERLAP_SECONDS;
         if fresh == 0 || !(0..known / 2).contains(&shorter) {
             return Ok(());
         }

@@ -255,7 +255,7 @@ impl Okki {
         reading.keep_complete().await;
         let full_read = !windows_before || reading.ledger.all_newer_than(first_number);
         let Reading { mut builder, ledger, fresh_rows, .. } = reading;
-        if builder.met_unknown_group && fresh_rows > 0 {
+        if builder.met_unknown_group {
             // The group may be as new as the product.
             let groups = later.insert(self.groups(budget).await?);
             builder = builder.with_groups(&self.settings, groups);

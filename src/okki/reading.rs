@@ -32,6 +32,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 
+const YEAR_SECONDS: i64 = 366 * 86_400;
+const EMPTY_BEFORE_SECONDS: i64 = 12 * YEAR_SECONDS;
 /// A checkpoint is at most this old when a run is killed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(120);
 /// Bytes a second that a store takes at least: how early a large read ends for its last checkpoint.
@@ -118,23 +120,31 @@ impl<K: Keep> Reading<'_, '_, K> {
     /// included is found out when rows are missing: `settle.rs`.)
     async fn check_filters(&mut self) -> Step<()> {
         let ever = TimeRange::since(super::windows::times::OLDEST);
-        let next_year = TimeRange::since(self.source_clock.began.saturating_add(366 * 86_400));
+        let next_year = TimeRange::since(self.source_clock.began.saturating_add(YEAR_SECONDS));
         for _ in 0..3 {
             let total = self.asker.total_of_all().await?;
-            let created = self.asker.total(TimeAxis::Creation, ever).await?;
             self.ledger.source_total = total;
             if total == 0 {
                 return Ok(());
             }
-            if self.asker.total(TimeAxis::Creation, next_year).await? > 0 {
-                return Err(Stop::ReadWhole("the source does not filter by creation time".to_owned()));
-            }
+            let created = self.asker.total(TimeAxis::Creation, ever).await?;
             if created >= total {
-                return Ok(());
+                return match self.asker.total(TimeAxis::Creation, next_year).await? {
+                    0 => Ok(()),
+                    _ => Err(Stop::ReadWhole("the source does not filter by creation time".to_owned())),
+                };
             }
             // Products were deleted between the two answers, or some have no creation time.
         }
         Err(Stop::ReadWhole("some products have no creation time that the source's filter knows".to_owned()))
+    }
+
+    /// Few catalogues are older than this: what is before is most likely empty, and takes one call.
+    fn split_at_the_empty_years(&self, gap: TimeRange) -> (TimeRange, Option<TimeRange>) {
+        if self.ledger.complete || gap.from > super::windows::times::OLDEST {
+            return (gap, None);
+        }
+        gap.cut(self.source_clock.began.saturating_sub(EMPTY_BEFORE_SECONDS), self.source_clock.began)
     }
 
     /// Reads all gaps. With a `limit`, no window begins once it has passed.
@@ -155,14 +165,24 @@ impl<K: Keep> Reading<'_, '_, K> {
                 rows => Some(rows),
             }
         };
-        let gaps: Vec<(TimeRange, Option<u64>)> =
-            self.ledger.gaps().iter().map(|gap| (*gap, expected(gap))).collect();
+        let mut gaps: Vec<(TimeRange, Option<u64>)> = Vec::new();
+        for gap in self.ledger.gaps() {
+            let (first, rest) = self.split_at_the_empty_years(gap);
+            gaps.push((first, expected(&gap).filter(|_| rest.is_none())));
+            gaps.extend(rest.map(|rest| (rest, expected(&gap))));
+        }
         if gaps.is_empty() {
             return Ok(());
         }
         let mut walk = Walk::new(self.asker, TimeAxis::Creation, self.source_clock, &gaps);
+        let (started, before) = (Instant::now(), self.ledger.rows_in_windows());
         loop {
             let may_begin = self.has_time_to_keep() && limit.is_none_or(|limit| Instant::now() < limit);
+            self.fit_windows(
+                started,
+                self.ledger.rows_in_windows().saturating_sub(before),
+                walk.side_by_side(),
+            );
             let Some(found) = walk.next(&mut self.sizing, may_begin).await? else { break };
             self.take_window(found)?;
             if self.kept_at.elapsed() >= CHECKPOINT_EVERY {
@@ -174,6 +194,19 @@ impl<K: Keep> Reading<'_, '_, K> {
         }
         self.remove_gone(None);
         Ok(())
+    }
+
+    /// A window that the run cannot end is read in vain: towards the deadline windows become small.
+    fn fit_windows(&mut self, started: Instant, rows: u64, side_by_side: u64) {
+        let page = u64::from(self.asker.okki.settings.page_size);
+        let left = self.asker.budget.left();
+        let took = started.elapsed();
+        if rows < page || took.is_zero() || left > 2 * took {
+            return;
+        }
+        let pages_left = u128::from(rows.div_ceil(page)) * left.as_millis() / took.as_millis().max(1);
+        let pages = u64::try_from(pages_left).unwrap_or(u64::MAX) / side_by_side / 2;
+        self.sizing.limit_to(pages);
     }
 
     fn take_window(&mut self, found: Found) -> Result<()> {

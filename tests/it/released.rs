@@ -23,7 +23,7 @@ async fn going_on_from(store: &str) -> World {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/0.1.0");
     let pipeline = std::fs::read_to_string(fixtures.join("it.toml")).unwrap();
     let clock = Clock::starting_at_ms(NOW_MS);
-    let options = Options { groups: 8, products: 60, ..Options::default() };
+    let options = Options { groups: 8, products: 60, synthetic_group: false, ..Options::default() };
     let world = World::of(Sandbox::new(options, wall(clock)), None, env(), pipeline, clock);
     for folder in ["state", "notices", "quarantine/it"] {
         let Ok(files) = std::fs::read_dir(fixtures.join(store).join(folder)) else { continue };

@@ -264,12 +264,34 @@ impl Ledger {
             if taken >= owed {
                 break;
             }
-            taken += window.rows;
+            // However few rows it has, it costs a call.
+            taken += window.rows.max(least);
             due.insert(window.number);
         }
+        self.add_small_neighbours(&mut due, least);
         self.retire(|window| due.contains(&window.number));
         self.rolled_at_ms = now_ms;
         owed
+    }
+
+    /// Windows of less than a page beside a window that is read again are read with it, and become one with it: what
+    /// doubts have cut to pieces grows together.
+    fn add_small_neighbours(&self, due: &mut HashSet<u32>, page: u64) {
+        let forward: Vec<&Window> = self.windows.iter().collect();
+        let backward: Vec<&Window> = self.windows.iter().rev().collect();
+        for windows in [forward, backward] {
+            let (mut follows, mut added) = (false, 0);
+            for window in windows {
+                if due.contains(&window.number) {
+                    (follows, added) = (true, 0);
+                } else if follows && window.rows < page && added < page {
+                    added += window.rows;
+                    due.insert(window.number);
+                } else {
+                    follows = false;
+                }
+            }
+        }
     }
 
     /// The filter turned out to leave out `shift` seconds at the start of each range: so no window read so far has

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! todo      [=================== 200,000 rows expected ===================]
-//! window 1  [~880 rows]                       whole: taken
-//! window 2             [~880 rows]            doubtful: an edit moved its pages. Back to todo, half the size
+//! window 1  [~970 rows]                       whole: taken
+//! window 2             [~970 rows]            doubtful: an edit moved its pages. Back to todo, half the size
 //! window 3                        [... ]      read side by side with window 2
 //! ```
 //!
-//! A window is cut so that it holds about [`Sizing::target`] rows, by how dense the rows were lately. It is small, nine
-//! pages, for two reasons: a doubt costs one window, and so does a deletion that is only known by a total. Nine pages
+//! A window is cut so that it holds about [`Sizing::target`] rows, by how dense the rows were lately. It is small, ten
+//! pages, for two reasons: a doubt costs one window, and so does a deletion that is only known by a total. Ten pages
 //! cost about 4 % more calls than one long list, because the last page of each is not full.
 //!
 //! Race: a row that is edited leaves a closed window of update times for the open one at the end. So the open one is
@@ -25,7 +25,9 @@ use super::window::{self, WindowRead, WindowRows};
 use crate::error::{Error, ErrorKind, Result, Side};
 
 /// Pages of a window where nothing is in doubt.
-const PAGES_OF_A_WINDOW: u64 = 9;
+const PAGES_OF_A_WINDOW: u64 = 10;
+/// Windows without a doubt, after many doubts, that let the next ones grow.
+const MOST_CALM_NEEDED: u32 = 16;
 /// Doubts about one page that no other page can have moved.
 const MAX_DOUBTS: u32 = 5;
 
@@ -66,19 +68,43 @@ pub(in crate::okki) struct Sizing {
     /// Rows per second of the last window; `None` if it was empty, or nothing is known.
     density: Option<f64>,
     last_was_empty: bool,
+    /// Windows in a row without a doubt, and how many let them grow.
+    calm: u32,
+    calm_needed: u32,
+    /// No window holds more rows: there is no time to read them.
+    limit: u64,
 }
 
 impl Sizing {
     pub(in crate::okki) fn new(page_size: u32) -> Self {
         let page_size = u64::from(page_size).max(1);
-        let mut sizing = Self { page_size, target: 0, density: None, last_was_empty: false };
+        let mut sizing = Self {
+            page_size,
+            target: 0,
+            density: None,
+            // The oldest seconds hold nothing, most likely.
+            last_was_empty: true,
+            calm: 0,
+            calm_needed: 1,
+            limit: u64::MAX,
+        };
         sizing.target = sizing.most();
         sizing
     }
 
+    /// Only this many pages can still be read.
+    pub(in crate::okki) fn limit_to(&mut self, pages: u64) {
+        self.limit =
+            pages.saturating_mul(self.page_size).saturating_sub(self.page_size / 5).max(self.least());
+    }
+
+    fn rows(&self) -> u64 {
+        self.target.min(self.limit)
+    }
+
     /// A little less than whole pages: most windows then end within their last page.
     fn most(&self) -> u64 {
-        (self.page_size * PAGES_OF_A_WINDOW - self.page_size / 5).max(1)
+        (self.page_size * PAGES_OF_A_WINDOW - self.page_size * 3 / 10).max(1)
     }
 
     fn least(&self) -> u64 {
@@ -87,15 +113,25 @@ impl Sizing {
 
     /// More rows than this are not read as one window.
     fn at_most(&self) -> u64 {
-        if self.target <= self.least() { self.page_size } else { (self.target * 4 / 3).max(self.page_size) }
+        if self.rows() <= self.least() { self.page_size } else { (self.rows() * 4 / 3).max(self.page_size) }
     }
 
+    /// Windows become half as large; the more often that happens, the longer they take to grow again.
     fn on_doubt(&mut self) {
         self.target = (self.target / 2).max(self.least());
+        (self.calm, self.calm_needed) = (0, (self.calm_needed * 2).min(MOST_CALM_NEEDED));
     }
 
     fn on_calm(&mut self) {
+        self.calm += 1;
+        if self.calm < self.calm_needed {
+            return;
+        }
+        self.calm = 0;
         self.target = (self.target + self.target.div_ceil(4)).min(self.most());
+        if self.target == self.most() {
+            self.calm_needed = 1;
+        }
     }
 
     /// A server may cap the page size.
@@ -111,7 +147,14 @@ impl Sizing {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn learn_density(&mut self, rows: u64, seconds: i64) {
         self.last_was_empty = rows == 0;
-        self.density = (rows > 0).then(|| rows as f64 / seconds as f64);
+        let here = (rows > 0).then(|| rows as f64 / seconds as f64);
+        self.density = match (self.density, here) {
+            // A steady density is known better from several windows.
+            (Some(before), Some(here)) if (0.5..2.0).contains(&(here / before)) => {
+                Some(f64::midpoint(before, here))
+            }
+            _ => here,
+        };
     }
 
     /// How many seconds of a piece to read as one window.
@@ -121,7 +164,7 @@ impl Sizing {
         let Some(expected) = piece.expected.filter(|expected| *expected > self.at_most()) else {
             return seconds;
         };
-        let by = |density: f64| (self.target as f64 / density).round().clamp(1.0, seconds as f64) as i64;
+        let by = |density: f64| (self.rows() as f64 / density).round().clamp(1.0, seconds as f64) as i64;
         let average = by(expected as f64 / seconds as f64);
         match self.density {
             Some(density) => by(density),
@@ -183,7 +226,7 @@ impl<'a> Walk<'a> {
     ) -> Result<Option<Found>> {
         loop {
             while may_begin && self.reading.len() < self.side_by_side {
-                let Some(piece) = self.take_piece() else { break };
+                let Some(piece) = self.take_piece(sizing.rows()) else { break };
                 self.begin(piece, sizing).await?;
             }
             let Some(Reading { piece, end, result }) = self.reading.next().await else { return Ok(None) };
@@ -218,16 +261,21 @@ impl<'a> Walk<'a> {
         }
     }
 
+    pub(in crate::okki) fn side_by_side(&self) -> u64 {
+        self.side_by_side as u64
+    }
+
     /// From when on something is not read yet; `None` if everything is.
     pub(in crate::okki) fn first_unread(&self) -> Option<Seconds> {
         self.todo.iter().chain(&self.open).map(|piece| piece.range.from).min()
     }
 
     /// An open range comes last and alone. One that holds more than a page is closed at the current second first.
-    fn take_piece(&mut self) -> Option<Piece> {
+    fn take_piece(&mut self, rows: u64) -> Option<Piece> {
         let piece = *self.todo.last()?;
         if piece.range.to.is_some() {
-            return self.todo.pop();
+            self.todo.pop();
+            return Some(self.with_the_next(piece, rows));
         }
         let now = self.clock.now();
         if piece.expected.is_some() && piece.range.from < now {
@@ -237,6 +285,25 @@ impl<'a> Walk<'a> {
             return self.todo.pop();
         }
         if self.reading.is_empty() { self.todo.pop() } else { None }
+    }
+
+    /// What is left of a piece and holds less than a window, together with the piece that follows it.
+    fn with_the_next(&mut self, mut piece: Piece, rows: u64) -> Piece {
+        while let (Some(end), Some(expected)) = (piece.range.to, piece.expected)
+            && expected < rows
+            && piece.doubts == 0
+            && let Some(next) = self.todo.last()
+            && let (Some(to), Some(more), 0) = (next.range.to, next.expected, next.doubts)
+            && next.range.from == end + 1
+        {
+            piece = Piece {
+                range: TimeRange::new(piece.range.from, to),
+                expected: Some(expected + more),
+                doubts: 0,
+            };
+            self.todo.pop();
+        }
+        piece
     }
 
     async fn begin(&mut self, piece: Piece, sizing: &mut Sizing) -> Result<()> {
@@ -311,26 +378,30 @@ mod tests {
     #[test]
     fn a_doubt_halves_the_windows_to_come_and_calm_lets_them_grow() {
         let mut sizing = Sizing::new(100);
-        assert_eq!((sizing.target, sizing.at_most()), (880, 1173));
-        for target in [440, 220, 110, 90, 90] {
+        assert_eq!((sizing.target, sizing.at_most()), (970, 1293));
+        for target in [485, 242, 121, 90, 90] {
             sizing.on_doubt();
             assert_eq!(sizing.target, target);
         }
         assert_eq!(sizing.at_most(), 100, "one page, whose rows and total are of one moment");
-        for _ in 0..20 {
+        for _ in 0..20 * MOST_CALM_NEEDED {
             sizing.on_calm();
         }
-        assert_eq!(sizing.target, 880);
+        assert_eq!(sizing.target, 970);
+        sizing.limit_to(3);
+        assert_eq!(sizing.at_most(), 373, "no more than can still be read");
     }
 
     #[test]
     fn a_window_is_as_long_as_the_rows_are_dense() {
         let mut sizing = Sizing::new(100);
         assert_eq!(sizing.seconds_for(&piece(0, 999, 1_000), 0), 1_000, "few enough rows");
-        assert_eq!(sizing.seconds_for(&piece(0, 99_999, 8_800), 0), 10_000);
+        assert_eq!(sizing.seconds_for(&piece(0, 99_999, 9_700), 0), 50_000, "nothing is known: halve");
+        sizing.learn_density(9_700, 100_000);
+        assert_eq!(sizing.seconds_for(&piece(0, 99_999, 9_700), 0), 10_000);
         sizing.learn_density(0, 10_000);
-        assert_eq!(sizing.seconds_for(&piece(10_000, 99_999, 8_800), 0), 45_000, "an empty part: halve");
-        sizing.learn_density(8_800, 1_000);
-        assert_eq!(sizing.seconds_for(&piece(0, 99_999, 8_800), 0), 100);
+        assert_eq!(sizing.seconds_for(&piece(10_000, 99_999, 9_700), 0), 45_000, "an empty part: halve");
+        sizing.learn_density(9_700, 1_000);
+        assert_eq!(sizing.seconds_for(&piece(0, 99_999, 9_700), 0), 100);
     }
 }

@@ -3,13 +3,24 @@
 //! People edit the catalogue while its pages are read: rows move between pages, come twice, or not at all. In a range
 //! that lies in the past the rows stay the same ones, but for deletions. So this is a proof of its read:
 //!
-//! > Every page gave the same total, and as many distinct rows came as the total says.
+//! > Every answer gave the same total, and as many distinct rows came as the total says.
 //!
 //! A read that fits into one page needs no more than its answer: total and rows are of one moment. That is the floor
 //! to which a doubt leads (`walk.rs`), and why reading always comes to an end.
 //!
+//! Rows whose times are equal come in another order in each answer, and an edited row jumps to the first page. Either
+//! shows as a row that came twice, at the border of two pages, while another one is missing. Then a page that has the
+//! border in its middle, or the first page, mends the read in a call or two ([`Proof::borders`]):
+//!
+//! ```text
+//! page 3  … r298 r299 r300 │ page 4  r300 r302 …       r300 twice, r301 missing: both share a second
+//! rows of 93 a page, page 4: r280 … r299 r301 r300 r302 …
+//! ```
+//!
 //! Many products may share one second (an import), which cannot be split by time: see [`read_second`]. Deliberately
-//! absent: trusting the order of the list. Rows with equal times have none that lasts from page to page.
+//! absent: trusting the order of the list.
+
+use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
 use hashbrown::HashSet;
@@ -26,6 +37,8 @@ const LARGEST_PAGE: u32 = 1_000;
 const PRODUCT_TYPES: [u8; 3] = [1, 2, 3];
 /// Reads of one second whose pages never agree, put together, before what they brought is taken as it is.
 const MAX_ROUNDS: u32 = 12;
+/// Calls that mend a window, even if it has fewer pages.
+const FEWEST_MENDING_CALLS: usize = 3;
 /// Rounds in a row without a new row: the difference is the source's own.
 const QUIET_ROUNDS: u32 = 4;
 
@@ -62,27 +75,44 @@ struct Proof {
     rows: u64,
     distinct: u64,
     ids: HashSet<u64>,
+    /// Pages that began with, or held, a row that an earlier page had.
+    borders: BTreeSet<u64>,
 }
 
 impl Proof {
     fn of(total: u64) -> Self {
-        Self { total, rows: 0, distinct: 0, ids: HashSet::new() }
+        Self { total, rows: 0, distinct: 0, ids: HashSet::new(), borders: BTreeSet::new() }
     }
 
-    /// Takes a page; `false` if it contradicts the ones before it.
-    fn take(&mut self, page: &ProductPage) -> bool {
+    /// Takes a page; `false` if the total moved.
+    fn take(&mut self, number: u64, page: &ProductPage) -> bool {
         for row in &page.rows {
             self.rows += 1;
             let is_new = row.id.as_deref().is_none_or(|id| self.ids.insert(id_hash(id)));
             self.distinct += u64::from(is_new);
+            if !is_new {
+                self.borders.insert(number);
+            }
         }
-        let total_moved = page.total != self.total && !Mutant::AcceptMovedTotal.is_active();
-        !total_moved && self.distinct == self.rows
+        page.total == self.total || Mutant::AcceptMovedTotal.is_active()
     }
 
     fn is_whole(&self) -> bool {
         self.distinct == self.total || Mutant::AcceptMovedTotal.is_active()
     }
+
+    /// More than a quarter came twice: rows without any order, which a few more pages would not mend.
+    fn is_hopeless(&self) -> bool {
+        (self.rows - self.distinct) * 4 > self.rows
+    }
+}
+
+/// A page that has a border of pages of `size` in its middle: its size and number.
+fn around(border: u64, size: u64) -> (u64, u64) {
+    let at = border.saturating_sub(1) * size;
+    let distance = |size: u64| (at % size).min(size - at % size);
+    let best = (size / 2 + 1..=size).max_by_key(|size| distance(*size)).unwrap_or(size).max(1);
+    (best, at / best + 1)
 }
 
 /// Reads a range unless it holds more than `at_most` rows. `page_size`: rows asked for at a time.
@@ -101,7 +131,7 @@ pub(super) async fn read(
         return Ok(WindowRead::TooMany(total));
     }
     let mut proof = Proof::of(total);
-    if rows == 0 || rows > total || !proof.take(&first) {
+    if rows == 0 || rows > total || !proof.take(1, &first) {
         return Ok(WindowRead::Doubtful(total));
     }
     // A server that caps the page size counts its pages by its own size.
@@ -110,19 +140,50 @@ pub(super) async fn read(
     let mut answers = futures::stream::iter(2..=last)
         .map(|number| asker.page(question, number, page_size))
         .buffered(asker.okki.settings.max_concurrency.max(1));
-    while let Some(page) = answers.next().await {
+    for number in 2.. {
+        let Some(page) = answers.next().await else { break };
         let page = page?;
-        if !proof.take(&page) {
+        if !proof.take(number, &page) || proof.is_hopeless() {
             return Ok(WindowRead::Doubtful(total));
         }
         pages.push(page);
     }
     drop(answers);
-    let is_whole = proof.is_whole() || Mutant::DropTheLastPage.is_active();
+    let is_whole =
+        mend(asker, question, rows, &mut proof, &mut pages).await? || Mutant::DropTheLastPage.is_active();
+    let in_rounds = proof.rows > total;
     Ok(match is_whole {
-        true => WindowRead::Whole(WindowRows::whole(pages, total)),
+        true => WindowRead::Whole(WindowRows { in_rounds, ..WindowRows::whole(pages, total) }),
         false => WindowRead::Doubtful(total),
     })
+}
+
+/// Asks for what is missing where rows came twice, as long as that is cheaper than reading anew; `false` if it does not
+/// help.
+async fn mend(
+    asker: &Asker<'_>,
+    question: &Question,
+    page_size: u64,
+    proof: &mut Proof,
+    pages: &mut Vec<ProductPage>,
+) -> Result<bool> {
+    let most_calls = pages.len().max(FEWEST_MENDING_CALLS);
+    let borders: Vec<u64> = proof.borders.iter().copied().filter(|border| *border > 1).collect();
+    let around = borders.iter().map(|border| around(*border, page_size));
+    let beside = borders.iter().flat_map(|border| [(page_size, *border), (page_size, border - 1)]);
+    // The first page has the rows that were edited meanwhile.
+    let places: Vec<(u64, u64)> = around.chain([(page_size, 1)]).chain(beside).collect();
+    for (size, number) in places.into_iter().cycle().take(most_calls) {
+        if proof.is_whole() {
+            break;
+        }
+        let page = asker.page(question, number, u32::try_from(size).unwrap_or(u32::MAX)).await?;
+        if !proof.take(number, &page) {
+            return Ok(false);
+        }
+        pages.push(page);
+    }
+    Ok(proof.is_whole())
 }
 
 /// Reads one second whose pages did not agree: in one larger page; by product type; at last by reading it again and
@@ -155,6 +216,7 @@ async fn read_by_type(asker: &Asker<'_>, question: &Question, page_size: u32) ->
             },
         };
         all.total += part.total;
+        all.in_rounds |= part.in_rounds;
         all.pages.extend(part.pages);
     }
     let total = asker.total(question.axis, question.range).await?;
@@ -202,4 +264,23 @@ async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) 
         "products of one second never add up; none of them is deleted"
     );
     Ok(WindowRows { pages, total, sure: false, in_rounds: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_around_a_border_has_it_in_its_middle() {
+        for (border, page_size) in [(2, 100), (3, 100), (9, 100), (4, 20), (5, 10)] {
+            let (size, number) = around(border, page_size);
+            let at = (border - 1) * page_size;
+            let (first, end) = ((number - 1) * size, number * size);
+            assert!(
+                size <= page_size && first + page_size / 5 <= at && at + page_size / 5 <= end,
+                "{border}"
+            );
+        }
+        assert_eq!(around(2, 1).0, 1, "a page of one row has no middle");
+    }
 }
