@@ -12,5 +12,5 @@ mod window;
 pub(super) use ledger::{Ledger, Window};
 pub(super) use question::Asker;
 pub(super) use times::{Seconds, TimeAxis, TimeRange};
-pub(super) use walk::{Found, Sizing, SourceClock, Walk};
+pub(super) use walk::{Found, PAGES_OF_A_WINDOW, Sizing, SourceClock, Walk};
 pub(super) use window::WindowRows;

@@ -14,6 +14,8 @@
 //! Race: a row that is edited leaves a closed window of update times for the open one at the end. So the open one is
 //! read after all others have ended, and only as one answer (a single page).
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -21,13 +23,18 @@ use tokio::time::Instant;
 
 use super::question::{Asker, Question};
 use super::times::{Seconds, TimeAxis, TimeRange};
-use super::window::{self, WindowRead, WindowRows};
+use super::window::{self, First, WindowRead, WindowRows};
 use crate::error::{Error, ErrorKind, Result, Side};
 
 /// Pages of a window where nothing is in doubt.
-const PAGES_OF_A_WINDOW: u64 = 9;
+pub(in crate::okki) const PAGES_OF_A_WINDOW: u64 = 9;
 /// Doubts about one page that no other page can have moved.
 const MAX_DOUBTS: u32 = 5;
+
+/// The first guess of where an open range can be closed lies this much around `now`.
+const FRONT_SECONDS: i64 = 60;
+/// No time zone is farther away. (A filter that shows rows beyond it filters nothing.)
+const FARTHEST_AHEAD_SECONDS: i64 = 366 * 86_400;
 
 /// The source's own time, as it goes on.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +69,8 @@ pub(in crate::okki) struct Found {
 #[derive(Debug)]
 pub(in crate::okki) struct Sizing {
     page_size: u64,
+    /// Pages of a window, at most.
+    pages: u64,
     target: u64,
     /// Rows per second of the last window; `None` if it was empty, or nothing is known.
     density: Option<f64>,
@@ -69,16 +78,16 @@ pub(in crate::okki) struct Sizing {
 }
 
 impl Sizing {
-    pub(in crate::okki) fn new(page_size: u32) -> Self {
+    pub(in crate::okki) fn new(page_size: u32, pages: u64) -> Self {
         let page_size = u64::from(page_size).max(1);
-        let mut sizing = Self { page_size, target: 0, density: None, last_was_empty: false };
+        let mut sizing = Self { page_size, pages, target: 0, density: None, last_was_empty: false };
         sizing.target = sizing.most();
         sizing
     }
 
     /// A little less than whole pages: most windows then end within their last page.
     fn most(&self) -> u64 {
-        (self.page_size * PAGES_OF_A_WINDOW - self.page_size / 5).max(1)
+        (self.page_size * self.pages - self.page_size / 5).max(1)
     }
 
     fn least(&self) -> u64 {
@@ -98,14 +107,20 @@ impl Sizing {
         self.target = (self.target + self.target.div_ceil(4)).min(self.most());
     }
 
-    /// A server may cap the page size.
-    fn learn_page_size(&mut self, rows: &WindowRows) {
-        let Some(first) = rows.pages.first() else { return };
-        let size = first.rows.len() as u64;
-        if rows.pages.len() > 1 && size < self.page_size {
-            self.page_size = size.max(1);
+    /// A server may cap the page size: then its first page holds fewer rows than asked for, and more are there.
+    fn learn_page_size(&mut self, first: First, asked: u32) {
+        let cap = first.rows.max(1);
+        if first.rows < first.total && cap < u64::from(asked) && cap < self.page_size {
+            self.page_size = cap;
             self.target = self.target.min(self.most());
         }
+    }
+
+    /// For another walk: what is known about the server stays.
+    pub(in crate::okki) fn anew(&self) -> Self {
+        let mut sizing = Self { density: None, last_was_empty: false, ..*self };
+        sizing.target = sizing.most();
+        sizing
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -183,26 +198,37 @@ impl<'a> Walk<'a> {
     ) -> Result<Option<Found>> {
         loop {
             while may_begin && self.reading.len() < self.side_by_side {
-                let Some(piece) = self.take_piece() else { break };
-                self.begin(piece, sizing).await?;
+                let Some(piece) = self.take_piece(sizing).await? else { break };
+                self.begin(piece, sizing);
             }
             let Some(Reading { piece, end, result }) = self.reading.next().await else { return Ok(None) };
             self.open.retain(|open| open.range != piece.range);
             let seconds = piece.range.seconds(self.clock.now());
-            match result? {
+            let read = match result {
+                Ok(read) => read,
+                Err(error) => {
+                    // It is not read: whoever goes on begins here.
+                    self.todo.push(piece);
+                    return Err(error);
+                }
+            };
+            match read {
                 WindowRead::Whole(rows) => {
-                    sizing.learn_page_size(&rows);
                     sizing.learn_density(rows.total, seconds);
                     sizing.on_calm();
                     self.subtract(end, rows.total);
                     return Ok(Some(Found { range: piece.range, rows }));
                 }
-                WindowRead::TooMany(total) => {
+                WindowRead::TooMany(first) => {
+                    let total = first.total;
+                    sizing.learn_page_size(first, self.page_size);
                     sizing.learn_density(total, seconds);
                     self.subtract(end, total);
                     self.todo.push(Piece { expected: Some(total), ..piece });
                 }
-                WindowRead::Doubtful(total) => {
+                WindowRead::Doubtful(first) => {
+                    let total = first.total;
+                    sizing.learn_page_size(first, self.page_size);
                     tracing::debug!(total, from = piece.range.from, "the pages of a window do not agree");
                     sizing.learn_density(total, seconds);
                     sizing.on_doubt();
@@ -223,35 +249,64 @@ impl<'a> Walk<'a> {
         self.todo.iter().chain(&self.open).map(|piece| piece.range.from).min()
     }
 
-    /// An open range comes last and alone. One that holds more than a page is closed at the current second first.
-    fn take_piece(&mut self) -> Option<Piece> {
-        let piece = *self.todo.last()?;
+    /// An open range comes last and alone. One that holds more than a page is closed as far as it can be first.
+    async fn take_piece(&mut self, sizing: &Sizing) -> Result<Option<Piece>> {
+        let Some(piece) = self.todo.last().copied() else { return Ok(None) };
         if piece.range.to.is_some() {
-            return self.todo.pop();
+            return Ok(self.todo.pop());
         }
-        let now = self.clock.now();
-        if piece.expected.is_some() && piece.range.from < now {
+        if piece.expected.is_some() {
+            let front = self.front(piece.range.from, sizing.page_size).await?;
             self.todo.pop();
-            self.todo.push(Piece { range: TimeRange::since(now), expected: None, doubts: 0 });
-            self.todo.push(Piece { range: TimeRange::new(piece.range.from, now - 1), ..piece });
-            return self.todo.pop();
+            self.todo.push(Piece { range: TimeRange::since(front), expected: None, doubts: 0 });
+            if front > piece.range.from {
+                self.todo.push(Piece { range: TimeRange::new(piece.range.from, front - 1), ..piece });
+                return Ok(self.todo.pop());
+            }
         }
-        if self.reading.is_empty() { self.todo.pop() } else { None }
+        Ok(if self.reading.is_empty() { self.todo.pop() } else { None })
     }
 
-    async fn begin(&mut self, piece: Piece, sizing: &mut Sizing) -> Result<()> {
+    /// Up to where an open range is closed: the filter has shown a row of this second or a later one, so its clock has
+    /// passed what lies before, and nothing enters that any more. `now` plays no part in it: the filter may go by another
+    /// clock. From the front on there is at most a page of rows.
+    async fn front(&self, from: Seconds, page_size: u64) -> Result<Seconds> {
+        let now = self.clock.now().max(from);
+        let (mut shows_more, mut ahead) = (from, FRONT_SECONDS);
+        let mut shows_none = loop {
+            let at = now.saturating_add(ahead);
+            match self.asker.total(self.axis, TimeRange::since(at)).await? {
+                0 => break at,
+                rows if rows <= page_size => return Ok(at),
+                _ if ahead > FARTHEST_AHEAD_SECONDS => return Ok(from),
+                _ => (shows_more, ahead) = (at, ahead * 8),
+            }
+        };
+        let mut at = now - FRONT_SECONDS / 2;
+        while shows_none - shows_more > 1 {
+            if at <= shows_more || at >= shows_none {
+                at = shows_more + (shows_none - shows_more) / 2;
+            }
+            match self.asker.total(self.axis, TimeRange::since(at)).await? {
+                0 => shows_none = at,
+                rows if rows <= page_size => return Ok(at),
+                _ => shows_more = at,
+            }
+        }
+        // One second holds them all, and more of it may still come.
+        self.asker.budget.sleep(Side::Source, Duration::from_millis(1_100)).await?;
+        Ok(shows_none)
+    }
+
+    fn begin(&mut self, piece: Piece, sizing: &Sizing) {
         let now = self.clock.now();
         let is_open = piece.range.to.is_none();
         let seconds = if is_open { i64::MAX } else { sizing.seconds_for(&piece, now) };
         let (range, rest) = piece.range.cut(seconds, now);
         self.todo.extend(rest.map(|range| Piece { range, ..piece }));
         let window = Piece { range, ..piece };
-        if is_open && window.expected.is_some() {
-            // The rows of this very second are still coming.
-            let second = std::time::Duration::from_millis(1_100);
-            self.asker.budget.sleep(Side::Source, second).await?;
-        }
-        let at_most = if is_open { sizing.page_size } else { sizing.at_most() };
+        // Rows enter an open range at any time: only a single answer proves its read.
+        let at_most = if is_open { 0 } else { sizing.at_most() };
         self.open.push(window);
         self.reading.push(Box::pin(read(
             self.asker,
@@ -261,7 +316,6 @@ impl<'a> Walk<'a> {
             self.page_size,
             at_most,
         )));
-        Ok(())
     }
 
     /// Rows that a window took from the piece that it was cut from.
@@ -284,7 +338,7 @@ async fn read(
     let is_one_second = piece.range.is_one_second();
     let at_most = if is_one_second { u64::MAX } else { at_most };
     let result = match window::read(&asker, &question, page_size, at_most).await {
-        Ok(WindowRead::Doubtful(total)) if is_one_second && total > u64::from(page_size) => {
+        Ok(WindowRead::Doubtful(first)) if is_one_second && first.total > first.rows => {
             window::read_second(&asker, &question, page_size).await.map(WindowRead::Whole)
         }
         result => result,
@@ -310,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_doubt_halves_the_windows_to_come_and_calm_lets_them_grow() {
-        let mut sizing = Sizing::new(100);
+        let mut sizing = Sizing::new(100, PAGES_OF_A_WINDOW);
         assert_eq!((sizing.target, sizing.at_most()), (880, 1173));
         for target in [440, 220, 110, 90, 90] {
             sizing.on_doubt();
@@ -325,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_window_is_as_long_as_the_rows_are_dense() {
-        let mut sizing = Sizing::new(100);
+        let mut sizing = Sizing::new(100, PAGES_OF_A_WINDOW);
         assert_eq!(sizing.seconds_for(&piece(0, 999, 1_000), 0), 1_000, "few enough rows");
         assert_eq!(sizing.seconds_for(&piece(0, 99_999, 8_800), 0), 10_000);
         sizing.learn_density(0, 10_000);

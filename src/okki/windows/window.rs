@@ -50,10 +50,17 @@ impl WindowRows {
 #[derive(Debug)]
 pub(super) enum WindowRead {
     Whole(WindowRows),
-    /// It holds this many rows, more than wanted; no more than the first page was read.
-    TooMany(u64),
-    /// Its pages do not agree; the rest of it was not read. Its total, as first said.
-    Doubtful(u64),
+    /// It holds more rows than wanted; no more than the first page was read.
+    TooMany(First),
+    /// Its pages do not agree; the rest of it was not read.
+    Doubtful(First),
+}
+
+/// What the first page of a range said.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    pub total: u64,
+    pub rows: u64,
 }
 
 /// The proof while it grows.
@@ -94,15 +101,16 @@ pub(super) async fn read(
 ) -> Result<WindowRead> {
     let first = asker.page(question, 1, page_size).await?;
     let (total, rows) = (first.total, first.rows.len() as u64);
+    let said = First { total, rows };
     if rows == total {
         return Ok(WindowRead::Whole(WindowRows::whole(vec![first], total)));
     }
     if total > at_most {
-        return Ok(WindowRead::TooMany(total));
+        return Ok(WindowRead::TooMany(said));
     }
     let mut proof = Proof::of(total);
     if rows == 0 || rows > total || !proof.take(&first) {
-        return Ok(WindowRead::Doubtful(total));
+        return Ok(WindowRead::Doubtful(said));
     }
     // A server that caps the page size counts its pages by its own size.
     let last = total.div_ceil(rows) - u64::from(Mutant::DropTheLastPage.is_active());
@@ -113,7 +121,7 @@ pub(super) async fn read(
     while let Some(page) = answers.next().await {
         let page = page?;
         if !proof.take(&page) {
-            return Ok(WindowRead::Doubtful(total));
+            return Ok(WindowRead::Doubtful(said));
         }
         pages.push(page);
     }
@@ -121,7 +129,7 @@ pub(super) async fn read(
     let is_whole = proof.is_whole() || Mutant::DropTheLastPage.is_active();
     Ok(match is_whole {
         true => WindowRead::Whole(WindowRows::whole(pages, total)),
-        false => WindowRead::Doubtful(total),
+        false => WindowRead::Doubtful(said),
     })
 }
 
@@ -171,8 +179,8 @@ async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) 
         for number in 1.. {
             let page = asker.page(question, number, page_size).await?;
             let is_last = page.rows.is_empty();
-            if number == 1 && page.total != total {
-                // Something left (or came back): what was seen before may be gone.
+            if page.total != total {
+                // Something left or came back, perhaps between two pages: what was seen before may be gone.
                 (total, quiet) = (page.total, 0);
                 seen.clear();
                 pages.clear();
