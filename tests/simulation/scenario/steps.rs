@@ -63,6 +63,7 @@ impl Scenario {
         let death =
             if self.rng().u8(0..4) == 0 { Death::After(self.world.rng.u64(0..6_000)) } else { Death::None };
         let changes = self.rng().bool();
+        self.unread_since.get_or_insert(self.world.clock.now_ms());
         let sandbox = self.world.sandbox.clone();
         let world = &self.world;
         let (a, b) = futures::join!(world.drive(&first, &one, death), async {
@@ -101,6 +102,7 @@ impl Scenario {
         let Death::Frozen(after, asleep) = death else { return Ok(()) };
         let one = RunRequest { deadline: None, ..request(Mode::Sync) };
         let begins = after + self.rng().u64(0..asleep);
+        self.unread_since.get_or_insert(self.world.clock.now_ms());
         let world = &self.world;
         let (a, b) = futures::join!(world.drive(&first, &one, death), async {
             tokio::time::sleep(Duration::from_millis(begins)).await;
