@@ -9,10 +9,14 @@ use okki_sync_sandbox::catalogue::{Catalogue, Product};
 /// The versions of one thing, each with the moment (milliseconds) from which on it was so.
 type Versions<T> = Vec<(u64, T)>;
 
+/// No world needs more calls to its source.
+const MOST_CALLS: u64 = 15_000;
+
 /// All that the source ever held, with times.
 #[derive(Default)]
 pub struct Past {
     revision: u64,
+    looks: u64,
     /// When the last change was made.
     pub changed_at_ms: u64,
     changes: usize,
@@ -32,6 +36,8 @@ pub struct Span {
 impl Past {
     /// Notes what has changed since the last time.
     pub fn note(&mut self, sandbox: &Sandbox, now_ms: u64) {
+        self.looks += 1;
+        assert!(self.looks < MOST_CALLS, "{MOST_CALLS} calls to the source: a read does not end");
         let revision = sandbox.revision();
         if revision == self.revision {
             return;

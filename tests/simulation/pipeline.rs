@@ -18,6 +18,7 @@ pub struct Pipeline {
     pub at_once: u32,
     /// Calls to the source in a second.
     pub pace: f64,
+    pub page_size: u32,
     pub text: String,
 }
 
@@ -51,7 +52,7 @@ impl Pipeline {
             if tombstones { "tombstone" } else { "ignore" },
             if rng.bool() { "0.2" } else { "0.9" },
         );
-        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, at_once, pace, text }
+        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, at_once, pace, page_size, text }
     }
 
     /// Whether each sync reads all products anew.

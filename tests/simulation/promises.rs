@@ -1,6 +1,7 @@
 //! What a read promises, checked after every sync that had the world to itself:
 //!
-//! - Every row that it sends was true at a moment of the read, which may have taken several runs.
+//! - Every row that it sends was true at a moment of the read, which may have taken several runs. (A run that says it is
+//!   not done may have had no time to look for deletions: then since the last read that had.)
 //! - Nothing is deleted that the source held throughout the read, neither a product nor an item of a group.
 //! - Nothing that the source held throughout is missing once a run says that it is done, and the target holds nothing
 //!   older than the read.
@@ -22,9 +23,6 @@ use crate::oracle::{Shape, doubt, ids_of_items, is_tombstone};
 use crate::past::{Past, Span};
 use crate::world::World;
 
-/// Calls in which a run covers a window at least: the login, groups and totals, and two windows of nine pages side by side
-/// with their doubts.
-const CALLS_FOR_A_WINDOW: u64 = 45;
 const PRODUCTS: &str = "state/it.products";
 
 /// What the store keeps of a read.
@@ -94,11 +92,15 @@ fn numbers(bytes: &[u8]) -> Vec<u64> {
     numbers
 }
 
+/// Whether a run says that it is done.
+pub fn is_done(outcome: &Outcome) -> bool {
+    matches!(outcome.report.status, Status::Succeeded | Status::Partial)
+}
+
 /// Whether a run has come to the end of its read.
 pub fn has_read(outcome: &Outcome) -> bool {
     let report = &outcome.report;
-    matches!(report.status, Status::Succeeded | Status::Partial)
-        || (report.source.newly_read.is_none() && report.source.groups > 0)
+    is_done(outcome) || (report.source.newly_read.is_none() && report.source.groups > 0)
 }
 
 /// The promises of a sync, whose read began at `since_ms`.
@@ -122,7 +124,7 @@ pub fn after_a_sync(
         items_are_whole(&past, shape, &id, row.get(), span, outcome)?;
     }
     let Some(outcome) = outcome.filter(|_| !world.reading.is_too_late()) else { return Ok(()) };
-    if !matches!(outcome.report.status, Status::Succeeded | Status::Partial) {
+    if !is_done(outcome) {
         return Ok(());
     }
     nothing_is_missing(world, &past, span, outcome)
@@ -238,7 +240,10 @@ pub fn it_moves(
     }
     let is_disturbed = report.source.retries + report.source.throttled > 0
         || struck(&world.sandbox.stats().struck) > struck(&before.stats().struck);
-    if report.status != Status::Paused || is_disturbed || report.source.requests < CALLS_FOR_A_WINDOW {
+    if report.status != Status::Paused
+        || is_disturbed
+        || report.source.requests < u64::from(world.calls_for_a_window())
+    {
         return Ok(());
     }
     if kept.has_moved(kept_before) {

@@ -64,9 +64,9 @@ impl Reading {
                 deletions: 15,
                 restores: *rng.choice(&[0, 10]).unwrap(),
             },
-            page_size: (rng.u8(0..2) == 0).then(|| rng.u32(2..10)),
+            page_size: (rng.u8(0..3) == 0).then(|| rng.u32(3..10)),
             pace: (rng.u8(0..3) == 0).then(|| *rng.choice(&[0.5, 1.0, 2.0]).unwrap()),
-            max_page_size: (rng.u8(0..3) == 0).then(|| rng.usize(3..12)),
+            max_page_size: (rng.u8(0..5) == 0).then(|| rng.usize(4..12)),
         };
         // Without a filter and without an order that lasts, no way to read is left.
         if !reading.is_filtered() && reading.order == ListOrder::NewestUpdateFirst {
@@ -86,6 +86,20 @@ impl Reading {
         options.edit_mix = self.mix;
         options.change_log = true;
         options.max_page_size = self.max_page_size.unwrap_or(options.max_page_size);
+    }
+
+    /// People change few rows beside what can be read in the same time: the newest page must hold still for some calls.
+    pub fn keep_readable(&mut self, pace: f64, page_size: u32) {
+        let rows = f64::from(page_size).min(self.max_page_size.map_or(f64::MAX, |most| most as f64));
+        self.edits_per_minute = self.edits_per_minute.min(rows * pace * 60.0 / 40.0);
+    }
+
+    /// Calls in which a read of so many pages comes further by a window at least: two windows of nine pages side by side,
+    /// with their doubts. One second may hold everything (an import), and no run can go on in the middle of one: it is
+    /// found by halving, and read in rounds where its rows have no lasting order.
+    pub fn calls_for_a_window(&self, pages: u32) -> u32 {
+        let rounds = if self.order == ListOrder::NewestUpdateFirst { 16 } else { 2 };
+        80 + rounds * pages
     }
 
     pub fn is_steady(&self) -> bool {

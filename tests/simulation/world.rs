@@ -13,7 +13,7 @@ use okki_sync::testing::report::Mode;
 use okki_sync::testing::store::Store;
 use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::catalogue::Catalogue;
-use okki_sync_sandbox::{CodeReading, IdCheck, Options, Sandbox};
+use okki_sync_sandbox::{CodeReading, IdCheck, ListOrder, Options, Sandbox};
 
 use crate::coverage::Coverage;
 use crate::past::Past;
@@ -94,8 +94,9 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let (reading, reading_rng) = Reading::of(seed);
+        let (mut reading, reading_rng) = Reading::of(seed);
         let pipeline = Pipeline::random(&mut rng, &reading);
+        reading.keep_readable(pipeline.pace, pipeline.page_size);
         let (clock, id_check) = (Clock::starting_at_ms(BEGINNING_MS), id_check(seed));
         let freezing = rng.u8(0..6) == 0;
         let mut options = Options {
@@ -123,6 +124,10 @@ impl World {
             journal: true,
             ..Options::default()
         };
+        if options.dirty {
+            // Which of two rows with one id comes first depends on the order.
+            reading.order = ListOrder::ById;
+        }
         reading.apply(&mut options);
         let story = vec![format!("{options:?}\n{}", pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());
@@ -173,6 +178,14 @@ impl World {
 
     pub fn restart(&mut self) {
         self.process = self.start_process();
+    }
+
+    /// See [`Reading::calls_for_a_window`].
+    pub fn calls_for_a_window(&self) -> u32 {
+        let mut cap = 0;
+        self.sandbox.set_options(|options| cap = options.max_page_size);
+        let page = (self.pipeline.page_size as usize).min(cap);
+        self.reading.calls_for_a_window(self.catalogue().products.len().div_ceil(page) as u32)
     }
 
     pub fn catalogue(&self) -> Catalogue {

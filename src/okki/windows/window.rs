@@ -16,6 +16,7 @@ use hashbrown::HashSet;
 
 use super::super::page::ProductPage;
 use super::question::{Asker, Question};
+use super::times::TimeAxis;
 use crate::catalogue::id_hash;
 use crate::error::Result;
 use crate::testing::Mutant;
@@ -183,7 +184,10 @@ async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) 
                 // Something left or came back, perhaps between two pages: what was seen before may be gone.
                 (total, quiet) = (page.total, 0);
                 seen.clear();
-                pages.clear();
+                // A change that was seen stays one.
+                if question.axis == TimeAxis::Creation {
+                    pages.clear();
+                }
             }
             rows += page.rows.len() as u64;
             let fresh = page.rows.iter().filter_map(|row| row.id.as_deref()).map(id_hash);

@@ -29,6 +29,9 @@ impl Scenario {
         {
             return Ok(());
         }
+        if self.world.reading_rng.u8(0..3) > 0 {
+            return Ok(());
+        }
         for _ in 0..SHORT_RUNS {
             let request = RunRequest { allow_mass_delete: true, ..self.short() };
             let outcome = self.run("short run", &request, Death::None).await?;

@@ -63,6 +63,7 @@ pub fn play(seed: u64) -> Played {
         past: Vec::new(),
         resume: None,
         unread_since: None,
+        compared_since: BEGINNING_MS,
         deleted: Vec::new(),
         in_a_row: 0,
     };
@@ -121,6 +122,9 @@ struct Scenario {
     resume: Option<u64>,
     /// When the read began that no run has ended yet, in milliseconds.
     unread_since: Option<u64>,
+    /// When the last read began that had the time to compare the source's total, in milliseconds: a run that says it is
+    /// not done may still hold what was deleted since.
+    compared_since: u64,
     /// Products that can be brought back.
     deleted: Vec<String>,
     /// Short runs in a row whose read was not complete.
@@ -190,7 +194,12 @@ impl Scenario {
         invariants::after_one_run(&self.world, &before, request.mode, overdue, outcome.as_ref()).await?;
         if request.mode == Mode::Sync {
             invariants::no_call_before_its_time(&self.world, &before, &process.clock)?;
-            promises::after_a_sync(&self.world, &before, since_ms, outcome.as_ref())?;
+            let is_done = outcome.as_ref().is_some_and(promises::is_done);
+            let from_ms = if is_done { since_ms } else { self.compared_since.min(since_ms) };
+            promises::after_a_sync(&self.world, &before, from_ms, outcome.as_ref())?;
+            if is_done {
+                self.compared_since = since_ms;
+            }
             self.count_reads(&kept_before, outcome.as_ref()).await;
             if let Some(outcome) = outcome.as_ref().filter(|_| !store_struck) {
                 let kept = Kept::of(&self.world).await;

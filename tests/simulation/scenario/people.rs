@@ -59,7 +59,7 @@ impl Scenario {
 
     /// Too short for a whole read, long enough for a window.
     pub(super) fn short(&mut self) -> RunRequest {
-        let calls = self.world.reading_rng.u32(20..70);
+        let calls = self.world.calls_for_a_window() + self.world.reading_rng.u32(0..40);
         let time = self.world.reading.time_for(calls, self.world.pipeline.pace);
         RunRequest { deadline: Some(tokio::time::Instant::now() + time), ..request(Mode::Sync) }
     }
