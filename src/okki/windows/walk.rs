@@ -136,12 +136,14 @@ impl Sizing {
         let Some(expected) = piece.expected.filter(|expected| *expected > self.at_most()) else {
             return seconds;
         };
-        let by = |density: f64| (self.target as f64 / density).round().clamp(1.0, seconds as f64) as i64;
+        // Shorter than the piece: the same question again would have the same answer.
+        let most = (seconds - 1).max(1);
+        let by = |density: f64| (self.target as f64 / density).round().clamp(1.0, most as f64) as i64;
         let average = by(expected as f64 / seconds as f64);
         match self.density {
             Some(density) => by(density),
             // Rows are not where the average says: halve instead.
-            None if self.last_was_empty => average.max(seconds / 2),
+            None if self.last_was_empty => average.max(seconds / 2).min(most),
             None => average,
         }
     }
@@ -384,6 +386,12 @@ mod tests {
         assert_eq!(sizing.seconds_for(&piece(0, 99_999, 8_800), 0), 10_000);
         sizing.learn_density(0, 10_000);
         assert_eq!(sizing.seconds_for(&piece(10_000, 99_999, 8_800), 0), 45_000, "an empty part: halve");
+        let two_seconds = Sizing { target: 8, page_size: 9, ..Sizing::new(9, 1) };
+        assert_eq!(
+            two_seconds.seconds_for(&piece(0, 1, 10), 0),
+            1,
+            "ten rows are more than a page: split them"
+        );
         sizing.learn_density(8_800, 1_000);
         assert_eq!(sizing.seconds_for(&piece(0, 99_999, 8_800), 0), 100);
     }
