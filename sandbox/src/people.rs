@@ -162,6 +162,10 @@ impl SandboxState {
 
     fn restore(&mut self, at: usize, now_ms: u64) -> bool {
         let Some(mut product) = self.people.deleted.remove(at) else { return false };
+        // An edit of the whole catalogue may have brought it back before.
+        if self.catalogue.products.iter().any(|known| known.product_id == product.product_id) {
+            return false;
+        }
         product.update_time = (now_ms / 1000) as i64;
         self.change(Change::Add(Box::new(product)), now_ms);
         true

@@ -222,7 +222,7 @@ impl Cache {
     pub(crate) fn goes_on_anyway(&self, now_ms: u64) -> bool {
         let oldest = self.ledger.oldest_read_at_ms().unwrap_or(now_ms);
         let is_fresh = now_ms.saturating_sub(oldest) < DAY_MS;
-        (!self.ledger.complete && is_fresh) || self.ledger.whole_because.is_some()
+        (!self.ledger.finished && is_fresh) || self.ledger.whole_because.is_some()
     }
 
     /// All its rows wait for windows, and its changes go on from where it ended.

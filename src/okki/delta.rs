@@ -14,12 +14,14 @@
 use super::merge::Fresh;
 use super::reading::{Keep, Reading, Step, Stop};
 use super::windows::ledger::OVERLAP_SECONDS;
-use super::windows::times::OLDEST;
-use super::windows::{Seconds, Sizing, TimeAxis, TimeRange, Walk};
+use super::windows::times::{LATEST, OLDEST};
+use super::windows::{Seconds, TimeAxis, TimeRange, Walk};
 
 /// The first guess of how far the filter's clock is behind: this, then eight times as much, and so on.
 const FIRST_LAG_SECONDS: i64 = 480;
 const LAG_GROWS_BY: i64 = 8;
+/// The lag of a source that shows nothing: no time zone is farther behind.
+const UNKNOWN_LAG_SECONDS: i64 = 86_400;
 /// Halvings between a lag that shows too many rows and one that shows none.
 const LAG_HALVINGS: u32 = 6;
 
@@ -33,7 +35,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             self.fresh_rows += fresh.rows;
             self.is_dirty |= fresh.rows > 0;
             self.has_unplaced |= fresh.created > 0;
-            self.learn_lag(now, from, fresh.rows).await?;
+            self.learn_lag(from, fresh.rows).await?;
             self.move_cursor(now);
             if fresh.ambiguous.is_empty() {
                 return Ok(());
@@ -47,10 +49,9 @@ impl<K: Keep> Reading<'_, '_, K> {
 
     async fn read_changes_since(&mut self, from: Seconds) -> Step<Fresh> {
         let number = self.ledger.number();
-        // Created rows are older than the end of the delta, and the rows of a range that waits may be older than that.
-        self.ledger.expect(number, OLDEST, self.source_clock.now().saturating_add(1));
-        let page_size = self.asker.okki.settings.page_size;
-        let (mut fresh, mut sizing) = (Fresh::default(), Sizing::new(page_size));
+        // Its rows can be of any time: created lately, by a clock that may be ahead of `now`, or brought back.
+        self.ledger.expect(number, OLDEST, LATEST);
+        let (mut fresh, mut sizing) = (Fresh::default(), self.sizing.anew());
         let ranges = [(TimeRange::since(from), None)];
         let (mut walk, mut pages) = (Walk::new(self.asker, TimeAxis::Update, self.source_clock, &ranges), 0);
         loop {
@@ -78,77 +79,103 @@ impl<K: Keep> Reading<'_, '_, K> {
 
     /// `None` if there is nothing to ask for: the source is empty.
     async fn changes_from(&mut self, now: Seconds) -> Step<Option<Seconds>> {
-        if let Some(from) = self.ledger.changes_from.filter(|_| self.ledger.filter_lag_seconds.is_some()) {
+        let Some(lag) = self.filter_lag().await? else { return Ok(None) };
+        if let Some(from) = self.ledger.changes_from {
             return Ok(Some(from));
         }
-        let Some(lag) = self.find_lag(now).await? else {
-            return match self.held() {
-                0 => Ok(None),
-                _ => Err(Stop::ReadWhole("the source does not filter by update time".to_owned())),
-            };
-        };
-        self.ledger.filter_lag_seconds = Some(lag);
         let began = self.ledger.began.unwrap_or(now).min(now);
         let from = began.saturating_sub(lag).saturating_sub(OVERLAP_SECONDS);
-        let from = self.ledger.changes_from.map_or(from, |known| known.min(from));
         self.ledger.changes_from = Some(from);
         Ok(Some(from))
     }
 
-    /// The smallest lag of a few at which the filter shows a row, and not much more than a page.
-    async fn find_lag(&self, now: Seconds) -> Step<Option<i64>> {
-        let (mut shows_none, mut lag) = (0, FIRST_LAG_SECONDS);
-        let mut total = self.updated_within(now, lag).await?;
-        while total == 0 {
-            if lag >= now - OLDEST {
+    /// Where creation times end that nothing enters any more: before what the filter's clock has passed for sure.
+    pub(super) async fn closed_end(&mut self) -> Step<Seconds> {
+        let now = self.source_clock.now();
+        let lag = self.filter_lag().await?.unwrap_or(UNKNOWN_LAG_SECONDS);
+        Ok(now.saturating_sub(lag).saturating_sub(OVERLAP_SECONDS))
+    }
+
+    /// How far the filter's clock is behind at most; `None` if the source is empty.
+    async fn filter_lag(&mut self) -> Step<Option<i64>> {
+        if self.ledger.filter_lag_seconds.is_none() {
+            if self.ledger.source_total.max(self.held()) == 0 {
                 return Ok(None);
             }
-            shows_none = lag;
-            lag = lag.saturating_mul(LAG_GROWS_BY).min(now - OLDEST);
-            total = self.updated_within(now, lag).await?;
+            let lag = self.find_lag().await?;
+            if lag.is_none() {
+                return Err(Stop::ReadWhole("the source does not filter by update time".to_owned()));
+            }
+            // Changes that an older version of the program asked for by `now` are asked for again.
+            if let (Some(lag), Some(from)) = (lag, self.ledger.changes_from) {
+                self.ledger.changes_from = Some(from.saturating_sub(lag));
+            }
+            if let Some(lag) = lag {
+                self.find_bounds(lag).await?;
+            }
+            self.ledger.filter_lag_seconds = lag;
         }
-        Ok(Some(self.shorten_lag(now, shows_none, lag, total).await?))
+        Ok(self.ledger.filter_lag_seconds)
+    }
+
+    /// The smallest lag of a few at which the filter shows a row, and not much more than a page.
+    async fn find_lag(&self) -> Step<Option<i64>> {
+        let (mut shows_none, mut asked) = (0, FIRST_LAG_SECONDS);
+        let most = self.source_clock.now() - OLDEST;
+        let (mut total, mut lag) = self.updated_within(asked).await?;
+        while total == 0 {
+            if asked >= most {
+                return Ok(None);
+            }
+            shows_none = asked;
+            asked = asked.saturating_mul(LAG_GROWS_BY).min(most);
+            (total, lag) = self.updated_within(asked).await?;
+        }
+        Ok(Some(self.shorten_lag(shows_none, asked, total, lag).await?))
     }
 
     /// A lag that shows more than a page of rows would bring them all again in the runs that follow: looks for a shorter
-    /// one between it and a lag that shows none.
+    /// one between it and one that shows none.
     async fn shorten_lag(
         &self,
-        now: Seconds,
         mut shows_none: i64,
-        mut lag: i64,
+        mut asked: i64,
         mut total: u64,
+        mut lag: i64,
     ) -> Step<i64> {
         let page = u64::from(self.asker.okki.settings.page_size);
         for _ in 0..LAG_HALVINGS {
             if total <= page {
                 break;
             }
-            let middle = shows_none + (lag - shows_none) / 2;
-            match self.updated_within(now, middle).await? {
-                0 => shows_none = middle,
-                some => (lag, total) = (middle, some),
+            let middle = shows_none + (asked - shows_none) / 2;
+            match self.updated_within(middle).await? {
+                (0, _) => shows_none = middle,
+                (rows, shown) => (asked, total, lag) = (middle, rows, shown),
             }
         }
         Ok(lag)
     }
 
-    async fn updated_within(&self, now: Seconds, lag: i64) -> Step<u64> {
+    /// How many rows the filter shows, and by how much its clock is behind at most if it shows any. Time goes by until
+    /// the answer is there.
+    async fn updated_within(&self, lag: i64) -> Step<(u64, i64)> {
+        let now = self.source_clock.now();
         let since = TimeRange::since(now.saturating_sub(lag));
-        Ok(self.asker.total(TimeAxis::Update, since).await?)
+        let rows = self.asker.total(TimeAxis::Update, since).await?;
+        Ok((rows, lag + (self.source_clock.now() - now) + 1))
     }
 
     /// Something has changed since the last delta: if the filter shows a row since then, its clock is not further behind.
-    async fn learn_lag(&mut self, now: Seconds, from: Seconds, fresh: u64) -> Step<()> {
+    async fn learn_lag(&mut self, from: Seconds, fresh: u64) -> Step<()> {
         let Some(known) = self.ledger.filter_lag_seconds else { return Ok(()) };
         let last_delta = from + known + OVERLAP_SECONDS;
-        let shorter = now - last_delta + OVERLAP_SECONDS;
-        if fresh == 0 || !(0..known / 2).contains(&shorter) {
-            return Ok(());
-        }
-        let total = self.updated_within(now, shorter).await?;
-        if total > 0 {
-            self.ledger.filter_lag_seconds = Some(self.shorten_lag(now, 0, shorter, total).await?);
+        let shorter = self.source_clock.now() - last_delta + OVERLAP_SECONDS;
+        if fresh > 0 && (0..known / 2).contains(&shorter) {
+            let (rows, lag) = self.updated_within(shorter).await?;
+            if rows > 0 {
+                self.ledger.filter_lag_seconds = Some(self.shorten_lag(0, shorter, rows, lag).await?);
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! the login; and only to paths that are known to read.
 
 mod accounts;
+mod bounds;
 pub(crate) mod cache;
 mod clean;
 mod delta;
@@ -55,8 +56,11 @@ use snapshot::SnapshotBuilder;
 pub(crate) use whole::MAX_READS;
 use windows::{Asker, Ledger, Sizing, SourceClock};
 
-/// A source that cannot be read in windows is asked again whether it can after this time.
+/// After this time a source that could not be read in windows is tried again.
 const TRY_WINDOWS_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
+/// Calls that a run has time for, for each page that a window of it has.
+const CALLS_FOR_A_PAGE: f64 = 12.0;
 
 /// What a read goes on from.
 pub(crate) struct ReadStart {
@@ -80,6 +84,8 @@ pub(crate) struct ReadInfo {
     pub grew: Option<bool>,
     /// When the part was read that was read longest ago, wall-clock milliseconds; `None` if there are no parts.
     pub oldest_read_at_ms: Option<u64>,
+    /// Whether the source's total was compared to the end. If not, products that were deleted lately may be held still.
+    pub is_compared: bool,
     /// Time spent on cleaning.
     pub cleaned_in: Duration,
 }
@@ -90,6 +96,7 @@ impl ReadInfo {
             deleted_products: cleaned.deleted,
             cleaned_in: cleaned.took,
             grew: Some(false),
+            is_compared: true,
             ..Self::default()
         }
     }
@@ -220,7 +227,7 @@ impl Okki {
             reader: builder.reader(),
             start_shift_seconds: ledger.start_shift_seconds,
         };
-        let is_resumed = !ledger.complete && !ledger.windows().is_empty();
+        let is_resumed = !ledger.finished && !ledger.windows().is_empty();
         let (windows_before, first_number) = (ledger.complete, ledger.last_number());
         let mut reading = Reading {
             asker,
@@ -231,13 +238,14 @@ impl Okki {
             key: self.cache_key(map),
             keep,
             watch,
-            sizing: Sizing::new(self.settings.page_size),
+            sizing: Sizing::new(self.settings.page_size, self.pages_of_a_window(budget)),
             held_at_start: 0,
             kept_at: Instant::now(),
             is_checkpoint_there: is_resumed,
             is_dirty: false,
             fresh_rows: 0,
             has_unplaced: false,
+            is_compared: true,
         };
         reading.held_at_start = reading.held();
         match reading.run(full_read_every).await {
@@ -254,7 +262,7 @@ impl Okki {
         }
         reading.keep_complete().await;
         let full_read = !windows_before || reading.ledger.all_newer_than(first_number);
-        let Reading { mut builder, ledger, fresh_rows, .. } = reading;
+        let Reading { mut builder, ledger, fresh_rows, is_compared, .. } = reading;
         if builder.met_unknown_group {
             // The group may be as new as the product.
             let groups = later.insert(self.groups(budget).await?);
@@ -265,9 +273,19 @@ impl Okki {
             full_read,
             fresh_products: fresh_rows,
             oldest_read_at_ms: ledger.oldest_read_at_ms(),
+            is_compared,
             ..ReadInfo::of(cleaned)
         };
         Ok((catalogue, info))
+    }
+
+    /// A window is small enough for a run to read a few of them, however short it is.
+    fn pages_of_a_window(&self, budget: &Budget) -> u64 {
+        let calls = budget.left().as_secs_f64() * self.settings.max_requests_per_second;
+        // A cast saturates.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pages")]
+        let pages = (calls / CALLS_FOR_A_PAGE) as u64;
+        pages.clamp(1, windows::PAGES_OF_A_WINDOW)
     }
 
     async fn groups(&self, budget: &Budget) -> Result<GroupList> {

@@ -25,7 +25,6 @@ use tokio::time::Instant;
 
 use super::Unfinished;
 use super::snapshot::SnapshotBuilder;
-use super::windows::ledger::OVERLAP_SECONDS;
 use super::windows::{Asker, Found, Ledger, Sizing, SourceClock, TimeAxis, TimeRange, Walk, Window};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -90,6 +89,8 @@ pub(super) struct Reading<'a, 'g, K> {
     pub fresh_rows: u64,
     /// Whether a delta brought rows whose place nobody has looked for.
     pub has_unplaced: bool,
+    /// Whether there was time to compare totals.
+    pub is_compared: bool,
 }
 
 impl<K: Keep> Reading<'_, '_, K> {
@@ -100,7 +101,8 @@ impl<K: Keep> Reading<'_, '_, K> {
             self.check_filters().await?;
         }
         if is_first {
-            self.ledger.extend_to(self.source_clock.began - OVERLAP_SECONDS);
+            let end = self.closed_end().await?;
+            self.ledger.extend_to(end);
             self.cover(None).await?;
             self.ledger.complete = self.ledger.gaps().is_empty();
             self.ledger.rolled_at_ms = self.clock.now_ms();
@@ -111,9 +113,25 @@ impl<K: Keep> Reading<'_, '_, K> {
         if !Mutant::SkipDelta.is_active() {
             self.read_changes().await?;
         }
-        self.settle().await?;
+        self.settle_in_time().await?;
         self.remove_gone(None);
+        self.is_dirty |= !self.ledger.finished;
+        self.ledger.finished = true;
         Ok(())
+    }
+
+    /// The comparison takes at most half of the time that is left: where a source changes faster than it can be compared,
+    /// the run still writes what it knows. What the comparison would have found, the next one finds.
+    async fn settle_in_time(&mut self) -> Step<()> {
+        let left = self.asker.budget.left();
+        if left > Duration::MAX / 4 {
+            return self.settle().await;
+        }
+        let settled = tokio::time::timeout(left / 2, self.settle()).await;
+        settled.unwrap_or_else(|_| {
+            (self.is_dirty, self.is_compared) = (true, false);
+            Ok(())
+        })
     }
 
     /// Before a first read: whether creation filters can be believed at all. (Whether both ends of a range are
@@ -241,7 +259,8 @@ impl<K: Keep> Reading<'_, '_, K> {
         let (now_ms, page) = (self.clock.now_ms(), u64::from(self.asker.okki.settings.page_size));
         let rows = self.ledger.take_due(self.held(), now_ms, cycle_ms, page);
         if rows > 0 && self.ledger.windows().is_empty() {
-            self.ledger.extend_to(self.source_clock.began - OVERLAP_SECONDS);
+            let end = self.closed_end().await?;
+            self.ledger.extend_to(end);
         }
         if self.ledger.gaps().is_empty() {
             return Ok(());

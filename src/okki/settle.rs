@@ -20,7 +20,7 @@
 use std::collections::HashSet;
 
 use super::reading::{Keep, Reading, Step, Stop};
-use super::windows::ledger::OVERLAP_SECONDS;
+use super::windows::times::LATEST;
 use super::windows::{Asker, Seconds, TimeAxis, TimeRange, Walk, Window};
 use crate::error::Result;
 
@@ -90,7 +90,8 @@ impl<K: Keep> Reading<'_, '_, K> {
         if self.ledger.whole_because.is_some() {
             return Err(Stop::ReadWhole("the total differs from the products that are known".to_owned()));
         }
-        self.ledger.extend_to(self.source_clock.now() - OVERLAP_SECONDS);
+        let end = self.closed_end().await?;
+        self.ledger.extend_to(end);
         self.cover(None).await
     }
 
@@ -98,7 +99,7 @@ impl<K: Keep> Reading<'_, '_, K> {
     async fn read_tail(&mut self) -> Step<()> {
         let number = self.ledger.number();
         let tail = self.ledger.tail();
-        self.ledger.expect(number, tail.from, self.source_clock.now().saturating_add(1));
+        self.ledger.expect(number, tail.from, LATEST);
         let mut walk = Walk::new(self.asker, TimeAxis::Creation, self.source_clock, &[(tail, None)]);
         let mut is_sure = true;
         while let Some(found) = walk.next(&mut self.sizing, true).await? {
@@ -130,10 +131,11 @@ impl<K: Keep> Reading<'_, '_, K> {
     /// New rows get a place: a window as soon as one can be closed, else the tail. Then their deletion can be found by a
     /// total.
     async fn place_new_rows(&mut self) -> Step<()> {
-        if !self.has_waiting() || self.ledger.end().is_none() || !self.ledger.gaps().is_empty() {
+        if !self.has_unplaced || self.ledger.end().is_none() || !self.ledger.gaps().is_empty() {
             return Ok(());
         }
-        self.ledger.extend_to(self.source_clock.now() - OVERLAP_SECONDS);
+        let end = self.closed_end().await?;
+        self.ledger.extend_to(end);
         self.cover(None).await?;
         if std::mem::take(&mut self.has_unplaced) && self.has_waiting() {
             self.read_tail().await?;

@@ -118,6 +118,8 @@ struct Tally {
     differences: u64,
     /// Products that the read has not come to, if it is not complete.
     unread: u64,
+    /// Whether the read had no time to compare the source's total.
+    is_uncompared: bool,
     /// Rows of the plan that the target refused, or that could not be written.
     refused: u64,
     rejected: Vec<Rejected>,
@@ -188,7 +190,8 @@ impl Run<'_> {
         // What was acknowledged is saved, however the writing ended.
         let saved = checkpoint.save(self.context).await;
         self.log_written(started);
-        saved.and(written)
+        saved.and(written)?;
+        self.check_compared()
     }
 
     /// The same up to the plan. Nothing is called but the source, so it takes no lease.

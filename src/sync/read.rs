@@ -170,6 +170,8 @@ impl Run<'_> {
             Err(unfinished) => return Err(self.end_unfinished(unfinished)),
         };
         source.full_read = read.full_read;
+        self.tally.is_uncompared = !read.is_compared;
+        let source = &mut self.tally.source;
         source.groups = catalogue.groups.len() as u64;
         source.products = catalogue.product_count() as u64;
         source.oldest_read_age_seconds =
@@ -196,6 +198,18 @@ impl Run<'_> {
             "cleaned"
         );
         Ok((catalogue, read))
+    }
+
+    /// A run that had no time to compare totals writes what it knows, and says that another one has to follow.
+    pub(super) fn check_compared(&self) -> Result<()> {
+        if !self.tally.is_uncompared {
+            return Ok(());
+        }
+        let message =
+            "there was no time to compare the source's total; products deleted lately may be held still";
+        Err(Error::new(ErrorKind::Interrupted, message)
+            .help("the next run goes on from there")
+            .resume_after(RESUME_AFTER))
     }
 
     /// Leaves in the tally how far the read came; the error says where the next run goes on.

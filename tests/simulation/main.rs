@@ -14,8 +14,13 @@
 mod coverage;
 mod invariants;
 mod oracle;
+mod past;
+mod pipeline;
+mod promises;
+mod reading;
 mod scenario;
 mod store;
+mod wires;
 mod world;
 
 use std::sync::Mutex;

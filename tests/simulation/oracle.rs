@@ -1,12 +1,15 @@
 //! What the target must hold, worked out from the sandbox's catalogue without the program's own code.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use okki_sync_sandbox::catalogue::{Catalogue, Group, Product};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::past::{Past, Span};
 use crate::support;
+use crate::world::BEGINNING_MS;
 
 /// The shape of a pipeline's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub enum Shape {
     Products,
     /// Own fields: [`OWN_FIELDS`].
     Own,
+    /// The same with another cost.
+    OwnTaxed,
 }
 
 pub const OWN_FIELDS: &str = r#"
@@ -33,6 +38,7 @@ impl Shape {
     pub fn record(self) -> String {
         match self {
             Self::Own => OWN_FIELDS.to_owned(),
+            Self::OwnTaxed => OWN_FIELDS.replace("from = \"cost\"", "from = \"cost_with_tax\""),
             _ => format!("[record]\n{}", self.line()),
         }
     }
@@ -41,13 +47,13 @@ impl Shape {
         match self {
             Self::Groups => "shape = \"groups\"",
             Self::Products => "shape = \"products\"",
-            Self::GroupsWithItems | Self::Own => "shape = \"groups-with-items\"",
+            Self::GroupsWithItems | Self::Own | Self::OwnTaxed => "shape = \"groups-with-items\"",
         }
     }
 
     /// The rows of a catalogue, by id.
     pub fn rows(self, catalogue: &Catalogue) -> BTreeMap<String, String> {
-        if self == Self::Own { own_rows(catalogue) } else { support::expected(catalogue, self.line()) }
+        if self.is_own() { own_rows(catalogue, self) } else { support::expected(catalogue, self.line()) }
     }
 
     /// Ids that the source has, clean or not: the target's row with such an id is never deleted.
@@ -60,8 +66,15 @@ impl Shape {
         }
     }
 
-    fn default_cost(self) -> &'static str {
-        if self == Self::Own { "0" } else { "null" }
+    fn is_own(self) -> bool {
+        matches!(self, Self::Own | Self::OwnTaxed)
+    }
+
+    /// A product as a piece of a row.
+    fn item(self, product: &Product) -> String {
+        let cost = if self == Self::OwnTaxed { &product.cost_with_tax } else { &product.cost };
+        let cost = cost.as_deref().unwrap_or(if self.is_own() { "0" } else { "null" });
+        format!("\"id\":\"{}\",\"name\":{},\"cost\":{cost}", product.product_id, quoted(&product.name))
     }
 }
 
@@ -69,12 +82,7 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap()
 }
 
-fn item(product: &Product, default_cost: &str) -> String {
-    let cost = product.cost.as_deref().unwrap_or(default_cost);
-    format!("\"id\":\"{}\",\"name\":{},\"cost\":{cost}", product.product_id, quoted(&product.name))
-}
-
-fn own_rows(catalogue: &Catalogue) -> BTreeMap<String, String> {
+fn own_rows(catalogue: &Catalogue, shape: Shape) -> BTreeMap<String, String> {
     let groups = support::clean_groups(catalogue);
     let mut items: HashMap<&str, Vec<&Product>> = HashMap::new();
     for product in support::clean_products(catalogue, &groups) {
@@ -83,14 +91,16 @@ fn own_rows(catalogue: &Catalogue) -> BTreeMap<String, String> {
     let row = |group: &Group| {
         let mut path = vec![group.name.trim()];
         let mut at = group;
-        while let Some(parent) = groups.get(at.parent_id.as_str()) {
+        while at.parent_id != "0"
+            && let Some(parent) = groups.get(at.parent_id.as_str())
+        {
             path.insert(0, parent.name.trim());
             at = parent;
         }
         let mut items = items.get(group.id.as_str()).cloned().unwrap_or_default();
         items.sort_by_key(|product| product.product_id.parse::<u64>().unwrap());
         let items: Vec<String> =
-            items.into_iter().map(|product| format!("{{{}}}", item(product, "0"))).collect();
+            items.into_iter().map(|product| format!("{{{}}}", shape.item(product))).collect();
         format!(
             "{{\"productGroupId\":\"{}\",\"productName\":{},\"parent\":\"{}\",\"path\":{},\"layer\":{},\"items\":[{}]}}",
             group.id,
@@ -108,74 +118,70 @@ pub fn is_tombstone(row: &str) -> bool {
     row.ends_with(",\"deleted\":true}")
 }
 
-/// All that the source ever said, in pieces: a read may mix two moments, but it invents nothing.
-#[derive(Default)]
-pub struct Ever {
-    revision: u64,
-    names: HashMap<String, HashSet<String>>,
-    products: HashMap<String, HashSet<String>>,
+/// Why a row at the target was not true at a moment of the span, if so. A read may mix two moments, but it invents nothing:
+/// group and products are looked at apart.
+pub fn doubt(past: &Past, shape: Shape, id: &str, row: &RawValue, span: Span) -> Option<String> {
+    let untrue = |what: &str| {
+        let Span { from_ms, to_ms } = span;
+        let (from_ms, to_ms) = (from_ms.saturating_sub(BEGINNING_MS), to_ms - BEGINNING_MS);
+        Some(format!("{what} between {from_ms} and {to_ms} ms; the target holds {row}"))
+    };
+    if is_tombstone(row.get()) {
+        let is_gone = if shape == Shape::Products {
+            past.product(id, span).any(|rows| rows.iter().all(|product| product.enable_flag == 0))
+        } else {
+            past.group(id, span).any(BTreeSet::is_empty)
+        };
+        return if is_gone { None } else { untrue(&format!("tombstone: {id} was there at every moment")) };
+    }
+    let Ok(fields) = serde_json::from_str::<HashMap<&str, &RawValue>>(row.get()) else {
+        return Some(format!("a row that is not JSON: {row}"));
+    };
+    let text = |key: &str| {
+        let value = fields.get(key).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
+        value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let named = |id: &str, name: &str| past.group(id, span).any(|names| names.contains(name));
+    if shape == Shape::Products {
+        let group = text("groupId");
+        let said = |product: &Arc<Product>| {
+            product.group_id == group
+                && row.get().starts_with(&format!("{{{},\"groupId\"", shape.item(product)))
+        };
+        if !past.product(id, span).any(|rows| rows.iter().any(said)) {
+            return untrue("the source never said this of the product");
+        }
+        return if named(&group, &text("groupName")) {
+            None
+        } else {
+            untrue("the source never named the group so")
+        };
+    }
+    let name = if shape == Shape::GroupsWithItems { "name" } else { "productName" };
+    if !named(id, &text(name)) {
+        return untrue("the source never named the group so");
+    }
+    let untrue_item = items_of(&fields).into_iter().find(|item| {
+        let inner = item.get().trim_start_matches('{').trim_end_matches('}');
+        let product = item_id(item);
+        let said = |product: &Arc<Product>| product.group_id == id && shape.item(product) == inner;
+        !past.product(&product, span).any(|rows| rows.iter().any(said))
+    });
+    untrue_item.and_then(|item| untrue(&format!("the source never said {item} of this group")))
 }
 
-impl Ever {
-    /// Notes a version of the catalogue, unless it is the one noted last.
-    pub fn note(&mut self, revision: u64, shape: Shape, catalogue: impl FnOnce() -> Catalogue) {
-        if revision == self.revision {
-            return;
-        }
-        self.revision = revision;
-        let catalogue = catalogue();
-        for group in &catalogue.groups {
-            self.names.entry(group.id.clone()).or_default().insert(group.name.clone());
-        }
-        for product in &catalogue.products {
-            let text = item(product, shape.default_cost());
-            self.products.entry(product.product_id.clone()).or_default().insert(text);
-        }
-    }
+fn items_of<'r>(fields: &HashMap<&str, &'r RawValue>) -> Vec<&'r RawValue> {
+    let items = fields.get("items").map(|items| serde_json::from_str(items.get()).unwrap_or_default());
+    items.unwrap_or_default()
+}
 
-    /// Why a row at the target cannot come from the source, if so.
-    pub fn doubt(&self, shape: Shape, id: &str, row: &RawValue) -> Option<String> {
-        let known = if shape == Shape::Products {
-            self.products.contains_key(id)
-        } else {
-            self.names.contains_key(id)
-        };
-        if !known {
-            return Some(format!("the source never had {id}, the target holds {row}"));
-        }
-        if is_tombstone(row.get()) {
-            return None;
-        }
-        let invented = || Some(format!("the source never said what the target holds: {row}"));
-        let Ok(fields) = serde_json::from_str::<HashMap<&str, &RawValue>>(row.get()) else {
-            return Some(format!("a row that is not JSON: {row}"));
-        };
-        let text = |key: &str| {
-            let value = fields.get(key).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
-            value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-        };
-        let named = |id: &str, name: &str| self.names.get(id).is_some_and(|names| names.contains(name));
-        if shape == Shape::Products {
-            let said = self.products[id]
-                .iter()
-                .any(|piece| row.get().starts_with(&format!("{{{piece},\"groupId\"")));
-            return if said && named(&text("groupId"), &text("groupName")) { None } else { invented() };
-        }
-        let name = if matches!(shape, Shape::Groups | Shape::Own) { "productName" } else { "name" };
-        if !named(id, &text(name)) {
-            return invented();
-        }
-        let items: Vec<&RawValue> = fields
-            .get("items")
-            .map(|items| serde_json::from_str(items.get()).unwrap_or_default())
-            .unwrap_or_default();
-        let said = |item: &&RawValue| {
-            let inner = item.get().trim_start_matches('{').trim_end_matches('}');
-            let id: Value = serde_json::from_str(item.get()).unwrap_or_default();
-            self.products
-                .get(id["id"].as_str().unwrap_or_default())
-                .is_some_and(|pieces| pieces.contains(inner))
-        };
-        if items.iter().all(said) { None } else { invented() }
-    }
+fn item_id(item: &RawValue) -> String {
+    let value: Value = serde_json::from_str(item.get()).unwrap_or_default();
+    value["id"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The products of a row of a group.
+pub fn ids_of_items(row: &str) -> HashSet<String> {
+    let fields: HashMap<&str, &RawValue> = serde_json::from_str(row).unwrap_or_default();
+    items_of(&fields).into_iter().map(item_id).collect()
 }

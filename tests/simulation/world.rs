@@ -6,75 +6,28 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use fastrand::Rng;
 use okki_sync::app::{App, PipelineSource, Wires};
 use okki_sync::testing::clock::Clock;
-use okki_sync::testing::net::RETRY_AFTER_CAP;
 use okki_sync::testing::report::Mode;
 use okki_sync::testing::store::Store;
 use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::catalogue::Catalogue;
-use okki_sync_sandbox::{CodeReading, IdCheck, Options, Sandbox};
-use tokio::time::Instant;
-use tower::ServiceExt as _;
+use okki_sync_sandbox::{CodeReading, IdCheck, ListOrder, Options, Sandbox};
 
 use crate::coverage::Coverage;
-use crate::oracle::{Ever, Shape};
+use crate::past::Past;
+use crate::pipeline::Pipeline;
+use crate::reading::Reading;
 use crate::store::Objects;
+use crate::wires::{Outbursts, listening, with_a_way_back};
 
 /// The sandbox's time when a world begins, milliseconds since 1970.
 pub const BEGINNING_MS: u64 = 1_800_000_000_000;
+/// People do not work longer than this between two runs.
+const LONGEST_WORK: Duration = Duration::from_secs(600);
 /// No run takes longer, or it never ends.
 const ENDLESS: Duration = Duration::from_secs(12 * 3600);
-
-/// A world's pipeline: its text, and what the checks need to know of it.
-#[derive(Debug, Clone)]
-pub struct Pipeline {
-    pub shape: Shape,
-    pub qeasy: bool,
-    pub tombstones: bool,
-    /// A plain target says what success is.
-    pub success_is_named: bool,
-    pub calls_per_minute: u32,
-    /// Batches in flight at a time.
-    pub at_once: u32,
-    pub text: String,
-}
-
-impl Pipeline {
-    fn random(rng: &mut Rng) -> Self {
-        let shape = *rng
-            .choice(&[Shape::Groups, Shape::GroupsWithItems, Shape::Products, Shape::Products, Shape::Own])
-            .unwrap();
-        let (qeasy, tombstones) = (rng.u8(0..4) > 0, rng.u8(0..5) > 0);
-        let (calls_per_minute, success_is_named) = (rng.u32(5..=60), rng.bool());
-        let target = if qeasy {
-            let token_in = if rng.bool() { "header" } else { "query" };
-            format!("kind = \"qeasy\"\ntoken_in = \"{token_in}\"")
-        } else {
-            crate::support::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
-        };
-        let max_concurrency = rng.u32(1..=4);
-        let at_once = if shape == Shape::Products { max_concurrency } else { 1 };
-        // Small batches of products, so that several are really in flight.
-        let max_rows = if shape == Shape::Products { rng.u32(3..20) } else { rng.u32(3..50) };
-        let text = format!(
-            "connection = \"it\"\n[source]\nmax_requests_per_second = {}.0\npage_size = {}\nmax_concurrency = {}\n{}{}\n\
-             [target]\n{target}\nmax_rows_per_batch = {max_rows}\nmax_concurrency = {max_concurrency}\nrequests_per_minute = {calls_per_minute}\non_delete = \"{}\"\n\
-             [guard]\nmax_delete_ratio = {}\n",
-            rng.u32(2..50),
-            rng.u32(10..=100),
-            rng.u32(1..=4),
-            // Left out, it is "incremental".
-            if rng.u8(0..3) == 0 && shape != Shape::Groups { "products = \"full\"\n" } else { "" },
-            shape.record(),
-            if tombstones { "tombstone" } else { "ignore" },
-            if rng.bool() { "0.2" } else { "0.9" },
-        );
-        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, at_once, text }
-    }
-}
 
 /// The scheme's idCheck, until somebody switches it off at the end. It has a stream of random numbers of its own: the
 /// other draws of a seed stay what they were.
@@ -110,6 +63,10 @@ pub struct Process {
 
 pub struct World {
     pub rng: Rng,
+    /// How the source behaves while it is read.
+    pub reading: Reading,
+    /// Apart from the other draws.
+    pub reading_rng: Rng,
     pub sandbox: Sandbox,
     pub clock: Clock,
     pub pipeline: Pipeline,
@@ -125,7 +82,7 @@ pub struct World {
     /// Whether processes may freeze here; the server's limit is then above ours, since a call that was decided
     /// before the freeze and leaves after it is nobody's fault.
     pub freezing: bool,
-    pub ever: Arc<Mutex<Ever>>,
+    pub past: Arc<Mutex<Past>>,
     /// Calls to the target that a process made while it knew that the target wants silence.
     pub outbursts: Outbursts,
     pub story: Vec<String>,
@@ -137,10 +94,12 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let pipeline = Pipeline::random(&mut rng);
+        let (mut reading, reading_rng) = Reading::of(seed);
+        let pipeline = Pipeline::random(&mut rng, &reading);
+        reading.keep_readable(pipeline.pace, pipeline.page_size);
         let (clock, id_check) = (Clock::starting_at_ms(BEGINNING_MS), id_check(seed));
         let freezing = rng.u8(0..6) == 0;
-        let options = Options {
+        let mut options = Options {
             seed: rng.u64(..),
             groups: if rng.u8(0..12) == 0 { 0 } else { rng.usize(1..30) },
             products: if rng.u8(0..12) == 0 { 0 } else { rng.usize(0..200) },
@@ -165,14 +124,21 @@ impl World {
             journal: true,
             ..Options::default()
         };
+        if options.dirty {
+            // Which of two rows with one id comes first depends on the order.
+            reading.order = ListOrder::ById;
+        }
+        reading.apply(&mut options);
         let story = vec![format!("{options:?}\n{}", pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());
         let objects = Objects::new(seed);
-        let ever = Arc::new(Mutex::new(Ever::default()));
+        let past = Arc::new(Mutex::new(Past::default()));
         let outbursts = Outbursts::default();
-        let process = process(&sandbox, &objects, &ever, &outbursts, pipeline.shape, 0, clock.now_ms());
+        let process = process(&sandbox, &objects, &past, &outbursts, clock, 0, clock.now_ms());
         let world = Self {
             rng,
+            reading,
+            reading_rng,
             sandbox,
             clock,
             pipeline,
@@ -183,7 +149,7 @@ impl World {
             ahead_ms: 0,
             jumped: false,
             freezing,
-            ever,
+            past,
             outbursts,
             story,
             told: String::new(),
@@ -207,11 +173,19 @@ impl World {
         let now = self.clock.now_ms().checked_add_signed(self.ahead_ms).unwrap();
         let number = self.processes;
         self.processes += 1;
-        process(&self.sandbox, &self.objects, &self.ever, &self.outbursts, self.pipeline.shape, number, now)
+        process(&self.sandbox, &self.objects, &self.past, &self.outbursts, self.clock, number, now)
     }
 
     pub fn restart(&mut self) {
         self.process = self.start_process();
+    }
+
+    /// See [`Reading::calls_for_a_window`].
+    pub fn calls_for_a_window(&self) -> u32 {
+        let mut cap = 0;
+        self.sandbox.set_options(|options| cap = options.max_page_size);
+        let page = (self.pipeline.page_size as usize).min(cap);
+        self.reading.calls_for_a_window(self.catalogue().products.len().div_ceil(page) as u32)
     }
 
     pub fn catalogue(&self) -> Catalogue {
@@ -220,7 +194,7 @@ impl World {
 
     /// Notes what the source says now. To be called after each change.
     pub fn note_source(&self) {
-        note(&self.ever, &self.sandbox, self.pipeline.shape);
+        note(&self.past, &self.sandbox, self.clock);
     }
 
     /// Runs in this process, with this end. `None` if it was killed.
@@ -257,8 +231,29 @@ impl World {
         }
     }
 
+    /// Time goes by. People rest while much of it does.
     pub async fn wind(&self, duration: Duration) {
+        let rests = self.is_at_work() && duration > LONGEST_WORK;
+        if rests {
+            self.people(false);
+        }
         tokio::time::advance(duration).await;
+        if rests {
+            self.people(true);
+        }
+    }
+
+    fn is_at_work(&self) -> bool {
+        let mut rate = 0.0;
+        self.sandbox.set_options(|options| rate = options.edits_per_minute);
+        rate > 0.0
+    }
+
+    /// Whether people are at work from now on, if this world has any.
+    pub fn people(&self, at_work: bool) {
+        let rate = if at_work { self.reading.edits_per_minute } else { 0.0 };
+        self.sandbox.set_options(|options| options.edits_per_minute = rate);
+        self.note_source();
     }
 }
 
@@ -266,23 +261,23 @@ pub fn request(mode: Mode) -> RunRequest {
     crate::support::request(mode)
 }
 
-fn note(ever: &Arc<Mutex<Ever>>, sandbox: &Sandbox, shape: Shape) {
-    ever.lock().unwrap().note(sandbox.revision(), shape, || sandbox.catalogue());
+fn note(past: &Arc<Mutex<Past>>, sandbox: &Sandbox, clock: Clock) {
+    past.lock().unwrap().note(sandbox, clock.now_ms());
 }
 
 fn process(
     sandbox: &Sandbox,
     objects: &Objects,
-    ever: &Arc<Mutex<Ever>>,
+    past: &Arc<Mutex<Past>>,
     outbursts: &Outbursts,
-    shape: Shape,
+    clock: Clock,
     number: u32,
     now_ms: u64,
 ) -> Process {
     let env = crate::support::env_with(sandbox.current_credentials());
     let seen = {
-        let (sandbox, ever) = (sandbox.clone(), Arc::clone(ever));
-        move || note(&ever, &sandbox, shape)
+        let (sandbox, past) = (sandbox.clone(), Arc::clone(past));
+        move || note(&past, &sandbox, clock)
     };
     let clock = Clock::starting_at_ms(now_ms);
     let wires = Wires {
@@ -294,47 +289,6 @@ fn process(
         store: Some(Store::of(objects.door(number), "memory:")),
     };
     Process { number, app: Arc::new(App::with_wires(env, wires, clock)), clock }
-}
-
-/// An answer is on its way for a moment: a caller may die between the effect and the answer.
-fn with_a_way_back(inner: Router, seen: impl Fn() + Clone + Send + Sync + 'static) -> Router {
-    Router::new().fallback(move |request: axum::extract::Request| {
-        let (inner, seen) = (inner.clone(), seen.clone());
-        async move {
-            let response = inner.oneshot(request).await;
-            seen();
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            response
-        }
-    })
-}
-
-/// What was said while it should have been quiet.
-pub type Outbursts = Arc<Mutex<Vec<String>>>;
-
-/// One process's wire to the target: once an answer that asks for silence has come back, no call leaves before its
-/// time, whichever of the calls in flight was told.
-fn listening(inner: Router, outbursts: &Outbursts) -> Router {
-    let (outbursts, silent_until) = (Arc::clone(outbursts), Arc::new(Mutex::new(Instant::now())));
-    Router::new().fallback(move |request: axum::extract::Request| {
-        let (inner, outbursts, silent_until) = (inner.clone(), outbursts.clone(), silent_until.clone());
-        async move {
-            let early = silent_until.lock().unwrap().saturating_duration_since(Instant::now());
-            // Clocks count milliseconds.
-            if early > Duration::from_millis(1) {
-                outbursts.lock().unwrap().push(format!("{} {early:?} too early", request.uri().path()));
-            }
-            let response = inner.oneshot(request).await.unwrap();
-            let asked = matches!(response.status().as_u16(), 429 | 503);
-            let seconds = response.headers().get("retry-after").filter(|_| asked);
-            if let Some(seconds) = seconds.and_then(|value| value.to_str().ok()?.parse::<u64>().ok()) {
-                let until = Instant::now() + Duration::from_secs(seconds).min(RETRY_AFTER_CAP);
-                let mut silent_until = silent_until.lock().unwrap();
-                *silent_until = until.max(*silent_until);
-            }
-            response
-        }
-    })
 }
 
 async fn for_a_while<T>(run: &mut Pin<Box<impl Future<Output = T>>>, ms: u64) -> Option<T> {

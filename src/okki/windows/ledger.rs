@@ -71,6 +71,9 @@ pub(crate) struct Ledger {
     pub began: Option<Seconds>,
     /// Whether all windows up to `end` have been read once: only then are all rows known.
     pub complete: bool,
+    /// Whether the read of everything has come to its end, with its delta and its comparison of totals. Until then even
+    /// a read that trusts nothing older goes on from here.
+    pub finished: bool,
     /// From when on changes are asked for, by the clock of the source's filter. `None`: since the oldest.
     pub changes_from: Option<Seconds>,
     /// How far the filter's clock is behind the `now` of the answers at most, in seconds; `None` if nothing is known.
@@ -94,13 +97,14 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Of a read that is over, and whose rows nobody goes on from.
     pub(crate) fn closed() -> Self {
-        Self { complete: true, ..Self::default() }
+        Self { complete: true, finished: true, ..Self::default() }
     }
 
     /// Of products that were all read until `cursor`, but not in windows: all wait under the number that is returned.
     pub(crate) fn without_windows(cursor: Seconds, read_at_ms: u64) -> (Self, u32) {
         let mut ledger = Self {
             complete: true,
+            finished: true,
             changes_from: Some(cursor.saturating_sub(OVERLAP_SECONDS)),
             whole_read_at_ms: read_at_ms,
             rolled_at_ms: read_at_ms,

@@ -1,16 +1,18 @@
 //! Windows of creation time: the way to read a source that never stands still.
 //!
 //! `times` (the source's clock), `ledger` (what was read, pure), `question` (asking), `window` (one window and its
-//! proof), `walk` (many of them). `okki/reading.rs` puts them together.
+//! proof), `walk` (many of them), `sizing` (how large they are, pure). `okki/reading.rs` puts them together.
 
 pub(super) mod ledger;
 pub(super) mod question;
+mod sizing;
 pub(super) mod times;
 mod walk;
 mod window;
 
 pub(super) use ledger::{Ledger, Window};
 pub(super) use question::Asker;
+pub(super) use sizing::{PAGES_OF_A_WINDOW, Sizing};
 pub(super) use times::{Seconds, TimeAxis, TimeRange};
-pub(super) use walk::{Found, Sizing, SourceClock, Walk};
+pub(super) use walk::{Found, SourceClock, Walk};
 pub(super) use window::WindowRows;

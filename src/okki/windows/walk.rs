@@ -14,22 +14,26 @@
 //! Race: a row that is edited leaves a closed window of update times for the open one at the end. So the open one is
 //! read after all others have ended, and only as one answer (a single page).
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::question::{Asker, Question};
+use super::sizing::{Piece, Sizing};
 use super::times::{Seconds, TimeAxis, TimeRange};
 use super::window::{self, WindowRead, WindowRows};
 use crate::error::{Error, ErrorKind, Result, Side};
 
-/// Pages of a window where nothing is in doubt.
-const PAGES_OF_A_WINDOW: u64 = 10;
-/// Windows without a doubt, after many doubts, that let the next ones grow.
-const MOST_CALM_NEEDED: u32 = 16;
 /// Doubts about one page that no other page can have moved.
 const MAX_DOUBTS: u32 = 5;
+
+/// The first guess of where an open range can be closed lies this much around `now`.
+const FRONT_SECONDS: i64 = 60;
+/// No time zone is farther away. (A filter that shows rows beyond it filters nothing.)
+const FARTHEST_AHEAD_SECONDS: i64 = 366 * 86_400;
 
 /// The source's own time, as it goes on.
 #[derive(Debug, Clone, Copy)]
@@ -44,135 +48,11 @@ impl SourceClock {
     }
 }
 
-/// A range that is still to be read.
-#[derive(Debug, Clone, Copy)]
-struct Piece {
-    range: TimeRange,
-    /// Rows that it should hold, if that is known.
-    expected: Option<u64>,
-    doubts: u32,
-}
-
 /// A window that was read whole.
 #[derive(Debug)]
 pub(in crate::okki) struct Found {
     pub range: TimeRange,
     pub rows: WindowRows,
-}
-
-/// How many rows a window should hold, and how long it should be for that.
-#[derive(Debug)]
-pub(in crate::okki) struct Sizing {
-    page_size: u64,
-    target: u64,
-    /// Rows per second of the last window; `None` if it was empty, or nothing is known.
-    density: Option<f64>,
-    last_was_empty: bool,
-    /// Windows in a row without a doubt, and how many let them grow.
-    calm: u32,
-    calm_needed: u32,
-    /// No window holds more rows: there is no time to read them.
-    limit: u64,
-}
-
-impl Sizing {
-    pub(in crate::okki) fn new(page_size: u32) -> Self {
-        let page_size = u64::from(page_size).max(1);
-        let mut sizing = Self {
-            page_size,
-            target: 0,
-            density: None,
-            // The oldest seconds hold nothing, most likely.
-            last_was_empty: true,
-            calm: 0,
-            calm_needed: 1,
-            limit: u64::MAX,
-        };
-        sizing.target = sizing.most();
-        sizing
-    }
-
-    /// Only this many pages can still be read.
-    pub(in crate::okki) fn limit_to(&mut self, pages: u64) {
-        self.limit =
-            pages.saturating_mul(self.page_size).saturating_sub(self.page_size / 5).max(self.least());
-    }
-
-    fn rows(&self) -> u64 {
-        self.target.min(self.limit)
-    }
-
-    /// A little less than whole pages: most windows then end within their last page.
-    fn most(&self) -> u64 {
-        (self.page_size * PAGES_OF_A_WINDOW - self.page_size * 3 / 10).max(1)
-    }
-
-    fn least(&self) -> u64 {
-        (self.page_size * 9 / 10).max(1)
-    }
-
-    /// More rows than this are not read as one window.
-    fn at_most(&self) -> u64 {
-        if self.rows() <= self.least() { self.page_size } else { (self.rows() * 4 / 3).max(self.page_size) }
-    }
-
-    /// Windows become half as large; the more often that happens, the longer they take to grow again.
-    fn on_doubt(&mut self) {
-        self.target = (self.target / 2).max(self.least());
-        (self.calm, self.calm_needed) = (0, (self.calm_needed * 2).min(MOST_CALM_NEEDED));
-    }
-
-    fn on_calm(&mut self) {
-        self.calm += 1;
-        if self.calm < self.calm_needed {
-            return;
-        }
-        self.calm = 0;
-        self.target = (self.target + self.target.div_ceil(4)).min(self.most());
-        if self.target == self.most() {
-            self.calm_needed = 1;
-        }
-    }
-
-    /// A server may cap the page size.
-    fn learn_page_size(&mut self, rows: &WindowRows) {
-        let Some(first) = rows.pages.first() else { return };
-        let size = first.rows.len() as u64;
-        if rows.pages.len() > 1 && size < self.page_size {
-            self.page_size = size.max(1);
-            self.target = self.target.min(self.most());
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    fn learn_density(&mut self, rows: u64, seconds: i64) {
-        self.last_was_empty = rows == 0;
-        let here = (rows > 0).then(|| rows as f64 / seconds as f64);
-        self.density = match (self.density, here) {
-            // A steady density is known better from several windows.
-            (Some(before), Some(here)) if (0.5..2.0).contains(&(here / before)) => {
-                Some(f64::midpoint(before, here))
-            }
-            _ => here,
-        };
-    }
-
-    /// How many seconds of a piece to read as one window.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
-    fn seconds_for(&self, piece: &Piece, now: Seconds) -> i64 {
-        let seconds = piece.range.seconds(now);
-        let Some(expected) = piece.expected.filter(|expected| *expected > self.at_most()) else {
-            return seconds;
-        };
-        let by = |density: f64| (self.rows() as f64 / density).round().clamp(1.0, seconds as f64) as i64;
-        let average = by(expected as f64 / seconds as f64);
-        match self.density {
-            Some(density) => by(density),
-            // Rows are not where the average says: halve instead.
-            None if self.last_was_empty => average.max(seconds / 2),
-            None => average,
-        }
-    }
 }
 
 /// A window that is being read.
@@ -226,26 +106,37 @@ impl<'a> Walk<'a> {
     ) -> Result<Option<Found>> {
         loop {
             while may_begin && self.reading.len() < self.side_by_side {
-                let Some(piece) = self.take_piece(sizing.rows()) else { break };
-                self.begin(piece, sizing).await?;
+                let Some(piece) = self.take_piece(sizing).await? else { break };
+                self.begin(piece, sizing);
             }
             let Some(Reading { piece, end, result }) = self.reading.next().await else { return Ok(None) };
             self.open.retain(|open| open.range != piece.range);
             let seconds = piece.range.seconds(self.clock.now());
-            match result? {
+            let read = match result {
+                Ok(read) => read,
+                Err(error) => {
+                    // It is not read: whoever goes on begins here.
+                    self.todo.push(piece);
+                    return Err(error);
+                }
+            };
+            match read {
                 WindowRead::Whole(rows) => {
-                    sizing.learn_page_size(&rows);
                     sizing.learn_density(rows.total, seconds);
                     sizing.on_calm();
                     self.subtract(end, rows.total);
                     return Ok(Some(Found { range: piece.range, rows }));
                 }
-                WindowRead::TooMany(total) => {
+                WindowRead::TooMany(first) => {
+                    let total = first.total;
+                    sizing.learn_page_size(first, self.page_size);
                     sizing.learn_density(total, seconds);
                     self.subtract(end, total);
                     self.todo.push(Piece { expected: Some(total), ..piece });
                 }
-                WindowRead::Doubtful(total) => {
+                WindowRead::Doubtful(first) => {
+                    let total = first.total;
+                    sizing.learn_page_size(first, self.page_size);
                     tracing::debug!(total, from = piece.range.from, "the pages of a window do not agree");
                     sizing.learn_density(total, seconds);
                     sizing.on_doubt();
@@ -270,21 +161,23 @@ impl<'a> Walk<'a> {
         self.todo.iter().chain(&self.open).map(|piece| piece.range.from).min()
     }
 
-    /// An open range comes last and alone. One that holds more than a page is closed at the current second first.
-    fn take_piece(&mut self, rows: u64) -> Option<Piece> {
-        let piece = *self.todo.last()?;
+    /// An open range comes last and alone. One that holds more than a page is closed as far as it can be first.
+    async fn take_piece(&mut self, sizing: &Sizing) -> Result<Option<Piece>> {
+        let Some(piece) = self.todo.last().copied() else { return Ok(None) };
         if piece.range.to.is_some() {
             self.todo.pop();
-            return Some(self.with_the_next(piece, rows));
+            return Ok(Some(self.with_the_next(piece, sizing.rows())));
         }
-        let now = self.clock.now();
-        if piece.expected.is_some() && piece.range.from < now {
+        if piece.expected.is_some() {
+            let front = self.front(piece.range.from, sizing.page_size).await?;
             self.todo.pop();
-            self.todo.push(Piece { range: TimeRange::since(now), expected: None, doubts: 0 });
-            self.todo.push(Piece { range: TimeRange::new(piece.range.from, now - 1), ..piece });
-            return self.todo.pop();
+            self.todo.push(Piece { range: TimeRange::since(front), expected: None, doubts: 0 });
+            if front > piece.range.from {
+                self.todo.push(Piece { range: TimeRange::new(piece.range.from, front - 1), ..piece });
+                return Ok(self.todo.pop());
+            }
         }
-        if self.reading.is_empty() { self.todo.pop() } else { None }
+        Ok(if self.reading.is_empty() { self.todo.pop() } else { None })
     }
 
     /// What is left of a piece and holds less than a window, together with the piece that follows it.
@@ -306,19 +199,46 @@ impl<'a> Walk<'a> {
         piece
     }
 
-    async fn begin(&mut self, piece: Piece, sizing: &mut Sizing) -> Result<()> {
+    /// Up to where an open range is closed: the filter has shown a row of this second or a later one, so its clock has
+    /// passed what lies before, and nothing enters that any more. `now` plays no part in it: the filter may go by another
+    /// clock. From the front on there is at most a page of rows.
+    async fn front(&self, from: Seconds, page_size: u64) -> Result<Seconds> {
+        let now = self.clock.now().max(from);
+        let (mut shows_more, mut ahead) = (from, FRONT_SECONDS);
+        let mut shows_none = loop {
+            let at = now.saturating_add(ahead);
+            match self.asker.total(self.axis, TimeRange::since(at)).await? {
+                0 => break at,
+                rows if rows <= page_size => return Ok(at),
+                _ if ahead > FARTHEST_AHEAD_SECONDS => return Ok(from),
+                _ => (shows_more, ahead) = (at, ahead * 8),
+            }
+        };
+        let mut at = now - FRONT_SECONDS / 2;
+        while shows_none - shows_more > 1 {
+            if at <= shows_more || at >= shows_none {
+                at = shows_more + (shows_none - shows_more) / 2;
+            }
+            match self.asker.total(self.axis, TimeRange::since(at)).await? {
+                0 => shows_none = at,
+                rows if rows <= page_size => return Ok(at),
+                _ => shows_more = at,
+            }
+        }
+        // One second holds them all, and more of it may still come.
+        self.asker.budget.sleep(Side::Source, Duration::from_millis(1_100)).await?;
+        Ok(shows_none)
+    }
+
+    fn begin(&mut self, piece: Piece, sizing: &Sizing) {
         let now = self.clock.now();
         let is_open = piece.range.to.is_none();
         let seconds = if is_open { i64::MAX } else { sizing.seconds_for(&piece, now) };
         let (range, rest) = piece.range.cut(seconds, now);
         self.todo.extend(rest.map(|range| Piece { range, ..piece }));
         let window = Piece { range, ..piece };
-        if is_open && window.expected.is_some() {
-            // The rows of this very second are still coming.
-            let second = std::time::Duration::from_millis(1_100);
-            self.asker.budget.sleep(Side::Source, second).await?;
-        }
-        let at_most = if is_open { sizing.page_size } else { sizing.at_most() };
+        // Rows enter an open range at any time: only a single answer proves its read.
+        let at_most = if is_open { 0 } else { sizing.at_most() };
         self.open.push(window);
         self.reading.push(Box::pin(read(
             self.asker,
@@ -328,7 +248,6 @@ impl<'a> Walk<'a> {
             self.page_size,
             at_most,
         )));
-        Ok(())
     }
 
     /// Rows that a window took from the piece that it was cut from.
@@ -351,7 +270,7 @@ async fn read(
     let is_one_second = piece.range.is_one_second();
     let at_most = if is_one_second { u64::MAX } else { at_most };
     let result = match window::read(&asker, &question, page_size, at_most).await {
-        Ok(WindowRead::Doubtful(total)) if is_one_second && total > u64::from(page_size) => {
+        Ok(WindowRead::Doubtful(first)) if is_one_second && first.total > first.rows => {
             window::read_second(&asker, &question, page_size).await.map(WindowRead::Whole)
         }
         result => result,
@@ -365,43 +284,4 @@ fn contradiction(total: u64) -> Error {
     );
     Error::new(ErrorKind::InconsistentSource, message)
         .help("compare count (or totalItem) with the rows of GET /v1/product/list, and ask OKKI's support")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn piece(from: Seconds, to: Seconds, expected: u64) -> Piece {
-        Piece { range: TimeRange::new(from, to), expected: Some(expected), doubts: 0 }
-    }
-
-    #[test]
-    fn a_doubt_halves_the_windows_to_come_and_calm_lets_them_grow() {
-        let mut sizing = Sizing::new(100);
-        assert_eq!((sizing.target, sizing.at_most()), (970, 1293));
-        for target in [485, 242, 121, 90, 90] {
-            sizing.on_doubt();
-            assert_eq!(sizing.target, target);
-        }
-        assert_eq!(sizing.at_most(), 100, "one page, whose rows and total are of one moment");
-        for _ in 0..20 * MOST_CALM_NEEDED {
-            sizing.on_calm();
-        }
-        assert_eq!(sizing.target, 970);
-        sizing.limit_to(3);
-        assert_eq!(sizing.at_most(), 373, "no more than can still be read");
-    }
-
-    #[test]
-    fn a_window_is_as_long_as_the_rows_are_dense() {
-        let mut sizing = Sizing::new(100);
-        assert_eq!(sizing.seconds_for(&piece(0, 999, 1_000), 0), 1_000, "few enough rows");
-        assert_eq!(sizing.seconds_for(&piece(0, 99_999, 9_700), 0), 50_000, "nothing is known: halve");
-        sizing.learn_density(9_700, 100_000);
-        assert_eq!(sizing.seconds_for(&piece(0, 99_999, 9_700), 0), 10_000);
-        sizing.learn_density(0, 10_000);
-        assert_eq!(sizing.seconds_for(&piece(10_000, 99_999, 9_700), 0), 45_000, "an empty part: halve");
-        sizing.learn_density(9_700, 1_000);
-        assert_eq!(sizing.seconds_for(&piece(0, 99_999, 9_700), 0), 100);
-    }
 }

@@ -27,6 +27,7 @@ use hashbrown::HashSet;
 
 use super::super::page::ProductPage;
 use super::question::{Asker, Question};
+use super::times::TimeAxis;
 use crate::catalogue::id_hash;
 use crate::error::Result;
 use crate::testing::Mutant;
@@ -63,10 +64,17 @@ impl WindowRows {
 #[derive(Debug)]
 pub(super) enum WindowRead {
     Whole(WindowRows),
-    /// It holds this many rows, more than wanted; no more than the first page was read.
-    TooMany(u64),
-    /// Its pages do not agree; the rest of it was not read. Its total, as first said.
-    Doubtful(u64),
+    /// It holds more rows than wanted; no more than the first page was read.
+    TooMany(First),
+    /// Its pages do not agree; the rest of it was not read.
+    Doubtful(First),
+}
+
+/// What the first page of a range said.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    pub total: u64,
+    pub rows: u64,
 }
 
 /// The proof while it grows.
@@ -124,15 +132,16 @@ pub(super) async fn read(
 ) -> Result<WindowRead> {
     let first = asker.page(question, 1, page_size).await?;
     let (total, rows) = (first.total, first.rows.len() as u64);
+    let said = First { total, rows };
     if rows == total {
         return Ok(WindowRead::Whole(WindowRows::whole(vec![first], total)));
     }
     if total > at_most {
-        return Ok(WindowRead::TooMany(total));
+        return Ok(WindowRead::TooMany(said));
     }
     let mut proof = Proof::of(total);
     if rows == 0 || rows > total || !proof.take(1, &first) {
-        return Ok(WindowRead::Doubtful(total));
+        return Ok(WindowRead::Doubtful(said));
     }
     // A server that caps the page size counts its pages by its own size.
     let last = total.div_ceil(rows) - u64::from(Mutant::DropTheLastPage.is_active());
@@ -144,7 +153,7 @@ pub(super) async fn read(
         let Some(page) = answers.next().await else { break };
         let page = page?;
         if !proof.take(number, &page) || proof.is_hopeless() {
-            return Ok(WindowRead::Doubtful(total));
+            return Ok(WindowRead::Doubtful(said));
         }
         pages.push(page);
     }
@@ -154,7 +163,7 @@ pub(super) async fn read(
     let in_rounds = proof.rows > total;
     Ok(match is_whole {
         true => WindowRead::Whole(WindowRows { in_rounds, ..WindowRows::whole(pages, total) }),
-        false => WindowRead::Doubtful(total),
+        false => WindowRead::Doubtful(said),
     })
 }
 
@@ -233,11 +242,14 @@ async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) 
         for number in 1.. {
             let page = asker.page(question, number, page_size).await?;
             let is_last = page.rows.is_empty();
-            if number == 1 && page.total != total {
-                // Something left (or came back): what was seen before may be gone.
+            if page.total != total {
+                // Something left or came back, perhaps between two pages: what was seen before may be gone.
                 (total, quiet) = (page.total, 0);
                 seen.clear();
-                pages.clear();
+                // A change that was seen stays one.
+                if question.axis == TimeAxis::Creation {
+                    pages.clear();
+                }
             }
             rows += page.rows.len() as u64;
             let fresh = page.rows.iter().filter_map(|row| row.id.as_deref()).map(id_hash);

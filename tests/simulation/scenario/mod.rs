@@ -3,6 +3,7 @@
 mod edits;
 mod faults;
 mod finish;
+mod people;
 mod steps;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use okki_sync_sandbox::catalogue::Catalogue;
 use crate::Log;
 use crate::coverage::Coverage;
 use crate::invariants::{self, Ledger};
+use crate::promises::{self, Kept};
 use crate::world::{BEGINNING_MS, Death, Process, World};
 
 /// A seed that broke a promise.
@@ -55,8 +57,16 @@ pub fn play(seed: u64) -> Played {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let _inside = runtime.enter();
-    let mut scenario =
-        Scenario { world: World::new(seed), ledger: Ledger::default(), past: Vec::new(), resume: None };
+    let mut scenario = Scenario {
+        world: World::new(seed),
+        ledger: Ledger::default(),
+        past: Vec::new(),
+        resume: None,
+        unread_since: None,
+        compared_since: BEGINNING_MS,
+        deleted: Vec::new(),
+        in_a_row: 0,
+    };
     let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(scenario.play())));
     let result = result.unwrap_or_else(|panic| {
         let text =
@@ -80,6 +90,12 @@ fn count_the_world(world: &mut World) {
     coverage.count("worlds", format!("shape {:?}", world.pipeline.shape), 1);
     coverage.count("worlds", if world.pipeline.qeasy { "kind qeasy" } else { "kind http" }, 1);
     coverage.count("worlds", format!("idCheck {:?}", world.id_check), 1);
+    let reading = &world.reading;
+    coverage.count("worlds", format!("order {:?}", reading.order), 1);
+    coverage.count("worlds", format!("filter {:?}", reading.filter), 1);
+    coverage.count("worlds", format!("filter clock {:+} s", reading.clock_offset_s), 1);
+    coverage.count("worlds", format!("changes visible after {} s", reading.visible_late_s), 1);
+    coverage.count("worlds", "people who edit all the time", u64::from(reading.is_steady()));
     coverage.count("target calls at once", stats.max_target_calls_at_once.to_string(), 1);
     for (kind, count) in stats.struck.iter().chain(&world.objects.struck()) {
         coverage.count("faults that struck", *kind, *count);
@@ -104,6 +120,15 @@ struct Scenario {
     past: Vec<Catalogue>,
     /// When the last run asked to be called again, in seconds.
     resume: Option<u64>,
+    /// When the read began that no run has ended yet, in milliseconds.
+    unread_since: Option<u64>,
+    /// When the last read began that had the time to compare the source's total, in milliseconds: a run that says it is
+    /// not done may still hold what was deleted since.
+    compared_since: u64,
+    /// Products that can be brought back.
+    deleted: Vec<String>,
+    /// Short runs in a row whose read was not complete.
+    in_a_row: u64,
 }
 
 type Step = Result<(), String>;
@@ -115,6 +140,7 @@ impl Scenario {
             self.some_faults()?;
         }
         for _ in 0..steps {
+            self.read_step().await?;
             self.step().await?;
         }
         self.finish().await?;
@@ -153,8 +179,10 @@ impl Scenario {
     ) -> Result<Option<Outcome>, String> {
         let before = invariants::before(&self.world).await?;
         let process = self.world.process.clone();
-        let store_before = self.world.objects.struck();
+        let (store_before, kept_before) = (self.world.objects.struck(), Kept::of(&self.world).await);
+        let since_ms = *self.unread_since.get_or_insert(before.now_ms);
         let outcome = self.world.drive(&process, request, death).await?;
+        self.world.note_source();
         self.note(what, &process, request, death, outcome.as_ref());
         if outcome.is_none() || matches!(death, Death::Stopped(_)) {
             self.world.restart();
@@ -166,8 +194,38 @@ impl Scenario {
         invariants::after_one_run(&self.world, &before, request.mode, overdue, outcome.as_ref()).await?;
         if request.mode == Mode::Sync {
             invariants::no_call_before_its_time(&self.world, &before, &process.clock)?;
+            let is_done = outcome.as_ref().is_some_and(promises::is_done);
+            let from_ms = if is_done { since_ms } else { self.compared_since.min(since_ms) };
+            promises::after_a_sync(&self.world, &before, from_ms, outcome.as_ref())?;
+            if is_done {
+                self.compared_since = since_ms;
+            }
+            self.count_reads(&kept_before, outcome.as_ref()).await;
+            if let Some(outcome) = outcome.as_ref().filter(|_| !store_struck) {
+                let kept = Kept::of(&self.world).await;
+                promises::it_moves(&self.world, &before, &kept_before, &kept, outcome)?;
+            }
+        }
+        let is_sync = request.mode == Mode::Sync;
+        if is_sync && outcome.as_ref().is_some_and(promises::has_read) {
+            self.unread_since = None;
+        } else if !is_sync && self.unread_since == Some(before.now_ms) {
+            self.unread_since = None;
         }
         Ok(outcome)
+    }
+
+    /// What the reads of this world met.
+    async fn count_reads(&mut self, before: &Kept, outcome: Option<&Outcome>) {
+        let Some(outcome) = outcome else { return };
+        let resumed = before.windows > 0 && !before.is_complete;
+        let (done, paused) = (promises::has_read(outcome), outcome.report.source.newly_read.is_some());
+        let whole = Kept::of(&self.world).await.is_whole && !before.is_whole;
+        let coverage = &mut self.world.coverage;
+        coverage.count("reads", "resumed reads", u64::from(resumed));
+        coverage.count("reads", "reads that took several runs", u64::from(done && self.in_a_row > 0));
+        coverage.count("reads", "fallbacks to the whole read", u64::from(whole));
+        self.in_a_row = if done { 0 } else { self.in_a_row + u64::from(paused) };
     }
 
     fn note(

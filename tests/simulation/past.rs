@@ -1,0 +1,118 @@
+//! What the source held at each moment, by product and by group.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use okki_sync_sandbox::Sandbox;
+use okki_sync_sandbox::catalogue::{Catalogue, Product};
+
+/// The versions of one thing, each with the moment (milliseconds) from which on it was so.
+type Versions<T> = Vec<(u64, T)>;
+
+/// No world needs more calls to its source.
+const MOST_CALLS: u64 = 15_000;
+
+/// All that the source ever held, with times.
+#[derive(Default)]
+pub struct Past {
+    revision: u64,
+    looks: u64,
+    /// When the last change was made.
+    pub changed_at_ms: u64,
+    changes: usize,
+    /// All rows with one id: mostly one; none while it is deleted.
+    products: HashMap<String, Versions<Vec<Arc<Product>>>>,
+    /// The names under one id.
+    groups: HashMap<String, Versions<BTreeSet<String>>>,
+}
+
+/// A span of time in milliseconds, both ends included.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    pub from_ms: u64,
+    pub to_ms: u64,
+}
+
+impl Past {
+    /// Notes what has changed since the last time.
+    pub fn note(&mut self, sandbox: &Sandbox, now_ms: u64) {
+        self.looks += 1;
+        assert!(self.looks < MOST_CALLS, "{MOST_CALLS} calls to the source: a read does not end");
+        let revision = sandbox.revision();
+        if revision == self.revision {
+            return;
+        }
+        let changes = sandbox.changes(self.changes);
+        self.changes += changes.len();
+        let is_by_people = self.revision > 0 && revision - self.revision == changes.len() as u64;
+        self.revision = revision;
+        self.changed_at_ms = now_ms;
+        let mut is_clear = true;
+        for change in changes {
+            let versions = self.products.entry(change.product_id).or_insert_with(never);
+            is_clear &= versions.last().is_none_or(|(_, rows)| rows.len() < 2);
+            let rows = change.product.map(Arc::new).into_iter().collect();
+            versions.push((change.at_ms, rows));
+        }
+        if !is_by_people || !is_clear {
+            self.note_all(&sandbox.catalogue(), now_ms);
+        }
+    }
+
+    fn note_all(&mut self, catalogue: &Catalogue, now_ms: u64) {
+        let mut products: HashMap<String, Vec<Arc<Product>>> = HashMap::new();
+        for product in &catalogue.products {
+            products.entry(product.product_id.clone()).or_default().push(Arc::new(product.clone()));
+        }
+        let mut groups: HashMap<String, BTreeSet<String>> = HashMap::new();
+        for group in &catalogue.groups {
+            groups.entry(group.id.clone()).or_default().insert(group.name.clone());
+        }
+        update(&mut self.products, products, now_ms);
+        update(&mut self.groups, groups, now_ms);
+    }
+
+    /// The ids of all products that were ever there.
+    pub fn product_ids(&self) -> impl Iterator<Item = &String> {
+        self.products.keys()
+    }
+
+    /// The rows of a product at each moment of a span.
+    pub fn product(&self, id: &str, span: Span) -> impl Iterator<Item = &[Arc<Product>]> {
+        within(self.products.get(id), span).map(Vec::as_slice)
+    }
+
+    /// The names of a group at each moment of a span.
+    pub fn group(&self, id: &str, span: Span) -> impl Iterator<Item = &BTreeSet<String>> {
+        within(self.groups.get(id), span)
+    }
+}
+
+fn update<T: PartialEq + Default>(
+    known: &mut HashMap<String, Versions<T>>,
+    mut now: HashMap<String, T>,
+    now_ms: u64,
+) {
+    for (id, versions) in known.iter_mut() {
+        let here = now.remove(id).unwrap_or_default();
+        if versions.last().is_none_or(|(_, last)| *last != here) {
+            versions.push((now_ms, here));
+        }
+    }
+    for (id, here) in now {
+        known.entry(id).or_insert_with(never).push((now_ms, here));
+    }
+}
+
+/// What was not there before.
+fn never<T: Default>() -> Versions<T> {
+    vec![(0, T::default())]
+}
+
+/// The versions that held at a moment of the span, the one at its beginning included.
+fn within<T>(versions: Option<&Versions<T>>, span: Span) -> impl Iterator<Item = &T> {
+    let versions = versions.map(Vec::as_slice).unwrap_or_default();
+    let first = versions.partition_point(|(at_ms, _)| *at_ms <= span.from_ms).saturating_sub(1);
+    let last = versions.partition_point(|(at_ms, _)| *at_ms <= span.to_ms);
+    versions.get(first..last).unwrap_or_default().iter().map(|(_, version)| version)
+}

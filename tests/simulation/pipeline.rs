@@ -1,0 +1,74 @@
+//! A world's pipeline.
+
+use fastrand::Rng;
+
+use crate::oracle::Shape;
+use crate::reading::Reading;
+
+/// A world's pipeline: its text, and what the checks need to know of it.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    pub shape: Shape,
+    pub qeasy: bool,
+    pub tombstones: bool,
+    /// A plain target says what success is.
+    pub success_is_named: bool,
+    pub calls_per_minute: u32,
+    /// Batches in flight at a time.
+    pub at_once: u32,
+    /// Calls to the source in a second.
+    pub pace: f64,
+    pub page_size: u32,
+    pub text: String,
+}
+
+impl Pipeline {
+    pub fn random(rng: &mut Rng, reading: &Reading) -> Self {
+        let shape = *rng
+            .choice(&[Shape::Groups, Shape::GroupsWithItems, Shape::Products, Shape::Products, Shape::Own])
+            .unwrap();
+        let (qeasy, tombstones) = (rng.u8(0..4) > 0, rng.u8(0..5) > 0);
+        let (calls_per_minute, success_is_named) = (rng.u32(5..=60), rng.bool());
+        let target = if qeasy {
+            let token_in = if rng.bool() { "header" } else { "query" };
+            format!("kind = \"qeasy\"\ntoken_in = \"{token_in}\"")
+        } else {
+            crate::support::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
+        };
+        let max_concurrency = rng.u32(1..=4);
+        let at_once = if shape == Shape::Products { max_concurrency } else { 1 };
+        // Small batches of products, so that several are really in flight.
+        let max_rows = if shape == Shape::Products { rng.u32(3..20) } else { rng.u32(3..50) };
+        let (pace, page_size) = (f64::from(rng.u32(2..50)), rng.u32(10..=100));
+        let (pace, page_size) = (reading.pace.unwrap_or(pace), reading.page_size.unwrap_or(page_size));
+        let text = format!(
+            "connection = \"it\"\n[source]\nmax_requests_per_second = {pace:.1}\npage_size = {page_size}\nmax_concurrency = {}\n{}{}\n\
+             [target]\n{target}\nmax_rows_per_batch = {max_rows}\nmax_concurrency = {max_concurrency}\nrequests_per_minute = {calls_per_minute}\non_delete = \"{}\"\n\
+             [guard]\nmax_delete_ratio = {}\n",
+            rng.u32(1..=4),
+            // Left out, it is "incremental".
+            if rng.u8(0..3) == 0 && shape != Shape::Groups { "products = \"full\"\n" } else { "" },
+            shape.record(),
+            if tombstones { "tombstone" } else { "ignore" },
+            if rng.bool() { "0.2" } else { "0.9" },
+        );
+        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, at_once, pace, page_size, text }
+    }
+
+    /// Whether each sync reads all products anew.
+    pub fn reads_all(&self) -> bool {
+        self.text.contains("products = \"full\"")
+    }
+
+    /// Somebody asks for another cost: what was read for the old fields is of no use. `false` if it has none.
+    pub fn ask_for_another_cost(&mut self) -> bool {
+        let other = match self.shape {
+            Shape::Own => Shape::OwnTaxed,
+            Shape::OwnTaxed => Shape::Own,
+            _ => return false,
+        };
+        self.text = self.text.replace(&self.shape.record(), &other.record());
+        self.shape = other;
+        true
+    }
+}
