@@ -103,7 +103,7 @@ def test_the_function_may_read_secret_and_pipelines_and_write_its_records():
         "s3:GetObject", {"Fn::Sub": "${Store.Arn}/pipelines/*"})
     assert may["KeepRecords"]["Action"] == ["s3:GetObject", "s3:PutObject"]
     assert [one["Fn::Sub"] for one in may["KeepRecords"]["Resource"]] == [
-        f"${{Store.Arn}}/{folder}/*" for folder in ["state", "reports", "quarantine", "notices"]]
+        f"${{Store.Arn}}/{folder}/*" for folder in ["state", "cache", "reports", "quarantine", "notices"]]
     # S3 answers 403 instead of 404 for what is missing unless the bucket may be listed: the first run needs the 404.
     assert may["TellMissingFromForbidden"]["Action"] == "s3:ListBucket"
     assert "Condition" not in may["TellMissingFromForbidden"]
@@ -242,7 +242,9 @@ def test_the_store_is_private_versioned_encrypted_and_forgets_in_time():
     assert rules["former-versions"]["NoncurrentVersionExpiration"] == {
         "NoncurrentDays": {"Ref": "VersionDays"}, "NewerNoncurrentVersions": 10}
     kept = {one["Prefix"] for one in rules.values() if one.get("NoncurrentVersionExpiration") == {"NoncurrentDays": 1}}
-    assert kept == {"reports/", "quarantine/", "notices/"}, "in a versioned bucket an expired object is only hidden"
+    assert kept == {"cache/", "reports/", "quarantine/", "notices/"}, "in a versioned bucket an expired object is only hidden"
+    assert rules["states"]["Prefix"] == "state/"
+    assert rules["states"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7, "NewerNoncurrentVersions": 10}
     expiring = {one["Prefix"] for one in rules.values() if "ExpirationInDays" in one}
     assert expiring == {"reports/", "quarantine/", "notices/"}, "states and pipelines must never expire"
 
@@ -442,12 +444,23 @@ def test_only_who_gives_an_address_is_subscribed():
 
 
 def test_every_parameter_is_described_constrained_used_and_has_a_default():
+    rows = int(re.search(r"([\d,]+) rows of as many products", chapter)[1].replace(",", ""))
+    days = {rule["Id"]: rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+            for rule in properties("Store")["LifecycleConfiguration"]["Rules"] if rule["Id"] in ("states", "cache")}
+    # S3 deletes at the end of the day after.
+    kept_bytes = 24 * days["states"] * 2 * 37 + 24 * (days["cache"] + 1) * (37 + 75)
+    assert f"= {kept_bytes:,} bytes a row" in chapter
+    large_gb = 200_000 * kept_bytes / 1e9
+    assert f"200,000 are {large_gb:.1f} GB and {large_gb * 0.023:.2f} a month" in chapter
+    all_gb = 200_000 * 24 * 30 * (2 * 37 + 37 + 75) / 1e9
+    assert f"{all_gb:.1f} GB and {all_gb * 0.023:.2f}." in chapter
     text = json.dumps([transformed()["Resources"], transformed()["Conditions"]])
     for name, one in source()["Parameters"].items():
         assert len(one["Description"]) > 10 and "Default" in one, name
         assert one["ConstraintDescription"].startswith(f"{name}: "), name
         assert {"AllowedPattern", "AllowedValues", "MinValue"} & set(one), name
         assert allows(name, one["Default"]), name
+            "S3 storage, 37 MB each": connections * (rows * kept_bytes + 24 * 90 * 620) / 1e9 * 0.023,
         assert f'"Ref": "{name}"' in text or f"${{{name}}}" in text, f"{name} is not used"
     groups = source()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert sorted(name for group in groups for name in group["Parameters"]) == sorted(source()["Parameters"])
