@@ -87,7 +87,7 @@ deploy: infra/.venv/.installed ## build and deploy to ENV, with PIPELINE; asks w
 pipeline: infra/.venv/.installed ## put PIPELINE into the store of ENV
 	$(LIFECYCLE) pipeline $(ENV) $(PIPELINE)
 
-secret: infra/.venv/.installed ## fill in the credentials that PIPELINE needs, from the environment or not echoed
+secret: infra/.venv/.installed ## ask for the credentials of PIPELINE, not echoed, or take them from the environment
 	$(LIFECYCLE) secret $(ENV) $(PIPELINE)
 
 invoke: infra/.venv/.installed ## send EVENT to the deployed function of ENV
