@@ -31,6 +31,13 @@ INVOKE_SECONDS = 930
 LOOK_SECONDS = 10
 
 
+# cargo-auditable as the compiler's wrapper links the list of dependencies into the program. `cargo auditable build` sets the
+# same two variables, the second one for itself; here SAM calls cargo. The Makefile pins the version.
+AUDITED = {
+    "RUSTC_WORKSPACE_WRAPPER": str(ROOT / ".tools/bin/cargo-auditable"),
+    "CARGO_AUDITABLE_ORIG_ARGS": json.dumps({"offline": False, "locked": True, "frozen": False, "config": []})}
+
+
 def environment(aws):
     """What a child process sees. A build runs the code of hundreds of packages: it gets no credentials of the two sides, nor
     what would override the pipeline file, and those of AWS only if `aws`."""
@@ -41,7 +48,8 @@ def environment(aws):
 
 def sam(env, command, *arguments, aws=True):
     whole = ["sam", command, "--config-file", settings.SAMCONFIG, "--config-env", env, *arguments]
-    done = subprocess.run([str(part) for part in whole], cwd=ROOT, env=environment(aws))
+    seen = {**environment(aws), **(AUDITED if command == "build" else {})}
+    done = subprocess.run([str(part) for part in whole], cwd=ROOT, env=seen)
     if done.returncode != 0:
         raise Mistake(f"sam {command} ended with {done.returncode}; its own words are above")
 

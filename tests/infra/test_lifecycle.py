@@ -357,6 +357,7 @@ def test_no_child_sees_credentials_and_no_build_sees_aws_keys(config, pipeline_f
     for name, arguments, env in called:
         seen = {variable for variable in env if re.match("(OKKI|QEASY|NOTIFY|TARGET)_", variable)} - {"OKKI_SYNC_STORE", "OKKI_SYNC_HOSTS"}
         assert seen == set() and not set(QEASY.values()) & set(env.values()), (name, arguments[0])
+        assert ("RUSTC_WORKSPACE_WRAPPER" in env) == (arguments[0] == "build"), "the deployed program carries its dependencies"
         of_aws = {variable for variable in env if variable.startswith("AWS_")}
         assert (of_aws >= {"AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"}) if arguments[0] in ("deploy", "delete") else (of_aws == set())
 
