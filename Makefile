@@ -11,6 +11,8 @@ PORT ?= 9100
 FUZZ_SECONDS ?= 60
 ENV ?= dev
 PIPELINE ?= pipeline.toml
+# The version of cargo-auditable, which puts the list of dependencies into the program that is deployed.
+AUDITABLE := 0.7.7
 
 .PHONY: help demo test build lint schema unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
@@ -108,9 +110,6 @@ infra/.venv/.installed: infra/requirements.txt
 	python3 -m venv infra/.venv
 	$(WITHOUT_CREDENTIALS) infra/.venv/bin/pip $(PIP_INSTALL) $<
 	touch $@
-
-# Puts the list of dependencies into the program that is deployed. A release of it is a change here, so that it is seen.
-AUDITABLE = 0.7.7
 
 .tools/.cargo-auditable-$(AUDITABLE):
 	$(WITHOUT_CREDENTIALS) cargo install -q --locked --root .tools --version =$(AUDITABLE) cargo-auditable

@@ -10,7 +10,7 @@ import zipfile
 import pytest
 from programs import PATIENCE
 from template import ROOT
-from test_sbom import valid
+from test_supply_chain import valid
 
 sys.path.insert(0, str(ROOT / "infra"))
 import lifecycle  # noqa: E402

@@ -1,6 +1,7 @@
-"""The list of dependencies that a program carries, and the SBOM that is made of it."""
+"""What the programs are made of: the list that the function carries, its SBOM, and the pins of what is installed."""
 
 import json
+import re
 import subprocess
 import sys
 import zlib
@@ -67,3 +68,23 @@ def test_every_package_of_the_lock_file_has_its_checksum_and_its_licence():
     assert len(checksums) > 200 and {len(checksum) for checksum in checksums.values()} == {64}
     assert set(checksums) <= set(licences)
     assert not any("/" in licence for licence in licences.values())
+
+
+@pytest.mark.parametrize("folder", ["infra", "tests", "tests/infra", "benches"])
+def test_every_python_package_is_pinned_with_its_hash(folder):
+    wanted = re.findall(r"^[\w-]+", (ROOT / folder / "requirements.in").read_text(), re.M)
+    pinned = (ROOT / folder / "requirements.txt").read_text()
+    packages = re.split(r"^(?=[\w-])", pinned, flags=re.M)[1:]
+    for package in packages:
+        assert re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+.*\n +--hash=sha256:[0-9a-f]{64}", package), package
+    assert {name.lower() for name in wanted} <= {re.match(r"[\w.-]+", package)[0].lower() for package in packages}
+
+
+def test_nothing_is_installed_without_a_hash_or_a_lock_file():
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^PIP_INSTALL = .*--no-deps --require-hashes -r$", makefile, re.M)
+    installs = re.findall(r"(?:-m |bin/)pip (.+)", makefile)
+    assert installs == ["$(PIP_INSTALL) $<"] * 3, installs
+    cargo = re.findall(r"cargo install (.+)", makefile)
+    assert len(cargo) == 2 and all("--locked" in one for one in cargo)
+    assert '"--no-deps", "--require-hashes", "-r"' in (ROOT / "benches/run.py").read_text()
