@@ -391,7 +391,7 @@ def test_one_outage_of_one_connection_rings_once():
     assert properties("Outage")["OKActions"] == TOPIC
 
 
-def test_one_broken_connection_of_a_fleet_rings_and_neither_makes_nor_hides_an_outage():
+def test_one_broken_connection_of_a_fleet_rings_and_hides_no_outage():
     members, ringing = watched(fleet=True)
     assert members == {"FleetFailed", "NoCompletedRun"}
     assert ringing == BY_THEMSELVES | OF_ONE | {"Outage"}
