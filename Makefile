@@ -11,6 +11,8 @@ PORT ?= 9100
 FUZZ_SECONDS ?= 60
 ENV ?= dev
 PIPELINE ?= pipeline.toml
+# The version of cargo-auditable, which puts the list of dependencies into the program that is deployed.
+AUDITABLE := 0.7.7
 
 .PHONY: help demo test build lint schema unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
@@ -50,7 +52,7 @@ lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, 
 infra: build $(VENV)/.installed $(VENV)/emulator/.installed ## template, runbook and deployment script; the stack in an emulator that runs the real program
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra --ignore tests/infra/test_package.py
 
-package: $(VENV)/.installed ## the release build of the Lambda program for this machine, and its size; takes minutes
+package: $(VENV)/.installed .tools/.cargo-auditable-$(AUDITABLE) ## the release build of the Lambda program for this machine, its size, and its SBOM beside it; takes minutes
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PACKAGE=1 $(PYTHON) -m pytest -q -s tests/infra/test_package.py
 
 deny: $(VENV)/.installed ## licences, bans and sources of all dependencies; advisories where their database can be had
@@ -81,13 +83,13 @@ invoke-local: $(VENV)/.installed ## send EVENT to `make watch`
 # The cloud, ENV=dev|prod: AWS credentials are read as by every AWS tool. infra/README.md is the runbook.
 LIFECYCLE = infra/.venv/bin/python infra/lifecycle.py
 
-deploy: infra/.venv/.installed ## build and deploy to ENV, with PIPELINE; asks what it needs the first time
+deploy: infra/.venv/.installed .tools/.cargo-auditable-$(AUDITABLE) ## build and deploy to ENV, with PIPELINE; asks what it needs the first time
 	$(LIFECYCLE) deploy $(ENV) $(PIPELINE)
 
 pipeline: infra/.venv/.installed ## put PIPELINE into the store of ENV
 	$(LIFECYCLE) pipeline $(ENV) $(PIPELINE)
 
-secret: infra/.venv/.installed ## fill in the credentials that PIPELINE needs, from the environment or not echoed
+secret: infra/.venv/.installed ## ask for the credentials of PIPELINE, not echoed, or take them from the environment
 	$(LIFECYCLE) secret $(ENV) $(PIPELINE)
 
 invoke: infra/.venv/.installed ## send EVENT to the deployed function of ENV
@@ -102,16 +104,22 @@ destroy: infra/.venv/.installed ## delete ENV with its store; asks first
 # What runs while packages are installed sees no credentials. infra/lifecycle.py does the same for the build.
 WITHOUT_CREDENTIALS = env $$(env | sed -En 's/^((AWS|OKKI|QEASY|NOTIFY)_[A-Z0-9_]+|TARGET_TOKEN)=.*/-u \1/p')
 
+PIP_INSTALL = install -q --no-deps --require-hashes -r
+
 infra/.venv/.installed: infra/requirements.txt
 	python3 -m venv infra/.venv
-	$(WITHOUT_CREDENTIALS) infra/.venv/bin/pip install -q --no-deps --require-hashes -r infra/requirements.txt
+	$(WITHOUT_CREDENTIALS) infra/.venv/bin/pip $(PIP_INSTALL) $<
 	touch $@
 
-requirements: ## pin what infra/requirements.in asks for in infra/requirements.txt, at today's versions
-	python3 -m venv .tools/pin
-	.tools/pin/bin/pip install -q uv
-	cd infra && ../.tools/pin/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
-		--custom-compile-command "make requirements" requirements.in -o requirements.txt
+.tools/.cargo-auditable-$(AUDITABLE):
+	$(WITHOUT_CREDENTIALS) cargo install -q --locked --root .tools --version =$(AUDITABLE) cargo-auditable
+	touch $@
+
+requirements: $(VENV)/.installed ## pin the Python packages that each requirements.in asks for, with hashes, at today's versions
+	for folder in infra tests tests/infra benches; do \
+		(cd $$folder; $(CURDIR)/$(VENV)/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+			--custom-compile-command "make requirements" requirements.in -o requirements.txt); \
+	done
 
 clean: ## everything that was built or installed here
 	rm -rf target fuzz/target fuzz/corpus benches/target benches/.venv .tools $(VENV) infra/.venv .aws-sam
@@ -119,10 +127,10 @@ clean: ## everything that was built or installed here
 # The stamp is last, so that a broken installation is done again.
 $(VENV)/.installed: tests/requirements.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install -q -r tests/requirements.txt
+	$(WITHOUT_CREDENTIALS) $(PYTHON) -m pip $(PIP_INSTALL) $<
 	touch $@
 
 $(VENV)/emulator/.installed: tests/infra/requirements.txt $(VENV)/.installed
 	python3 -m venv $(VENV)/emulator
-	$(VENV)/emulator/bin/python -m pip install -q -r tests/infra/requirements.txt
+	$(WITHOUT_CREDENTIALS) $(VENV)/emulator/bin/python -m pip $(PIP_INSTALL) $<
 	touch $@

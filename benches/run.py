@@ -357,7 +357,7 @@ def build(args):
     subprocess.run(["cargo", "build", "--release"], cwd=HERE, check=True)
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", HERE / ".venv"], check=True)
-    subprocess.run([PYTHON, "-m", "pip", "install", "-q", "-r", HERE / "requirements.txt"], check=True)
+    subprocess.run([PYTHON, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", HERE / "requirements.txt"], check=True)
 
 
 def main():

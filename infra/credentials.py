@@ -11,18 +11,31 @@ from botocore.exceptions import ClientError
 from settings import Mistake, say
 
 
+# Answered for an optional credential, it takes the field out of the secret.
+REMOVED = "-"
+
+
 def is_missing(error):
     return error.response["Error"]["Code"] == "ResourceNotFoundException"
 
 
-def collect(needed, optional):
-    """(values by the secret's fields, names without a value). Nobody is asked for what is optional."""
+def ask(name, is_held, is_optional):
+    hints = ["not shown", *(["empty keeps what the secret holds"] if is_held else ["empty for none"] if is_optional else []),
+             *([f"{REMOVED} removes it"] if is_held and is_optional else [])]
+    return getpass.getpass(f"{name} ({'; '.join(hints)}): ").strip()
+
+
+def collect(needed, optional, held=None):
+    """(values by the secret's fields, names without a value); `None` is a value to remove. With `held`, the fields that the
+    secret has: what is optional is asked for too, and what has a value there may go without a new one."""
+    fields = {field for field, value in (held or {}).items() if value}
     values = {name: os.environ.get(name, "").strip() for name in [*needed, *optional]}
-    for name in needed:
-        if not values[name] and sys.stdin.isatty():
-            values[name] = getpass.getpass(f"{name} (not shown): ").strip()
-    missing = [name for name in needed if not values[name]]
-    return {name.lower(): value for name, value in values.items() if value}, missing
+    if sys.stdin.isatty():
+        for name in [*needed, *(optional if held is not None else ())]:
+            values[name] = values[name] or ask(name, name.lower() in fields, name in optional)
+    missing = [name for name in needed if not values[name] and name.lower() not in fields]
+    given = {name: value for name, value in values.items() if value}
+    return {name.lower(): None if name in optional and value == REMOVED else value for name, value in given.items()}, missing
 
 
 def is_filled(session, secret):
@@ -35,14 +48,22 @@ def is_filled(session, secret):
     return any("AWSCURRENT" in names for names in stages.values())
 
 
-def fill(session, secret, values):
-    """Puts the values in place; other fields of the secret stay as they are."""
-    client = session.client("secretsmanager")
+def held(session, secret):
+    """What the secret holds, by field."""
+    if not is_filled(session, secret):
+        return {}
     try:
-        kept = json.loads(client.get_secret_value(SecretId=secret)["SecretString"]) if is_filled(session, secret) else {}
-    except (ValueError, KeyError):
+        return dict(json.loads(session.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]))
+    except (ValueError, TypeError, KeyError):
         raise Mistake(f"the secret {secret} holds something that is not JSON; look at it, it is not overwritten") from None
-    text = json.dumps({**kept, **values})
+
+
+def fill(session, secret, values):
+    """Puts the values in place, and takes out those that are `None`; other fields of the secret stay as they are."""
+    client, before = session.client("secretsmanager"), held(session, secret)
+    kept = {field: value for field, value in before.items() if field not in values}
+    put = {field: value for field, value in values.items() if value is not None}
+    text = json.dumps({**kept, **put})
     try:
         client.put_secret_value(SecretId=secret, SecretString=text)
     except ClientError as error:
@@ -50,4 +71,7 @@ def fill(session, secret, values):
         if not is_missing(error) or secret.startswith("arn:"):
             raise
         client.create_secret(Name=secret, SecretString=text, Description="Credentials of an okki-sync connection")
-    say(f"the secret {secret} holds {', '.join(sorted(values))}; runs see it within 15 minutes, or at once where the old ones are refused")
+    for what, fields in [("new", put), ("removed", before.keys() & (values.keys() - put.keys())), ("kept", kept)]:
+        if fields:
+            say(f"the secret {secret}: {what} {', '.join(sorted(fields))}")
+    say("runs see it within 15 minutes, or at once where the old ones are refused")

@@ -26,6 +26,16 @@ ROOT = Path(__file__).resolve().parents[1]
 UNRESERVED_AT_LEAST = 100
 # The longest run that the template allows, and a little for the way.
 INVOKE_SECONDS = 930
+# A look at the store for runs that go on. One that has just begun takes its lease within the time between two of them, and one
+# that has just given it back writes what is left.
+LOOK_SECONDS = 10
+
+
+# cargo-auditable as the compiler's wrapper links the list of dependencies into the program. `cargo auditable build` sets the
+# same two variables, the second one for itself; here SAM calls cargo. The Makefile pins the version.
+AUDITED = {
+    "RUSTC_WORKSPACE_WRAPPER": str(ROOT / ".tools/bin/cargo-auditable"),
+    "CARGO_AUDITABLE_ORIG_ARGS": json.dumps({"offline": False, "locked": True, "frozen": False, "config": []})}
 
 
 def environment(aws):
@@ -38,7 +48,8 @@ def environment(aws):
 
 def sam(env, command, *arguments, aws=True):
     whole = ["sam", command, "--config-file", settings.SAMCONFIG, "--config-env", env, *arguments]
-    done = subprocess.run([str(part) for part in whole], cwd=ROOT, env=environment(aws))
+    seen = {**environment(aws), **(AUDITED if command == "build" else {})}
+    done = subprocess.run([str(part) for part in whole], cwd=ROOT, env=seen)
     if done.returncode != 0:
         raise Mistake(f"sam {command} ended with {done.returncode}; its own words are above")
 
@@ -187,10 +198,11 @@ def pipeline(env, path):
 def secret(env, path):
     session, stack, outputs = opened(env)
     found = check(path, hosts(session, stack))
-    values, missing = credentials.collect(found["needs"], found["optional"])
-    if missing:
-        raise Mistake(f"{', '.join(missing)}: no value; set it in the environment, or run this in a terminal")
-    credentials.fill(session, secret_name(outputs, found), values)
+    name = secret_name(outputs, found)
+    values, missing = credentials.collect(found["needs"], found["optional"], credentials.held(session, name))
+    if missing or not values:
+        raise Mistake(f"{', '.join(missing or found['needs'])}: no value; set it in the environment, or run this in a terminal")
+    credentials.fill(session, name, values)
     return 0
 
 
@@ -230,6 +242,54 @@ def logs(env):
         since = max(since, int((time.time() - 60) * 1000))
 
 
+def stop_runs(session, function):
+    """No run begins any more; one that goes on is not ended by it. Answers what takes that back."""
+    client = session.client("lambda")
+    try:
+        before = client.get_function_concurrency(FunctionName=function).get("ReservedConcurrentExecutions")
+        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
+    except ClientError as error:
+        # A former `destroy` came so far.
+        if not credentials.is_missing(error):
+            raise
+        return lambda: None
+    if before is None:
+        return lambda: client.delete_function_concurrency(FunctionName=function)
+    return lambda: client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=before)
+
+
+def runs(session, bucket):
+    """The connections whose runs hold an unexpired lease."""
+    client, going_on = session.client("s3"), []
+    now_ms = time.time() * 1000
+    for one in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="state/").search("Contents[]"):
+        # A run that goes on saves its lease every ten seconds: the others of a large fleet need not be read.
+        if one and one["Key"].endswith(".run") and now_ms - one["LastModified"].timestamp() * 1000 < 120_000:
+            try:
+                lease = json.loads(client.get_object(Bucket=bucket, Key=one["Key"])["Body"].read())
+                if lease["holder"] and lease["holder"]["expires_at_ms"] > now_ms:
+                    going_on.append(Path(one["Key"]).stem)
+            except (ValueError, KeyError, TypeError):
+                say(f"s3://{bucket}/{one['Key']} is damaged: whether its run goes on cannot be seen")
+    return going_on
+
+
+def wait_for_runs(session, bucket, longest):
+    """What a run writes after the bucket was emptied would keep the bucket, and with it the stack."""
+    waited = quiet = 0
+    while waited <= longest + LOOK_SECONDS:
+        going_on = runs(session, bucket)
+        quiet = 0 if going_on else quiet + 1
+        if quiet == 2:
+            return
+        if going_on:
+            say(f"waiting for the end of {', '.join(going_on[:5])}{', …' if len(going_on) > 5 else ''}: "
+                f"{waited} s of at most {longest}; Ctrl-C leaves everything as it was")
+        time.sleep(LOOK_SECONDS)
+        waited += LOOK_SECONDS
+    say(f"no run lasts longer than {longest} s, so none is left")
+
+
 def destroy(env):
     session, stack, outputs = opened(env)
     confirmed = os.environ.get("CONFIRM")
@@ -240,7 +300,12 @@ def destroy(env):
     if confirmed != stack:
         raise Mistake(f"nothing was deleted; to confirm, answer {stack} (or set CONFIRM={stack})")
     # Nobody may write into the bucket between its emptying and its end. `sam delete` does not empty it.
-    session.client("lambda").put_function_concurrency(FunctionName=outputs["Function"], ReservedConcurrentExecutions=0)
+    take_back = stop_runs(session, outputs["Function"])
+    try:
+        wait_for_runs(session, outputs["Store"], int(look(session, stack)[1].get("TimeoutSeconds", INVOKE_SECONDS)))
+    except KeyboardInterrupt:
+        take_back()
+        raise
     answers = session.resource("s3").Bucket(outputs["Store"]).object_versions.delete()
     if errors := [error for answer in answers for error in answer.get("Errors", [])]:
         raise Mistake(f"{outputs['Store']}: {errors[0]['Key']} cannot be deleted: {errors[0].get('Message')}")

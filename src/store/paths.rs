@@ -1,19 +1,24 @@
 //! Every key of the store, in one table. README, reference and the function's IAM role are held against it by tests.
+//!
+//! What stands under `cache/` is large, is written anew often, and costs time if it is lost, never rows: the deployed
+//! bucket keeps its former versions for a day, and can tell it from the rest by its folder only.
 
 /// What a connection syncs; a `.json` file may stand in its place.
 const PIPELINE: &str = "pipelines/<connection>.toml";
 /// What the target has acknowledged: a fingerprint for each row, and refused rows.
 const STATE: &str = "state/<connection>.state";
 /// The state as the last run that saved found it.
-const STATE_PREVIOUS: &str = "state/<connection>.state.previous";
+const STATE_PREVIOUS: &str = "cache/<connection>.state.previous";
 /// Who runs, the calls of the last minute, and until when the target wants none.
 const RUN: &str = "state/<connection>.run";
 /// The products of the last read, to which the next one adds what changed.
-const PRODUCTS: &str = "state/<connection>.products";
+const PRODUCTS: &str = "cache/<connection>.products";
+/// Where version 0.1.0 kept the products; it is read while there are no newer ones, and never written.
+const FORMER_PRODUCTS: &str = "state/<connection>.products";
 /// The products of a verification (or a rebuild) that was interrupted while it read the source.
-const COMPARED_PRODUCTS: &str = "state/<connection>.compared-products";
+const COMPARED_PRODUCTS: &str = "cache/<connection>.compared-products";
 /// The target's rows as far as a verification or a rebuild has read them back; empty when it is done.
-const READ_BACK: &str = "state/<connection>.read-back";
+const READ_BACK: &str = "cache/<connection>.read-back";
 /// The operating system's lock of the process that runs.
 const RUN_LOCK: &str = "state/<connection>.lock";
 /// The operating system's lock of a save: a directory has no conditional put.
@@ -54,6 +59,10 @@ pub(crate) fn run(connection: &str) -> String {
 
 pub(crate) fn products(connection: &str) -> String {
     of_connection(PRODUCTS, connection)
+}
+
+pub(crate) fn former_products(connection: &str) -> String {
+    of_connection(FORMER_PRODUCTS, connection)
 }
 
 pub(crate) fn compared_products(connection: &str) -> String {
@@ -140,6 +149,8 @@ mod tests {
             previous_state("acme"),
             run("acme"),
             products("acme"),
+            former_products("acme"),
+            compared_products("acme"),
             read_back("acme"),
             run_lock("acme"),
             save_lock("state/acme.run"),
@@ -151,10 +162,12 @@ mod tests {
             made,
             [
                 "state/acme.state",
-                "state/acme.state.previous",
+                "cache/acme.state.previous",
                 "state/acme.run",
+                "cache/acme.products",
                 "state/acme.products",
-                "state/acme.read-back",
+                "cache/acme.compared-products",
+                "cache/acme.read-back",
                 "state/acme.lock",
                 "state/acme.run.save",
                 "reports/acme/r1.json",

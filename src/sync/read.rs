@@ -120,7 +120,13 @@ impl Run<'_> {
         if !context.rows.uses_products() {
             return None;
         }
-        let (bytes, _) = match context.store.load(path).await {
+        let found = match context.store.load(path).await {
+            Ok(None) if purpose != ReadFor::Comparison => {
+                context.store.load(&paths::former_products(context.connection)).await
+            }
+            found => found,
+        };
+        let (bytes, _) = match found {
             Ok(found) => found?,
             Err(error) => {
                 tracing::warn!(error = %error.line(), "the products read before cannot be loaded; reading all of them");

@@ -41,6 +41,21 @@ def resources(kind=None):
     return {name: one for name, one in found.items() if kind in (None, one["Type"])}
 
 
+def resolved(value, **conditions):
+    """A value of the transformed template under conditions that are given by name; what is then nothing is left out."""
+    nothing = {"Ref": "AWS::NoValue"}
+    if isinstance(value, dict):
+        if list(value) == ["Fn::If"] and value["Fn::If"][0] in conditions:
+            condition, then, otherwise = value["Fn::If"]
+            return resolved(then if conditions[condition] else otherwise, **conditions)
+        found = {name: resolved(inner, **conditions) for name, inner in value.items()}
+        return {name: inner for name, inner in found.items() if inner != nothing}
+    if isinstance(value, list):
+        found = [resolved(inner, **conditions) for inner in value]
+        return [inner for inner in found if inner != nothing]
+    return value
+
+
 def properties(name):
     return transformed()["Resources"][name]["Properties"]
 

@@ -357,6 +357,7 @@ def test_no_child_sees_credentials_and_no_build_sees_aws_keys(config, pipeline_f
     for name, arguments, env in called:
         seen = {variable for variable in env if re.match("(OKKI|QEASY|NOTIFY|TARGET)_", variable)} - {"OKKI_SYNC_STORE", "OKKI_SYNC_HOSTS"}
         assert seen == set() and not set(QEASY.values()) & set(env.values()), (name, arguments[0])
+        assert ("RUSTC_WORKSPACE_WRAPPER" in env) == (arguments[0] == "build"), "the deployed program carries its dependencies"
         of_aws = {variable for variable in env if variable.startswith("AWS_")}
         assert (of_aws >= {"AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"}) if arguments[0] in ("deploy", "delete") else (of_aws == set())
 
@@ -430,6 +431,49 @@ def test_credentials_come_from_the_environment_then_from_the_terminal(config, mo
     for name, value in {"TARGET_TOKEN": "set", "NOTIFY_WEBHOOK": "https://robot", "NOTIFY_SECRET": " "}.items():
         monkeypatch.setenv(name, value)
     assert credentials.collect(["TARGET_TOKEN"], optional) == ({"target_token": "set", "notify_webhook": "https://robot"}, [])
+
+
+def answering(monkeypatch, answers):
+    """A terminal that answers by the name that is asked for; the questions."""
+    asked = []
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(credentials.getpass, "getpass", lambda text: asked.append(text) or answers.get(text.split()[0], ""))
+    return asked
+
+
+def test_the_robot_s_address_is_asked_for_so_that_no_shell_remembers_it(stack, pipeline_file, monkeypatch, capsys):
+    stack.put_secret(json.dumps({name.lower(): value for name, value in QEASY.items()} | {"other": "field"}))
+    asked = answering(monkeypatch, {"NOTIFY_WEBHOOK": "https://robot/hunter2-key", "NOTIFY_SECRET": "hunter2-sign"})
+    assert lifecycle.main("secret", "dev", pipeline_file) == 0
+    assert [text.split()[0] for text in asked] == [*QEASY, "NOTIFY_WEBHOOK", "NOTIFY_SECRET"]
+    assert all("empty keeps what the secret holds" in text for text in asked[:4])
+    assert all("empty for none" in text for text in asked[4:])
+    kept = {name.lower(): value for name, value in QEASY.items()}
+    robot = {"notify_webhook": "https://robot/hunter2-key", "notify_secret": "hunter2-sign"}
+    assert stack.secret() == kept | robot | {"other": "field"}
+    told = capsys.readouterr().err
+    assert "new notify_secret, notify_webhook" in told and "kept okki_client_id" in told and "hunter2" not in told
+
+    asked = answering(monkeypatch, {"QEASY_APP_SECRET": "hunter2-new", "NOTIFY_WEBHOOK": "-", "NOTIFY_SECRET": "-"})
+    assert lifecycle.main("secret", "dev", pipeline_file) == 0
+    assert "- removes it" in asked[-1] and "- removes it" not in asked[0]
+    assert stack.secret() == kept | {"qeasy_app_secret": "hunter2-new", "other": "field"}
+    assert "removed notify_secret, notify_webhook" in capsys.readouterr().err
+
+
+def test_without_an_answer_the_secret_stays_as_it_is(stack, pipeline_file, monkeypatch, capsys):
+    stack.put_secret(json.dumps({name.lower(): value for name, value in QEASY.items()}))
+    answering(monkeypatch, {})
+    assert lifecycle.main("secret", "dev", pipeline_file) == 1
+    assert "no value" in capsys.readouterr().err
+    assert stack.secret() == {name.lower(): value for name, value in QEASY.items()}
+
+
+def test_one_variable_rotates_one_field_without_a_terminal(stack, pipeline_file, monkeypatch):
+    stack.put_secret(json.dumps({name.lower(): value for name, value in QEASY.items()}))
+    monkeypatch.setenv("QEASY_APP_SECRET", "hunter2-new")
+    assert lifecycle.main("secret", "dev", pipeline_file) == 0
+    assert stack.secret() == {name.lower(): value for name, value in QEASY.items()} | {"qeasy_app_secret": "hunter2-new"}
 
 
 def test_the_credentials_that_are_asked_for_are_those_that_the_target_needs(stack, tmp_path, monkeypatch, capsys):
@@ -514,14 +558,17 @@ def test_logs_are_shown_once_and_in_order_until_ctrl_c(stack, capsys, monkeypatc
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["first", "second", "late"]
 
 
-def stop_runs_of(monkeypatch, stopped):
-    """moto's CloudFormation makes no function: what is asked of Lambda is noted."""
+def stop_runs_of(monkeypatch, stopped, sleep=lambda seconds: None, reserved=1):
+    """moto's CloudFormation makes no function: what is asked of Lambda is noted. Nobody waits."""
     real = boto3.Session.client
+    monkeypatch.setattr(lifecycle.time, "sleep", sleep)
 
     def client(self, name, **more):
         made = real(self, name, **more)
         if name == "lambda":
+            made.get_function_concurrency = lambda **given: {} if reserved is None else {"ReservedConcurrentExecutions": reserved}
             made.put_function_concurrency = lambda **given: stopped.append(given)
+            made.delete_function_concurrency = lambda **given: stopped.append(given)
         return made
 
     monkeypatch.setattr(boto3.Session, "client", client)
@@ -548,6 +595,87 @@ def test_destroying_asks_then_stops_empties_and_deletes(stack, monkeypatch, caps
     assert stack.called == [("delete", ["--no-prompts", "--stack-name", STACK, "--region", REGION])]
     assert lifecycle.look(stack.session, STACK) == (None, {}, {})
     assert s3.list_buckets()["Buckets"] == [], "it was empty"
+
+
+def put_lease(stack, connection, seconds):
+    """A lease that ends in so many seconds; `None`: nobody holds it."""
+    holder = None if seconds is None else {"run_id": "r", "since": "2026-11-24T18:00:00Z", "expires_at_ms": int((time.time() + seconds) * 1000)}
+    stack.session.client("s3").put_object(
+        Bucket=stack.bucket, Key=f"state/{connection}.run", Body=json.dumps({"format": "okki-sync run", "version": 1, "holder": holder}))
+
+
+def test_a_run_that_goes_on_is_waited_for_and_its_last_words_are_deleted_too(stack, monkeypatch, capsys):
+    stopped, slept, bucket, s3 = [], [], stack.bucket, stack.session.client("s3")
+    put_lease(stack, "running", 20)
+    put_lease(stack, "killed", -1)
+    put_lease(stack, "done", None)
+    s3.put_object(Bucket=bucket, Key="state/damaged.run", Body="?")
+
+    def sleep(seconds):
+        assert stopped, "no other run may begin meanwhile"
+        assert stack.called == []
+        slept.append(seconds)
+        if len(slept) == 3:
+            # The run ends, and then writes its report.
+            put_lease(stack, "running", None)
+        if len(slept) == 4:
+            s3.put_object(Bucket=bucket, Key="reports/running/1.json", Body="{}")
+
+    stop_runs_of(monkeypatch, stopped, sleep)
+    monkeypatch.setenv("CONFIRM", STACK)
+    assert lifecycle.main("destroy", "dev") == 0
+    assert slept == [lifecycle.LOOK_SECONDS] * 4
+    told = capsys.readouterr().err
+    assert told.count("waiting for the end of running: ") == 3 and "killed" not in told and "state/damaged.run is damaged" in told
+    assert s3.list_buckets()["Buckets"] == [], "it was empty"
+
+
+def test_the_wait_for_runs_ends_when_no_run_can_be_left(stack, monkeypatch, capsys):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        put_lease(stack, "endless", 20)
+
+    stop_runs_of(monkeypatch, [], sleep)
+    put_lease(stack, "endless", 20)
+    monkeypatch.setenv("CONFIRM", STACK)
+    assert lifecycle.main("destroy", "dev") == 0
+    assert lifecycle.INVOKE_SECONDS <= sum(slept) <= lifecycle.INVOKE_SECONDS + 2 * lifecycle.LOOK_SECONDS
+    assert "no run lasts longer than 930 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reserved", "back"), [
+    (3, {"FunctionName": "the-function", "ReservedConcurrentExecutions": 3}), (None, {"FunctionName": "the-function"})])
+def test_ctrl_c_while_a_run_is_waited_for_leaves_everything_as_it_was(stack, monkeypatch, reserved, back):
+    def sleep(seconds):
+        raise KeyboardInterrupt
+
+    stopped = []
+    stop_runs_of(monkeypatch, stopped, sleep, reserved)
+    put_lease(stack, "running", 20)
+    monkeypatch.setenv("CONFIRM", STACK)
+    assert lifecycle.main("destroy", "dev") == 130
+    assert stopped == [{"FunctionName": "the-function", "ReservedConcurrentExecutions": 0}, back]
+    assert stack.called == [] and stack.stored("state/running.run")
+
+
+def test_a_second_destroy_goes_on_where_the_function_is_gone(stack, monkeypatch):
+    real = boto3.Session.client
+
+    def client(self, name, **more):
+        made = real(self, name, **more)
+        if name == "lambda":
+            def gone(**given):
+                raise ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "gone"}}, "PutFunctionConcurrency")
+            made.get_function_concurrency = made.put_function_concurrency = gone
+        return made
+
+    monkeypatch.setattr(boto3.Session, "client", client)
+    monkeypatch.setattr(lifecycle.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("CONFIRM", STACK)
+    assert lifecycle.main("destroy", "dev") == 0
+    assert [command for command, _ in stack.called] == ["delete"]
 
 
 def test_what_cannot_be_deleted_keeps_the_stack(stack, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import sys
 import pytest
 from programs import PATIENCE
 from template import (
-    ROOT, TEMPLATE, alarms, dashboard, every, metric_constants, metrics_read, properties, resources, source, statements,
+    ROOT, TEMPLATE, alarms, dashboard, every, metric_constants, metrics_read, properties, resolved, resources, source, statements,
     transformed, walk,
 )
 
@@ -103,7 +103,7 @@ def test_the_function_may_read_secret_and_pipelines_and_write_its_records():
         "s3:GetObject", {"Fn::Sub": "${Store.Arn}/pipelines/*"})
     assert may["KeepRecords"]["Action"] == ["s3:GetObject", "s3:PutObject"]
     assert [one["Fn::Sub"] for one in may["KeepRecords"]["Resource"]] == [
-        f"${{Store.Arn}}/{folder}/*" for folder in ["state", "reports", "quarantine", "notices"]]
+        f"${{Store.Arn}}/{folder}/*" for folder in ["state", "cache", "reports", "quarantine", "notices"]]
     # S3 answers 403 instead of 404 for what is missing unless the bucket may be listed: the first run needs the 404.
     assert may["TellMissingFromForbidden"]["Action"] == "s3:ListBucket"
     assert "Condition" not in may["TellMissingFromForbidden"]
@@ -242,7 +242,9 @@ def test_the_store_is_private_versioned_encrypted_and_forgets_in_time():
     assert rules["former-versions"]["NoncurrentVersionExpiration"] == {
         "NoncurrentDays": {"Ref": "VersionDays"}, "NewerNoncurrentVersions": 10}
     kept = {one["Prefix"] for one in rules.values() if one.get("NoncurrentVersionExpiration") == {"NoncurrentDays": 1}}
-    assert kept == {"reports/", "quarantine/", "notices/"}, "in a versioned bucket an expired object is only hidden"
+    assert kept == {"cache/", "reports/", "quarantine/", "notices/"}, "in a versioned bucket an expired object is only hidden"
+    assert rules["states"]["Prefix"] == "state/"
+    assert rules["states"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7, "NewerNoncurrentVersions": 10}
     expiring = {one["Prefix"] for one in rules.values() if "ExpirationInDays" in one}
     assert expiring == {"reports/", "quarantine/", "notices/"}, "states and pipelines must never expire"
 
@@ -317,7 +319,7 @@ THRESHOLDS = {
     "SourceCredentialsRefused": (1, "GreaterThanOrEqualToThreshold", "ignore"),
     "TargetCredentialsRefused": (1, "GreaterThanOrEqualToThreshold", "ignore"),
     "GuardStruck": (1, "GreaterThanOrEqualToThreshold", "ignore"),
-    "FleetFailed": (1, "GreaterThanOrEqualToThreshold", "ignore"),
+    "FleetFailed": (1, "GreaterThanOrEqualToThreshold", "notBreaching"),
     "DeadLetters": (1, "GreaterThanOrEqualToThreshold", "notBreaching"),
     "RowsQuarantined": (1, "GreaterThanOrEqualToThreshold", "ignore"),
     "SourceThrottled": (20, "GreaterThanOrEqualToThreshold", "ignore"),
@@ -359,17 +361,51 @@ def test_the_duration_is_measured_against_the_timeout():
     assert share["Expression"] == {"Fn::Sub": "100 * duration / (1000 * ${TimeoutSeconds})"}
 
 
-def test_one_outage_rings_once():
-    ringing = {name for name, one in alarms().items() if one["Properties"].get("AlarmActions")}
+# What one connection can cause, or one run.
+OF_ONE = {
+    "RunFailed", "FunctionFailed", "PausedWithoutProgress", "SourceCredentialsRefused", "TargetCredentialsRefused", "GuardStruck"}
+BY_THEMSELVES = {
+    "DeadLettersWaiting", "RowsQuarantined", "SourceThrottled", "TargetThrottled", "DurationNearTimeout", "CatalogueAges"}
+
+
+def watched(fleet):
+    """(the members of Outage, the alarms that ring) of a stack with or without a fleet."""
+    stack = {name: resolved(one["Properties"], WithFleet=fleet) for name, one in alarms().items()
+             if fleet or one.get("Condition") != "WithFleet"}
+    ringing = {name for name, one in stack.items() if one.get("AlarmActions")}
     for name in ringing:
-        assert properties(name)["AlarmActions"] == TOPIC
-    members = [set(re.findall(r'ALARM\("\$\{(\w+)\}"\)', rule["Fn::Sub"])) for rule in properties("Outage")["AlarmRule"]["Fn::If"][1:]]
-    with_fleet, without = members
-    assert with_fleet - without == {"FleetFailed"} and without < with_fleet
-    assert not with_fleet & ringing, "a part of the outage rings by itself"
-    assert ringing == {
-        "Outage", "DeadLettersWaiting", "RowsQuarantined", "SourceThrottled", "TargetThrottled", "DurationNearTimeout", "CatalogueAges"}
-    assert set(alarms()) == with_fleet | ringing | {"DeadLetters"}
+        assert stack[name]["AlarmActions"] == TOPIC
+    rule = stack["Outage"]["AlarmRule"]["Fn::Sub"]
+    members = set(re.findall(r'ALARM\("\$\{(\w+)\}"\)', rule))
+    assert rule == " OR ".join(f'ALARM("${{{name}}}")' for name in re.findall(r"\w+(?=\})", rule)), "nothing but these"
+    assert members <= set(stack), "a part of the outage is not there"
+    assert not members & ringing, "a part of the outage rings by itself"
+    assert set(stack) == members | ringing | {"DeadLetters"}, "an alarm reaches nobody"
+    return members, ringing
+
+
+def test_one_outage_of_one_connection_rings_once():
+    members, ringing = watched(fleet=False)
+    assert members == OF_ONE | {"NoCompletedRun"}
+    assert ringing == BY_THEMSELVES | {"Outage"}
+    assert properties("Outage")["OKActions"] == TOPIC
+
+
+def test_one_broken_connection_of_a_fleet_rings_and_hides_no_outage():
+    members, ringing = watched(fleet=True)
+    assert members == {"FleetFailed", "NoCompletedRun"}
+    assert ringing == BY_THEMSELVES | OF_ONE | {"Outage"}
+    for name in OF_ONE:
+        assert "with Fleet=on on its own" in properties(name)["AlarmDescription"]
+
+
+def test_the_outage_of_a_fleet_ends_by_itself():
+    alarm = properties("FleetFailed")
+    assert (alarm["Period"], alarm["EvaluationPeriods"], alarm["DatapointsToAlarm"]) == (3600, 2, 1)
+    assert alarm["TreatMissingData"] == "notBreaching", "no zero is promised of an execution that did not fail"
+
+
+def test_dead_letters_ring_only_while_no_outage_explains_them():
     letters = properties("DeadLettersWaiting")
     assert letters["AlarmRule"] == {"Fn::Sub": 'ALARM("${DeadLetters}")'}
     assert letters["ActionsSuppressor"] == {"Fn::GetAtt": ["Outage", "Arn"]}
@@ -408,12 +444,23 @@ def test_the_runbook_s_costs_follow_from_its_prices_and_assumptions():
     runs, seconds, megabytes, transitions, puts, gets = map(int, assumed.groups())
     table = {row.split(" | ")[0].strip("| *"): [float(cell.strip("| *").replace(",", "")) for cell in row.split(" | ")[1:]]
              for row in re.findall(r"^\| .*\d\.\d\d\*{0,2} \|$", chapter, re.M) if row.count("|") == 5}
+    rows = int(re.search(r"([\d,]+) rows of as many products", chapter)[1].replace(",", ""))
+    days = {rule["Id"]: rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+            for rule in properties("Store")["LifecycleConfiguration"]["Rules"] if rule["Id"] in ("states", "cache")}
+    # S3 deletes at the end of the day after.
+    kept_bytes = 24 * days["states"] * 2 * 37 + 24 * (days["cache"] + 1) * (37 + 75)
+    assert f"= {kept_bytes:,} bytes a row" in chapter
+    large_gb = 200_000 * kept_bytes / 1e9
+    assert f"200,000 are {large_gb:.1f} GB and {large_gb * 0.023:.2f} a month" in chapter
+    all_gb = 200_000 * 24 * 30 * (2 * 37 + 37 + 75) / 1e9
+    assert f"{all_gb:.1f} GB and {all_gb * 0.023:.2f}." in chapter
     for column, connections in enumerate([10, 1_000, 10_000]):
         month = runs * connections
         parts = {
             "Lambda: 10 GB-s a run, and the request": month * (seconds * megabytes / 1024 * 0.0000133334 + 0.2e-6),
             "Step Functions, STANDARD children": month * transitions * 0.025e-3,
             "S3 requests": month * (puts * 0.005e-3 + gets * 0.0004e-3),
+            "S3 storage, 37 MB each": connections * (rows * kept_bytes + 24 * 90 * 620) / 1e9 * 0.023,
             "logs": month * 4e-6 * 0.5,
             "X-Ray": month * 5e-6,
             "alarms, composites, 10 metrics": 10 * 0.3 + 14 * 0.1 + 2 * 0.5,

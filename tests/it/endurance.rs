@@ -268,7 +268,7 @@ async fn the_previous_state_is_kept_and_a_lost_one_is_rebuilt() {
     let first = world.state().await.unwrap();
     world.sandbox.edit(|catalogue| catalogue.groups[0].name.push('!'));
     world.sync_well().await;
-    assert_eq!(world.stored("state/it.state.previous").await.unwrap(), first);
+    assert_eq!(world.stored("cache/it.state.previous").await.unwrap(), first);
 
     // Damaged, with a change that nobody has synced yet and a row of somebody else's at the target.
     world.sandbox.edit(|catalogue| catalogue.groups[1].name.push('?'));
@@ -278,7 +278,7 @@ async fn the_previous_state_is_kept_and_a_lost_one_is_rebuilt() {
     let from = || PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
     let found = world.app.rebuild_state(from(), Extras::Leave, &|_| {}).await.unwrap();
     assert_eq!((found.same, found.differing, found.missing, found.extra), (39, 1, 0, 0));
-    assert_eq!(world.stored("state/it.state.previous").await.unwrap(), "damaged");
+    assert_eq!(world.stored("cache/it.state.previous").await.unwrap(), "damaged");
     let outcome = world.sync_well().await;
     assert_eq!((outcome.report.plan.update, outcome.report.plan.unchanged), (1, 39));
     world.assert_complete();

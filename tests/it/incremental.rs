@@ -140,7 +140,7 @@ async fn a_pipeline_with_other_fields_reads_everything_again() {
 #[tokio::test(start_paused = true)]
 async fn a_damaged_cache_costs_a_full_read_and_nothing_else() {
     let world = synced("products").await;
-    world.app.store().await.unwrap().put("state/it.products", "damaged").await.unwrap();
+    world.app.store().await.unwrap().put("cache/it.products", "damaged").await.unwrap();
     assert!(sync(&world).await.2);
     assert!(!sync(&world).await.2);
 }

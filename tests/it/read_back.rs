@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::support::{World, qeasy, small};
 
-const CHECKPOINT: &str = "state/it.read-back";
+const CHECKPOINT: &str = "cache/it.read-back";
 /// A run of 40 s reads six pages.
 const ROWS: u64 = 2_000;
 const PAGES: u64 = ROWS / 100;
