@@ -71,7 +71,8 @@ impl Entry {
 pub(crate) struct Batch {
     pub body: Bytes,
     pub entries: Vec<Entry>,
-    /// Whether this is what was missing when the target was asked which rows of a larger batch it holds.
+    /// Whether its answer was lost before, and the target was asked for its rows (or could not be): it is sent again without
+    /// asking.
     pub was_read_back: bool,
     wrap: Wrap,
 }
