@@ -4,8 +4,8 @@
 //!
 //! - **Slow start.** One batch at first, one more after each success, one again after a failure. If the target asks for
 //!   a pause, few other batches are in flight, and those count against it too.
-//! - **An answer comes while something else is awaited** (a save, the next batch). [`InFlight::while_draining`] keeps
-//!   taking answers, so that an error stops the next call at once and not after the save.
+//! - **An answer comes while a save is awaited.** Both are waited for at the same time (`write`), so that an error stops
+//!   the next call at once and not after the save.
 //! - **A batch waits for its turn when another one ends the writing.** Closing the budget wakes it: its call is not made.
 //! - **Several batches fail.** The first error ends the run, but the longest pause that the target asked for decides when
 //!   the next run may come: see [`more_severe`].
@@ -15,7 +15,6 @@
 //! is `targets`' to decide because only it knows which rows are in doubt.
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -66,10 +65,17 @@ impl<'a> InFlight<'a> {
         }
     }
 
-    /// Whether the next batch has to wait until one ends.
-    pub(super) fn is_full(&mut self) -> bool {
+    /// Whether the next batch has to wait until one ends, or until one of the `unsaved` is saved: after a kill those go
+    /// again too. A target that takes one batch at a time need not wait for a save.
+    pub(super) fn is_full(&mut self, unsaved: usize) -> bool {
         self.note_failures();
-        self.batches.len() + self.completed.len() >= self.slow_start.at_once()
+        let (under_way, at_once) = (self.batches.len() + self.completed.len(), self.slow_start.at_once());
+        under_way >= at_once || (unsaved > 0 && under_way + unsaved >= at_once.max(2))
+    }
+
+    /// Whether no batch is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.completed.is_empty()
     }
 
     /// Whether an error has ended the writing.
@@ -105,19 +111,6 @@ impl<'a> InFlight<'a> {
         let done = self.batches.next().await?;
         self.note_end(&done);
         Some(done)
-    }
-
-    /// Does other work while the batches go on. Answers that arrive meanwhile are queued, and an error stops further
-    /// calls at once.
-    pub(super) async fn while_draining<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                Some(done) = self.batches.next() => self.queue(done),
-            }
-        }
     }
 
     /// Ends the writing: batches that wait for their turn are not sent.

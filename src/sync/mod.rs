@@ -180,13 +180,13 @@ impl Run<'_> {
         checkpoint.forget_refusals_except(&plan, &catalogue);
 
         let started = Instant::now();
-        checkpoint.record_intent(self.context, &plan, &catalogue).await?;
+        checkpoint.record_intent(&plan, &catalogue).await?;
         let written = self.write(budget, lease, &catalogue, &plan, &mut checkpoint).await;
         if written.is_ok() {
             checkpoint.complete(self.tally.source.products);
         }
         // What was acknowledged is saved, however the writing ended.
-        let saved = checkpoint.save(self.context).await;
+        let saved = checkpoint.save().await;
         self.log_written(started);
         saved.and(written)
     }

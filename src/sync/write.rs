@@ -1,5 +1,6 @@
 //! Batches out, acknowledgements in.
 
+use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use super::checkpoint::Checkpoint;
@@ -30,7 +31,7 @@ impl Run<'_> {
         lease: &Lease,
         catalogue: &Catalogue,
         plan: &Plan,
-        checkpoint: &mut Checkpoint,
+        checkpoint: &mut Checkpoint<'_>,
     ) -> Result<()> {
         let context = self.context;
         // Rows of groups go one batch after the other: a parent must be at the target before its children.
@@ -40,8 +41,8 @@ impl Run<'_> {
         if let Err(error) = sent {
             in_flight.end_with(error);
         }
-        while let Some(done) = in_flight.next().await {
-            self.completed(&mut in_flight, done, plan, checkpoint).await;
+        while !in_flight.is_empty() {
+            self.advance(&mut in_flight, plan, checkpoint).await;
         }
         in_flight.into_result()
     }
@@ -51,7 +52,7 @@ impl Run<'_> {
         in_flight: &mut InFlight<'_>,
         catalogue: &Catalogue,
         plan: &Plan,
-        checkpoint: &mut Checkpoint,
+        checkpoint: &mut Checkpoint<'_>,
     ) -> Result<()> {
         let (context, settings) = (self.context, self.context.settings);
         let mut rows = RowWriter::new(context.rows, catalogue);
@@ -91,35 +92,45 @@ impl Run<'_> {
         in_flight: &mut InFlight<'_>,
         batch: Batch,
         plan: &Plan,
-        checkpoint: &mut Checkpoint,
+        checkpoint: &mut Checkpoint<'_>,
     ) -> Result<Writing> {
-        while in_flight.is_full() {
-            let Some(done) = in_flight.next().await else { break };
-            self.completed(in_flight, done, plan, checkpoint).await;
+        while !in_flight.has_ended() && in_flight.is_full(checkpoint.unsaved_batches()) {
+            self.advance(in_flight, plan, checkpoint).await;
         }
         if in_flight.has_ended() {
             return Ok(Writing::HasEnded);
         }
         in_flight.begin(batch, self.slowest_batch)?;
+        // A save goes on also where answers never make anybody wait.
+        if let Some(Err(error)) = checkpoint.save_when_due().now_or_never() {
+            in_flight.end_with(error);
+        }
         // Lets the call go out before the next batch is rendered.
         tokio::task::yield_now().await;
         Ok(Writing::GoesOn)
     }
 
-    async fn completed(
-        &mut self,
-        in_flight: &mut InFlight<'_>,
-        done: Done,
-        plan: &Plan,
-        checkpoint: &mut Checkpoint,
-    ) {
+    /// Waits until a batch or a save has ended, whichever is first.
+    async fn advance(&mut self, in_flight: &mut InFlight<'_>, plan: &Plan, checkpoint: &mut Checkpoint<'_>) {
+        let is_behind = checkpoint.is_behind();
+        tokio::select! {
+            // In this order, so that a save holds all answers that are there, and a simulated run replays exactly.
+            biased;
+            Some(done) = in_flight.next() => self.completed(done, plan, checkpoint),
+            saved = checkpoint.save_when_due(), if is_behind => {
+                if let Err(error) = saved {
+                    in_flight.end_with(error);
+                }
+            }
+            else => {}
+        }
+    }
+
+    fn completed(&mut self, done: Done, plan: &Plan, checkpoint: &mut Checkpoint<'_>) {
         self.slowest_batch = self.slowest_batch.max(done.took);
         checkpoint.acknowledge(done.written, &mut self.tally);
         let acknowledged = self.tally.written + self.tally.deleted;
         (self.watch)(Progress::Writing { acknowledged, planned: plan.pending_count() });
-        if let Err(error) = in_flight.while_draining(checkpoint.save_if_due(self.context)).await {
-            in_flight.end_with(error);
-        }
     }
 
     pub(super) fn log_written(&self, started: Instant) {

@@ -32,6 +32,8 @@ pub enum Mutant {
     CheckpointOfOtherFields,
     /// A row that is read again keeps the number of its old window.
     ForgetTheWindow,
+    /// What the target acknowledges is saved at the end of the run only.
+    SaveOnlyAtTheEnd,
 }
 
 impl Mutant {
