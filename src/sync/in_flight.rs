@@ -11,8 +11,8 @@
 //!   the next run may come: see [`more_severe`].
 //! - **The run ends with batches in flight.** They are awaited, never dropped: the target may have taken their rows.
 //!
-//! Deliberately absent: an order among batches of products (each row stands alone), and a retry of a whole batch, which
-//! is `targets`' to decide because only it knows which rows are in doubt.
+//! Deliberately absent: an order among batches, which the `queue` sees to before it lets a row go, and a retry of a whole
+//! batch, which is `targets`' to decide because only it knows which rows are in doubt.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,6 +31,8 @@ use crate::targets::{TargetRun, Written};
 /// A batch that has ended.
 pub(super) struct Done {
     pub written: Written,
+    /// Its rows of groups, by their index.
+    pub groups: Vec<usize>,
     /// From the call to the answer.
     pub took: Duration,
     sent: Result<()>,
@@ -84,7 +86,7 @@ impl<'a> InFlight<'a> {
     }
 
     /// Sends a batch, unless it would probably not come back in time.
-    pub(super) fn begin(&mut self, batch: Batch, slowest: Duration) -> Result<()> {
+    pub(super) fn begin(&mut self, batch: Batch, groups: Vec<usize>, slowest: Duration) -> Result<()> {
         if self.budget.is_over() || self.budget.left() < slowest {
             return Err(interrupted("the run's time is over or it was asked to stop"));
         }
@@ -93,7 +95,7 @@ impl<'a> InFlight<'a> {
             let started = Instant::now();
             let mut written = Written::default();
             let sent = target.write(&budget, batch, &mut written).await;
-            Done { written, took: started.elapsed(), sent }
+            Done { written, groups, took: started.elapsed(), sent }
         };
         self.batches.push(sending.boxed());
         // Its call goes out now, not when the next batch has been rendered.

@@ -13,6 +13,7 @@
 mod archive;
 mod checkpoint;
 mod in_flight;
+mod queue;
 mod read;
 mod rebuild;
 mod under_lease;
@@ -103,7 +104,7 @@ pub(crate) struct RunSettings {
     pub max_rows_per_batch: usize,
     /// Bytes per batch, at most.
     pub max_bytes_per_batch: usize,
-    /// Batches of products in flight at a time, at most.
+    /// Batches in flight at a time, at most.
     pub max_concurrency: usize,
 }
 
@@ -181,7 +182,7 @@ impl Run<'_> {
 
         let started = Instant::now();
         checkpoint.record_intent(&plan, &catalogue).await?;
-        let written = self.write(budget, lease, &catalogue, &plan, &mut checkpoint).await;
+        let written = self.write(budget, lease, (&catalogue, &plan), &mut checkpoint).await;
         if written.is_ok() {
             checkpoint.complete(self.tally.source.products);
         }

@@ -115,6 +115,14 @@ fn copy(row: &[u8], out: &mut Vec<u8>) -> Result<(), Infallible> {
     Ok(())
 }
 
+/// Whether a batch had room for a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Some,
+    /// The row is the first one of the next batch.
+    None,
+}
+
 /// Cuts rows into batches.
 #[derive(Debug)]
 pub(crate) struct Builder {
@@ -131,32 +139,27 @@ impl Builder {
         Self { wrap, max_rows, max_bytes, body: Vec::new(), entries: Vec::new() }
     }
 
-    /// Writes a row straight into the body, and returns the batch that became full because of it.
-    ///
-    /// If `write` fails, whatever it wrote is taken out again: no body ever holds a part of a row.
+    /// Writes a row straight into the body. A row for which there is no room is taken out again, and so is one that fails
+    /// while it is written: no body ever holds a part of a row.
     pub(crate) fn push<E>(
         &mut self,
         id: RecordId,
         kind: EntryKind,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<Option<Batch>, E> {
+    ) -> Result<Room, E> {
+        if self.entries.len() >= self.max_rows && !self.entries.is_empty() {
+            return Ok(Room::None);
+        }
         let before = self.body.len();
         self.body.extend_from_slice(if self.entries.is_empty() { self.wrap.open() } else { b"," });
-        let mut start = self.body.len();
+        let start = self.body.len();
         if let Err(error) = write(&mut self.body) {
             self.body.truncate(before);
             return Err(error);
         }
-        let is_full =
-            self.entries.len() >= self.max_rows || self.body.len() + self.wrap.close().len() > self.max_bytes;
-        let mut ready = None;
-        if is_full && !self.entries.is_empty() {
-            let row = self.body.split_off(start);
+        if self.body.len() + self.wrap.close().len() > self.max_bytes && !self.entries.is_empty() {
             self.body.truncate(before);
-            ready = self.finish();
-            self.body.extend_from_slice(self.wrap.open());
-            start = self.body.len();
-            self.body.extend_from_slice(&row);
+            return Ok(Room::None);
         }
         let at = start..self.body.len();
         let fingerprint = match kind {
@@ -164,10 +167,10 @@ impl Builder {
             EntryKind::Tombstone => None,
         };
         self.entries.push(Entry { id, fingerprint, at });
-        Ok(ready)
+        Ok(Room::Some)
     }
 
-    /// The last batch, if there is one.
+    /// The batch of what was written, if there is any.
     pub(crate) fn finish(&mut self) -> Option<Batch> {
         if self.entries.is_empty() {
             return None;
@@ -189,17 +192,30 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
+    /// Returns the batch that had no room for the row.
     fn push(builder: &mut Builder, row: &str) -> Option<Batch> {
-        builder.push(row.into(), EntryKind::Row, |out| copy(row.as_bytes(), out)).unwrap()
+        let write = |builder: &mut Builder| {
+            builder.push(row.into(), EntryKind::Row, |out| copy(row.as_bytes(), out)).unwrap()
+        };
+        if write(builder) == Room::Some {
+            return None;
+        }
+        let full = builder.finish();
+        assert_eq!(write(builder), Room::Some);
+        full
     }
 
-    /// Fails after it has written a part of a row.
-    fn fail(builder: &mut Builder) {
-        let failed = builder.push("bad".into(), EntryKind::Row, |out| {
-            out.extend_from_slice(b"{\"id\":\"bad\",\"cost\":");
-            Err("not a number")
-        });
-        assert_eq!(failed.unwrap_err(), "not a number");
+    /// Fails after it has written a part of a row. Returns the batch that had no room for it.
+    fn fail(builder: &mut Builder) -> Option<Batch> {
+        let write = |builder: &mut Builder| {
+            builder.push("bad".into(), EntryKind::Row, |out| {
+                out.extend_from_slice(b"{\"id\":\"bad\",\"cost\":");
+                Err("not a number")
+            })
+        };
+        let full = if write(builder) == Ok(Room::None) { builder.finish() } else { None };
+        assert_eq!(write(builder), Err("not a number"));
+        full
     }
 
     fn cut(rows: &[&str], max_rows: usize, max_bytes: usize) -> Vec<String> {
@@ -237,13 +253,13 @@ mod tests {
         // First, in the middle, where a batch is full, and last.
         let mut builder = Builder::new(Wrap::Content, 2, 1000);
         let mut batches = Vec::new();
-        fail(&mut builder);
+        batches.extend(fail(&mut builder));
         batches.extend(push(&mut builder, "1"));
-        fail(&mut builder);
+        batches.extend(fail(&mut builder));
         batches.extend(push(&mut builder, "2"));
-        fail(&mut builder);
+        batches.extend(fail(&mut builder));
         batches.extend(push(&mut builder, "3"));
-        fail(&mut builder);
+        batches.extend(fail(&mut builder));
         batches.extend(builder.finish());
         let bodies: Vec<&[u8]> = batches.iter().map(|batch| batch.body.as_ref()).collect();
         assert_eq!(bodies, [&br#"{"content":[1,2]}"#[..], br#"{"content":[3]}"#]);
@@ -256,8 +272,8 @@ mod tests {
     #[test]
     fn rows_that_all_fail_make_no_batch() {
         let mut builder = Builder::new(Wrap::Array, 2, 1000);
-        fail(&mut builder);
-        fail(&mut builder);
+        assert!(fail(&mut builder).is_none());
+        assert!(fail(&mut builder).is_none());
         assert!(builder.finish().is_none());
     }
 }

@@ -34,6 +34,8 @@ pub enum Mutant {
     ForgetTheWindow,
     /// What the target acknowledges is saved at the end of the run only.
     SaveOnlyAtTheEnd,
+    /// A row does not wait for its ancestors that are under way.
+    ChildrenBesideParents,
 }
 
 impl Mutant {
