@@ -48,6 +48,8 @@ pub(in crate::sync) struct Comparison<'a> {
     state: Option<&'a State>,
     rows: Vec<RowRef>,
     places: HashMap<&'a str, usize>,
+    /// Ids of rows that the pipeline cannot write: the source has them, and there is nothing to compare.
+    unfit: HashSet<&'a str>,
     /// One for each of `rows`.
     findings: Vec<Finding>,
     /// Ids that only the target has, and whether that is believed.
@@ -64,10 +66,15 @@ impl<'a> Comparison<'a> {
         held: &HeldRows,
         state: Option<&'a State>,
     ) -> Result<Self> {
-        let (mut writer, mut ours) = (RowWriter::new(map, catalogue), Vec::new());
+        let (mut writer, mut ours, mut unfit) = (RowWriter::new(map, catalogue), Vec::new(), HashSet::new());
         rows.retain(|row| {
+            let id = row.id(catalogue);
             ours.clear();
-            writer.write(*row, row.id(catalogue), &mut ours).is_ok()
+            let fits = writer.write(*row, id, &mut ours).is_ok();
+            if !fits {
+                unfit.insert(id);
+            }
+            fits
         });
         let rejected = std::mem::take(&mut writer.rejected);
         let places = rows.iter().enumerate().map(|(place, row)| (row.id(catalogue), place)).collect();
@@ -75,7 +82,7 @@ impl<'a> Comparison<'a> {
         let findings = vec![unseen; rows.len()];
         let extras = HashMap::new();
         let mut comparison =
-            Self { catalogue, writer, rejected, state, rows, places, findings, extras, ours };
+            Self { catalogue, writer, rejected, state, rows, places, unfit, findings, extras, ours };
         let unpacked = held.for_each(|row| comparison.take(row));
         unpacked.map_err(|error| {
             Error::new(
@@ -148,8 +155,8 @@ impl<'a> Comparison<'a> {
 
     /// Ids that only the target has: those of rows in the quarantine, which the source has too, and the others, in order.
     pub(in crate::sync) fn into_extras(self) -> (Vec<String>, Vec<String>) {
-        let quarantined: HashSet<&str> =
-            self.catalogue.quarantined_ids.iter().map(|id| id.as_str()).collect();
+        let mut quarantined = self.unfit;
+        quarantined.extend(self.catalogue.quarantined_ids.iter().map(|id| id.as_str()));
         let mut extras: Vec<String> = self.extras.into_keys().collect();
         extras.sort_unstable_by(|a, b| id_order(a, b));
         extras.into_iter().partition(|id| quarantined.contains(id.as_str()))
