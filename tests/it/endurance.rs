@@ -297,6 +297,18 @@ async fn a_rebuilt_state_takes_over_extra_rows_only_when_it_is_told_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_rebuild_the_guard_sees_items_that_are_gone() {
+    let world = World::new(small(), qeasy("groups-with-items", ""));
+    world.sync_well().await;
+    world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
+    let from = PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
+    world.app.rebuild_state(from, Extras::Leave, &|_| {}).await.unwrap();
+    world.sandbox.edit(|catalogue| catalogue.products.truncate(100));
+    let outcome = world.sync().await;
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::GuardRefused, "{:?}", outcome.report);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unanswered_change_that_people_took_back_is_taken_back_at_the_target() {
     let world = World::new(small(), qeasy("groups", "max_rows_per_batch = 500"));
     world.sync_well().await;
