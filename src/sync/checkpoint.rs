@@ -107,6 +107,9 @@ impl<'a> Checkpoint<'a> {
             let mark =
                 if change.action == Action::Create { Acknowledged::Unknown } else { Acknowledged::Unsure };
             is_new |= self.state.rows.insert(change.id, mark) != Some(mark);
+            if change.action == Action::Delete {
+                is_new |= self.state.tombstones.insert(change.id.into());
+            }
         }
         self.dirty |= is_new;
         if is_new { self.save().await } else { Ok(()) }
@@ -122,6 +125,7 @@ impl<'a> Checkpoint<'a> {
             self.state.refused.remove(&entry.id);
             match entry.fingerprint {
                 Some(fingerprint) => {
+                    self.state.tombstones.remove(&entry.id);
                     let known = Acknowledged::Known(fingerprint);
                     match self.state.rows.place_near(self.expected, &entry.id) {
                         Some(place) => {

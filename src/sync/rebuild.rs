@@ -99,6 +99,7 @@ fn acknowledge(mut compared: Comparison<'_>, extras: Extras) -> (State, Rebuilt)
         *count += 1;
         state.rows.insert(id, content);
     }
+    state.tombstones = compared.tombstones.iter().map(|id| id.as_str().into()).collect();
     let (quarantined, extra) = compared.into_extras();
     found.extra = extra.len() as u64;
     let owned = extra.iter().filter(|_| extras == Extras::Own);

@@ -79,10 +79,12 @@ impl Run<'_> {
 
     /// Writes rows into the batch until it has no room, or no further row may go now.
     fn fill(&mut self, sending: &mut Sending<'_, '_, '_>) -> Room {
-        let Sending { queue, rows, batch, groups, .. } = sending;
+        let Sending { queue, rows, batch, groups, checkpoint, .. } = sending;
+        let tombstones = &checkpoint.state.tombstones;
         while let Some(change) = queue.next() {
             let kind = match change.action {
                 Action::Delete => EntryKind::Tombstone,
+                _ if tombstones.contains(change.id) => EntryKind::Revived,
                 _ => EntryKind::Row,
             };
             match batch.push(change.id.into(), kind, |out| rows.write(change.row, change.id, out)) {

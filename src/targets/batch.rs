@@ -1,10 +1,11 @@
 //! Batches: rows cut by count and by bytes, each row written once, straight into the request's body.
 
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::RecordId;
@@ -48,22 +49,19 @@ pub(crate) enum EntryKind {
     Row,
     /// That it is gone.
     Tombstone,
+    /// How it is now, and that it is there again: the row with `"deleted": false`.
+    Revived,
 }
 
 /// A row in a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub id: RecordId,
-    /// What the state will know of it once it is acknowledged; `None` for a tombstone.
+    /// What the state will know of it once it is acknowledged; `None` for a tombstone. `"deleted": false` is no part of it:
+    /// a row that is there again is not sent once more without it.
     pub fingerprint: Option<Fingerprint>,
     /// Its place in the body.
     pub at: Range<usize>,
-}
-
-impl Entry {
-    fn kind(&self) -> EntryKind {
-        if self.fingerprint.is_some() { EntryKind::Row } else { EntryKind::Tombstone }
-    }
 }
 
 /// A body that is ready to be sent, and what is in it.
@@ -96,11 +94,7 @@ impl Batch {
     /// A batch of some of its rows.
     pub(crate) fn only(&self, entries: &[Entry]) -> Self {
         let mut builder = Builder::new(self.wrap, usize::MAX, usize::MAX);
-        for entry in entries {
-            let row = self.row(entry);
-            // Unlimited and copied, so that no batch is full here and no row fails.
-            let _ = builder.push(entry.id.clone(), entry.kind(), |out| copy(row, out));
-        }
+        entries.iter().for_each(|entry| builder.copy(entry, self.row(entry)));
         builder.finish().unwrap_or_else(|| Self {
             body: Bytes::new(),
             entries: Vec::new(),
@@ -108,11 +102,6 @@ impl Batch {
             wrap: self.wrap,
         })
     }
-}
-
-fn copy(row: &[u8], out: &mut Vec<u8>) -> Result<(), Infallible> {
-    out.extend_from_slice(row);
-    Ok(())
 }
 
 /// Whether a batch had room for a row.
@@ -151,23 +140,38 @@ impl Builder {
             return Ok(Room::None);
         }
         let before = self.body.len();
-        self.body.extend_from_slice(if self.entries.is_empty() { self.wrap.open() } else { b"," });
-        let start = self.body.len();
+        let start = self.open_row();
         if let Err(error) = write(&mut self.body) {
             self.body.truncate(before);
             return Err(error);
+        }
+        let row = self.body.get(start..).unwrap_or_default();
+        let fingerprint = (kind != EntryKind::Tombstone).then(|| Fingerprint::of(row));
+        if kind == EntryKind::Revived
+            && !has_deleted_field(row)
+            && self.body.pop_if(|end| *end == b'}').is_some()
+        {
+            self.body.extend_from_slice(b",\"deleted\":false}");
         }
         if self.body.len() + self.wrap.close().len() > self.max_bytes && !self.entries.is_empty() {
             self.body.truncate(before);
             return Ok(Room::None);
         }
-        let at = start..self.body.len();
-        let fingerprint = match kind {
-            EntryKind::Row => self.body.get(at.clone()).map(Fingerprint::of),
-            EntryKind::Tombstone => None,
-        };
-        self.entries.push(Entry { id, fingerprint, at });
+        self.entries.push(Entry { id, fingerprint, at: start..self.body.len() });
         Ok(Room::Some)
+    }
+
+    /// A row of another batch, as it is there.
+    fn copy(&mut self, entry: &Entry, row: &[u8]) {
+        let start = self.open_row();
+        self.body.extend_from_slice(row);
+        self.entries.push(Entry { at: start..self.body.len(), ..entry.clone() });
+    }
+
+    /// Begins a row, and returns its place.
+    fn open_row(&mut self) -> usize {
+        self.body.extend_from_slice(if self.entries.is_empty() { self.wrap.open() } else { b"," });
+        self.body.len()
     }
 
     /// The batch of what was written, if there is any.
@@ -187,10 +191,41 @@ impl Builder {
     }
 }
 
+/// Whether the pipeline itself gives the row such a field.
+fn has_deleted_field(row: &[u8]) -> bool {
+    let fields: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_slice(row);
+    fields.is_ok_and(|fields| fields.contains_key("deleted"))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::convert::Infallible;
+
     use super::*;
+
+    fn copy(row: &[u8], out: &mut Vec<u8>) -> Result<(), Infallible> {
+        out.extend_from_slice(row);
+        Ok(())
+    }
+
+    #[test]
+    fn a_row_that_is_there_again_says_so_and_is_known_without_it() {
+        for (row, sent) in [
+            (r#"{"id":"7"}"#, r#"{"id":"7","deleted":false}"#),
+            (r#"{"id":"7","deleted":0}"#, r#"{"id":"7","deleted":0}"#),
+        ] {
+            let mut builder = Builder::new(Wrap::Array, 9, 1000);
+            for id in ["7", "8"] {
+                builder.push(id.into(), EntryKind::Revived, |out| copy(row.as_bytes(), out)).unwrap();
+            }
+            let (left, right) = builder.finish().unwrap().halves().unwrap();
+            for half in [left, right] {
+                assert_eq!(half.body, format!("[{sent}]"));
+                assert_eq!(half.entries[0].fingerprint, Some(Fingerprint::of(row.as_bytes())));
+            }
+        }
+    }
 
     /// Returns the batch that had no room for the row.
     fn push(builder: &mut Builder, row: &str) -> Option<Batch> {

@@ -11,6 +11,7 @@ use okki_sync_sandbox::Stats;
 use serde_json::value::RawValue;
 
 use crate::oracle::{Shape, is_tombstone};
+use crate::support::without_revival;
 use crate::world::World;
 
 /// How the world stood before a run.
@@ -63,12 +64,23 @@ pub async fn before(world: &World) -> Result<Before, String> {
 }
 
 fn rows_at_the_target(world: &World) -> indexmap::IndexMap<String, Box<RawValue>> {
-    if world.pipeline.qeasy { world.sandbox.target_rows() } else { world.sandbox.http_rows() }
+    let rows = if world.pipeline.qeasy { world.sandbox.target_rows() } else { world.sandbox.http_rows() };
+    rows.into_iter().map(|(id, row)| (id, as_made(&row))).collect()
+}
+
+/// The row as the pipeline makes it.
+fn as_made(row: &RawValue) -> Box<RawValue> {
+    RawValue::from_string(without_revival(row.get()).into_owned()).unwrap()
+}
+
+/// The rows that the targets took since the `from`th, as the pipeline makes them.
+fn journal(world: &World, from: usize) -> Vec<(String, Box<RawValue>)> {
+    world.sandbox.journal(from).into_iter().map(|(id, row)| (id, as_made(&row))).collect()
 }
 
 /// What holds after any run, however many ran and however they ended.
 pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), String> {
-    let journal = world.sandbox.journal(ledger.read);
+    let journal = journal(world, ledger.read);
     ledger.read += journal.len();
     for (id, row) in &journal {
         ledger.accepted.entry(id.clone()).or_default().insert(Fingerprint::of(row.get().as_bytes()));
@@ -153,7 +165,7 @@ pub async fn after_one_run(
     overdue: Duration,
     outcome: Option<&Outcome>,
 ) -> Result<(), String> {
-    let journal = world.sandbox.journal(before.journal);
+    let journal = journal(world, before.journal);
     let (state_text, _) = state_of(world).await?;
     if mode != Mode::Sync && (!journal.is_empty() || state_text != before.state_text) {
         return Err(format!("a run that only looks has written {} rows", journal.len()));

@@ -13,7 +13,7 @@
 //! an answer and sent only rows that a killed run before it had noted already. It leaves the file as it was; the next sync
 //! that comes to its end changes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -54,6 +54,8 @@ pub(in crate::sync) struct Comparison<'a> {
     findings: Vec<Finding>,
     /// Ids that only the target has, and whether that is believed.
     extras: HashMap<String, bool>,
+    /// Ids of which the target has a tombstone.
+    pub(in crate::sync) tombstones: BTreeSet<String>,
     ours: Vec<u8>,
 }
 
@@ -81,8 +83,19 @@ impl<'a> Comparison<'a> {
         let unseen = Finding { held: Held::Missing, is_believed: held.is_one_answer() };
         let findings = vec![unseen; rows.len()];
         let extras = HashMap::new();
-        let mut comparison =
-            Self { catalogue, writer, rejected, state, rows, places, unfit, findings, extras, ours };
+        let mut comparison = Self {
+            catalogue,
+            writer,
+            rejected,
+            state,
+            rows,
+            places,
+            unfit,
+            findings,
+            extras,
+            tombstones: BTreeSet::new(),
+            ours,
+        };
         let unpacked = held.for_each(|row| comparison.take(row));
         unpacked.map_err(|error| {
             Error::new(
@@ -95,7 +108,12 @@ impl<'a> Comparison<'a> {
 
     /// Takes in a row of the target; it replaces an earlier one of the same id.
     pub(super) fn take(&mut self, row: HeldRow) {
-        let HeldRow { id, content, is_fresh } = row;
+        let HeldRow { id, content, is_tombstone, is_fresh } = row;
+        if is_tombstone {
+            self.tombstones.insert(id.clone());
+        } else {
+            self.tombstones.remove(&id);
+        }
         let place = self.places.get(id.as_str()).copied();
         match (place, content) {
             (Some(place), content) => {
