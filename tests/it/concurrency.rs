@@ -80,9 +80,15 @@ async fn batches_go_side_by_side_and_never_more_than_max_concurrency() {
     }
 }
 
-/// Watches the target's calls: the rows that each brings, and those that the target holds when it comes.
+/// A call to the target: the rows that it brings, and those that the target holds when it comes.
+struct Brought {
+    ids: Vec<String>,
+    held: HashSet<String>,
+}
+
+/// Watches the target's calls.
 #[derive(Clone, Default)]
-struct Order(Arc<Mutex<Vec<(Vec<String>, HashSet<String>)>>>);
+struct Order(Arc<Mutex<Vec<Brought>>>);
 
 impl Order {
     fn on(&self, sandbox: &Sandbox) -> Router {
@@ -96,7 +102,7 @@ impl Order {
                 let rows = json.get("content").and_then(|rows| rows.as_array()).cloned().unwrap_or_default();
                 let ids = rows.iter().map(|row| row["productGroupId"].as_str().unwrap().to_owned());
                 let held = sandbox.target_rows().into_keys().collect();
-                order.0.lock().unwrap().push((ids.collect(), held));
+                order.0.lock().unwrap().push(Brought { ids: ids.collect(), held });
                 inner.oneshot(::http::Request::from_parts(parts, Body::from(body))).await
             }
         })
@@ -108,7 +114,7 @@ impl Order {
         let parents: HashMap<&str, &str> =
             groups.iter().map(|group| (group.id.as_str(), group.parent_id.as_str())).collect();
         let mut children_sent = 0;
-        for (ids, held) in &*self.0.lock().unwrap() {
+        for Brought { ids, held } in &*self.0.lock().unwrap() {
             for (at, id) in ids.iter().enumerate() {
                 let mut above = parents[id.as_str()];
                 while above != "0" {

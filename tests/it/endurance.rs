@@ -449,7 +449,7 @@ fn merging(rows: &Arc<Mutex<BTreeMap<String, Value>>>) -> Router {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_that_comes_back_is_no_longer_called_deleted_by_a_target_that_merges() {
+async fn a_target_that_merges_is_told_that_a_row_is_no_longer_deleted() {
     for is_rebuilt in [false, true] {
         let rows = Arc::new(Mutex::new(BTreeMap::new()));
         let world = World::new(small(), http("groups", "")).with_target(merging(&rows));
