@@ -185,8 +185,8 @@ pub(crate) struct TargetKeys {
     #[serde(default = "default_max_bytes_per_batch")]
     #[schemars(range(min = 1000))]
     pub max_bytes_per_batch: usize,
-    /// Batches of products under way at the same time to the target, 1 to 64; rows of groups go one batch after the
-    /// other. Default: `source.max_concurrency`.
+    /// Batches under way at the same time to the target, 1 to 64; a group waits for the groups above it. Default:
+    /// `source.max_concurrency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub max_concurrency: Option<usize>,

@@ -1,4 +1,4 @@
-//! The state's file: a header line, a line for each acknowledged row, a line for each refused one.
+//! The state's file: a header line, a line for each acknowledged row, each refused one, and each tombstone.
 //!
 //! ```text
 //! {"format":"okki-sync state","version":3,"connection":"acme","target":"qeasy …","rows":3,…,"checksum":"68d4…"}
@@ -6,6 +6,7 @@
 //! 0 "37004000107"
 //! 1 "37004000114"
 //! ! {"id":"37004000107","fingerprint":"d7e9…","times":2,"not_before_run":4,"said":"…"}
+//! - "37004000121"
 //! ```
 //!
 //! A fingerprint is base64 without padding; `0` marks a row that the target may not have, `1` one whose content is not
@@ -20,8 +21,10 @@ use super::{Acknowledged, Fingerprint, Refusal, State};
 use crate::catalogue::RecordId;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A higher version is refused: an older program would forget what it cannot read.
+/// A higher version than the next one is refused: an older program would forget what it cannot read.
 const FORMAT_VERSION: u32 = 3;
+/// A state with tombstones. One without them is of the version before, which older programs read too.
+const VERSION_WITH_TOMBSTONES: u32 = 4;
 const FORMAT_NAME: &str = "okki-sync state";
 
 /// A row's line but for its id.
@@ -37,10 +40,17 @@ struct StateHeader {
     target: String,
     rows: usize,
     refused: usize,
+    #[serde(default, skip_serializing_if = "is_none")]
+    tombstones: usize,
     runs: u64,
     source_products: Option<u64>,
     /// Covers the header with an empty checksum, and all lines below it.
     checksum: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(tombstones: &usize) -> bool {
+    *tombstones == 0
 }
 
 impl StateHeader {
@@ -146,8 +156,9 @@ impl<'a> CheckedFile<'a> {
             return Err(damaged("its header is not one of this program"));
         }
         let version = plain.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        if version > u64::from(FORMAT_VERSION) {
-            let what = format!("has format version {version}, this program knows up to {FORMAT_VERSION}");
+        if version > u64::from(VERSION_WITH_TOMBSTONES) {
+            let what =
+                format!("has format version {version}, this program knows up to {VERSION_WITH_TOMBSTONES}");
             return Err(bad(connection, &what).help("use the newer program"));
         }
         if version < u64::from(FORMAT_VERSION) {
@@ -185,7 +196,8 @@ impl<'a> CheckedFile<'a> {
         for line in body.lines() {
             state.add_line(line).ok_or_else(|| damaged(connection, "a row"))?;
         }
-        if (state.rows.len(), state.refused.len()) != (header.rows, header.refused) {
+        let found = (state.rows.len(), state.refused.len(), state.tombstones.len());
+        if found != (header.rows, header.refused, header.tombstones) {
             return Err(damaged(connection, "rows are missing"));
         }
         Ok(state)
@@ -216,11 +228,12 @@ impl State {
     pub fn to_text(&self, connection: &str, target: &str) -> Vec<u8> {
         let mut header = StateHeader {
             format: FORMAT_NAME.to_owned(),
-            version: FORMAT_VERSION,
+            version: if self.tombstones.is_empty() { FORMAT_VERSION } else { VERSION_WITH_TOMBSTONES },
             connection: connection.to_owned(),
             target: target.to_owned(),
             rows: self.rows.len(),
             refused: self.refused.len(),
+            tombstones: self.tombstones.len(),
             runs: self.runs,
             source_products: self.source_products,
             checksum: String::new(),
@@ -244,6 +257,11 @@ impl State {
             write_json(&mut text, &RefusedLine { id: id.clone(), refusal: refusal.clone() });
             text.push(b'\n');
         }
+        for id in &self.tombstones {
+            text.extend_from_slice(b"- ");
+            write_json(&mut text, id);
+            text.push(b'\n');
+        }
         let sum = header::checksum(&unsigned, text.get(body_at..));
         // The header ends with the checksum's digits, a quote, a brace and the line's end.
         let digits_at = body_at - sum.len() - 3;
@@ -257,6 +275,8 @@ impl State {
         if let Some(json) = line.strip_prefix("! ") {
             let line: RefusedLine = serde_json::from_str(json).ok()?;
             self.refused.insert(line.id, line.refusal);
+        } else if let Some(id) = line.strip_prefix("- ") {
+            self.tombstones.insert(serde_json::from_str(id).ok()?);
         } else {
             let (digits, id) = line.split_once(' ')?;
             let id: RecordId = serde_json::from_str(id).ok()?;
@@ -269,6 +289,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::state::Rows;
 
@@ -283,6 +305,7 @@ mod tests {
         State {
             rows,
             refused: [("3".into(), refusal("必填字段缺失", 2)), ("6".into(), deletion)].into(),
+            tombstones: ["8".into(), "9".into()].into(),
             runs: 7,
             source_products: Some(9),
         }
@@ -301,6 +324,14 @@ mod tests {
     }
 
     #[test]
+    fn a_state_without_tombstones_is_one_that_version_0_1_0_reads() {
+        let text = |state: &State| String::from_utf8(state.to_text("acme", "t")).unwrap();
+        assert!(text(&sample()).contains(r#""version":4,"#));
+        let plain = text(&State { tombstones: BTreeSet::new(), ..sample() });
+        assert!(plain.contains(r#""version":3,"#) && !plain.contains("tombstones"), "{plain}");
+    }
+
+    #[test]
     fn every_changed_or_missing_byte_is_noticed() {
         let text = sample().to_text("acme", "t");
         for at in 0..text.len() {
@@ -314,9 +345,9 @@ mod tests {
     #[test]
     fn a_newer_state_and_another_target_s_are_refused_by_name() {
         let text = String::from_utf8(sample().to_text("acme", "t")).unwrap();
-        let newer = text.replacen("\"version\":3", "\"version\":4", 1);
+        let newer = text.replacen("\"version\":4", "\"version\":5", 1);
         let error = State::from_bytes(newer.as_bytes(), "acme", "t").unwrap_err();
-        assert!(error.to_string().contains("format version 4"), "{error}");
+        assert!(error.to_string().contains("format version 5"), "{error}");
         let error = State::from_bytes(text.as_bytes(), "acme", "u").unwrap_err();
         assert!(error.to_string().contains("another target"), "{error}");
         let error = State::ensure_is_for(text.as_bytes(), "acme", "u").unwrap_err();

@@ -8,7 +8,7 @@ mod format;
 pub(crate) mod header;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,9 @@ pub struct State {
     pub rows: Rows,
     /// Rows that the target refused, and when they are tried again.
     pub refused: BTreeMap<RecordId, Refusal>,
+    /// Rows of which a tombstone may have been sent, and nothing since that the target has acknowledged. A target that
+    /// merges fields still calls them deleted: one that comes back has to say that it is not.
+    pub tombstones: BTreeSet<RecordId>,
     /// Runs that came to a plan: what the distance of refused rows is counted in.
     pub runs: u64,
     /// Products that the source had when the last run completed; the guard compares with it.

@@ -73,6 +73,11 @@ impl Store {
         Self { objects: Arc::new(objects), directory: None, name: format!("s3://{bucket}/{prefix}") }
     }
 
+    /// Whether a save costs no more than writing a file.
+    pub fn is_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// The address, for messages.
     pub fn name(&self) -> &str {
         &self.name

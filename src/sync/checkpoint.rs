@@ -1,20 +1,26 @@
 //! The state of a run with its version in the store: loaded at the start, saved with what was acknowledged.
 //!
-//! Goal: the state never runs ahead of the target, and a kill at any moment costs one repetition at most.
+//! Goal: the state never runs ahead of the target, and of a run that is killed only what was under way goes twice.
 //!
 //! - **Killed after a row was sent, before its answer.** The row may be at the target. So the intent is saved before
 //!   the first batch goes out: a new row as *unknown*, a row that changes as *unsure*. The next run sends it again, and
 //!   deletes it if the source has removed it since.
 //! - **Killed after an answer, before it is saved.** The row counts as unknown or unsure and is sent once more. Rows
-//!   carry ids, so the target converges.
+//!   carry ids, so the target converges. It is rare: in a directory the state is saved after each batch, on S3 at most
+//!   every 2 s, and nowhere does it take more than a tenth of the time.
+//! - **A save takes its time.** It goes on beside the batches, one save at a time, and each holds all that was
+//!   acknowledged when it began. In a directory a batch whose save has not ended counts as under way: where the disk is
+//!   slower than the target, the run waits for it.
 //! - **Two runs at once**, in spite of the lease. A save succeeds only on top of the version that was loaded; the later
 //!   one ends with `StateConflict` and overwrites nothing.
 //!
-//! Deliberately absent: a save for each batch. One state is one object; writing it costs more than a batch.
+//! Deliberately absent: a journal of acknowledgements beside the state. 80 batches of a state of 2,000 rows, 20 ms each,
+//! take as long as without saves; 100 batches of 50,000 rows take 1.15 times as long.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::Instant;
 
 use super::{RunContext, Tally};
@@ -24,24 +30,38 @@ use crate::plan::{Action, Plan};
 use crate::state::{Acknowledged, State};
 use crate::store::{Version, paths};
 use crate::targets::Written;
+use crate::testing::Mutant;
 
-/// The state is saved this often while batches go out: a kill then costs a repetition of at most this much work.
-const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// On S3 the state is saved at most this often while batches go out: a save costs a call, and keeps a version.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
+/// After the state was written down, batches go out for at least this many times as long before it is again: no batch can
+/// be sent meanwhile.
+const PAUSE_PER_WRITING: u32 = 9;
 
-pub(super) struct Checkpoint {
+pub(super) struct Checkpoint<'a> {
+    context: &'a RunContext<'a>,
     pub state: State,
     version: Option<Version>,
     dirty: bool,
     /// Place of the row that is probably acknowledged next.
     expected: usize,
-    saved_at: Instant,
+    /// The save that is under way.
+    saving: Option<Saving<'a>>,
+    next_save_at: Instant,
+    /// Batches that were acknowledged since the last save began.
+    newer_batches: usize,
     /// Whether the version that this run found has been copied to `.previous`.
     previous_is_kept: bool,
 }
 
-impl Checkpoint {
+struct Saving<'a> {
+    saved: BoxFuture<'a, Result<Version>>,
+    batches: usize,
+}
+
+impl<'a> Checkpoint<'a> {
     /// The stored state, or an empty one before the first run.
-    pub(super) async fn load(context: &RunContext<'_>) -> Result<Self> {
+    pub(super) async fn load(context: &'a RunContext<'a>) -> Result<Self> {
         let loaded = context.store.load(&paths::state(context.connection)).await?;
         let (state, version) = match loaded {
             Some((bytes, version)) => {
@@ -50,11 +70,14 @@ impl Checkpoint {
             None => (State::default(), None),
         };
         Ok(Self {
+            context,
             state,
             version,
             dirty: false,
             expected: 0,
-            saved_at: Instant::now(),
+            saving: None,
+            next_save_at: Instant::now(),
+            newer_batches: 0,
             previous_is_kept: false,
         })
     }
@@ -77,30 +100,32 @@ impl Checkpoint {
 
     /// Saves which rows are about to be sent: from now on, what the target holds of them is not known until it
     /// acknowledges them.
-    pub(super) async fn record_intent(
-        &mut self,
-        context: &RunContext<'_>,
-        plan: &Plan,
-        catalogue: &Catalogue,
-    ) -> Result<()> {
+    pub(super) async fn record_intent(&mut self, plan: &Plan, catalogue: &Catalogue) -> Result<()> {
         let mut is_new = false;
         self.state.rows.reserve(usize::try_from(plan.counts.create).unwrap_or(0));
         for change in plan.pending(catalogue) {
             let mark =
                 if change.action == Action::Create { Acknowledged::Unknown } else { Acknowledged::Unsure };
             is_new |= self.state.rows.insert(change.id, mark) != Some(mark);
+            if change.action == Action::Delete {
+                is_new |= self.state.tombstones.insert(change.id.into());
+            }
         }
         self.dirty |= is_new;
-        if is_new { self.save(context).await } else { Ok(()) }
+        if is_new { self.save().await } else { Ok(()) }
     }
 
     pub(super) fn acknowledge(&mut self, written: Written, tally: &mut Tally) {
-        self.dirty |= !written.acknowledged.is_empty() || !written.refused.is_empty();
+        if !written.acknowledged.is_empty() || !written.refused.is_empty() {
+            self.dirty = true;
+            self.newer_batches += usize::from(!Mutant::SaveOnlyAtTheEnd.is_active());
+        }
         tally.batches += written.batches;
         for entry in written.acknowledged {
             self.state.refused.remove(&entry.id);
             match entry.fingerprint {
                 Some(fingerprint) => {
+                    self.state.tombstones.remove(&entry.id);
                     let known = Acknowledged::Known(fingerprint);
                     match self.state.rows.place_near(self.expected, &entry.id) {
                         Some(place) => {
@@ -130,23 +155,77 @@ impl Checkpoint {
         self.state.source_products = Some(products);
     }
 
-    pub(super) async fn save_if_due(&mut self, context: &RunContext<'_>) -> Result<()> {
-        if self.saved_at.elapsed() < SAVE_EVERY { Ok(()) } else { self.save(context).await }
+    /// Batches whose acknowledgements may not be stored yet, if the next one has to wait for them.
+    pub(super) fn unsaved_batches(&self) -> usize {
+        if !self.context.store.is_directory() {
+            return 0;
+        }
+        let is_due = Instant::now() >= self.next_save_at;
+        let newer = if is_due { self.newer_batches } else { 0 };
+        newer + self.saving.as_ref().map_or(0, |saving| saving.batches)
     }
 
-    pub(super) async fn save(&mut self, context: &RunContext<'_>) -> Result<()> {
+    /// Whether acknowledgements wait to be saved, or are being saved.
+    pub(super) fn is_behind(&self) -> bool {
+        self.newer_batches > 0 || self.saving.is_some()
+    }
+
+    /// Saves what was acknowledged as soon as a save is due, and returns when it has ended. A caller that stops waiting
+    /// loses nothing: the save goes on when it is asked for again.
+    pub(super) async fn save_when_due(&mut self) -> Result<()> {
+        if self.saving.is_none() {
+            if self.newer_batches == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep_until(self.next_save_at).await;
+            self.begin_save();
+        }
+        self.end_save().await
+    }
+
+    pub(super) async fn save(&mut self) -> Result<()> {
+        self.end_save().await?;
         if !self.dirty {
             return Ok(());
         }
-        let path = paths::state(context.connection);
-        if self.version.is_some() && !self.previous_is_kept {
-            context.store.copy(&path, &paths::previous_state(context.connection)).await?;
-            self.previous_is_kept = true;
-        }
-        let bytes = Bytes::from(self.state.to_text(context.connection, &context.target.identity()));
-        self.version = Some(context.store.save_if_unchanged(&path, bytes, self.version.as_ref()).await?);
+        self.begin_save();
+        self.end_save().await
+    }
+
+    fn begin_save(&mut self) {
+        let RunContext { store, connection, target, .. } = *self.context;
+        let began_at = Instant::now();
+        let bytes = Bytes::from(self.state.to_text(connection, &target.identity()));
+        let written_at = Instant::now();
+        let pause = (written_at - began_at) * PAUSE_PER_WRITING;
+        let every = if store.is_directory() { Duration::ZERO } else { SAVE_EVERY };
+        self.next_save_at = (written_at + pause).max(began_at + every);
+        let path = paths::state(connection);
+        let (version, keeps_previous) = (self.version.clone(), !self.previous_is_kept);
+        let saved = async move {
+            if version.is_some() && keeps_previous {
+                store.copy(&path, &paths::previous_state(connection)).await?;
+            }
+            store.save_if_unchanged(&path, bytes, version.as_ref()).await
+        };
+        let batches = std::mem::take(&mut self.newer_batches);
+        self.saving = Some(Saving { saved: saved.boxed(), batches });
         self.dirty = false;
-        self.saved_at = Instant::now();
-        Ok(())
+    }
+
+    async fn end_save(&mut self) -> Result<()> {
+        let Some(saving) = &mut self.saving else { return Ok(()) };
+        let saved = (&mut saving.saved).await;
+        self.saving = None;
+        match saved {
+            Ok(version) => {
+                (self.version, self.previous_is_kept) = (Some(version), true);
+                Ok(())
+            }
+            Err(error) => {
+                self.dirty = true;
+                Err(error)
+            }
+        }
     }
 }

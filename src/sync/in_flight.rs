@@ -4,18 +4,17 @@
 //!
 //! - **Slow start.** One batch at first, one more after each success, one again after a failure. If the target asks for
 //!   a pause, few other batches are in flight, and those count against it too.
-//! - **An answer comes while something else is awaited** (a save, the next batch). [`InFlight::while_draining`] keeps
-//!   taking answers, so that an error stops the next call at once and not after the save.
+//! - **An answer comes while a save is awaited.** Both are waited for at the same time (`write`), so that an error stops
+//!   the next call at once and not after the save.
 //! - **A batch waits for its turn when another one ends the writing.** Closing the budget wakes it: its call is not made.
 //! - **Several batches fail.** The first error ends the run, but the longest pause that the target asked for decides when
 //!   the next run may come: see [`more_severe`].
 //! - **The run ends with batches in flight.** They are awaited, never dropped: the target may have taken their rows.
 //!
-//! Deliberately absent: an order among batches of products (each row stands alone), and a retry of a whole batch, which
-//! is `targets`' to decide because only it knows which rows are in doubt.
+//! Deliberately absent: an order among batches, which the `queue` sees to before it lets a row go, and a retry of a whole
+//! batch, which is `targets`' to decide because only it knows which rows are in doubt.
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -32,6 +31,8 @@ use crate::targets::{TargetRun, Written};
 /// A batch that has ended.
 pub(super) struct Done {
     pub written: Written,
+    /// Its rows of groups, by their index.
+    pub groups: Vec<usize>,
     /// From the call to the answer.
     pub took: Duration,
     sent: Result<()>,
@@ -66,10 +67,17 @@ impl<'a> InFlight<'a> {
         }
     }
 
-    /// Whether the next batch has to wait until one ends.
-    pub(super) fn is_full(&mut self) -> bool {
+    /// Whether the next batch has to wait until one ends, or until one of the `unsaved` is saved: after a kill those go
+    /// again too. A target that takes one batch at a time need not wait for a save.
+    pub(super) fn is_full(&mut self, unsaved: usize) -> bool {
         self.note_failures();
-        self.batches.len() + self.completed.len() >= self.slow_start.at_once()
+        let (under_way, at_once) = (self.batches.len() + self.completed.len(), self.slow_start.at_once());
+        under_way >= at_once || (unsaved > 0 && under_way + unsaved >= at_once.max(2))
+    }
+
+    /// Whether no batch is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.completed.is_empty()
     }
 
     /// Whether an error has ended the writing.
@@ -78,7 +86,7 @@ impl<'a> InFlight<'a> {
     }
 
     /// Sends a batch, unless it would probably not come back in time.
-    pub(super) fn begin(&mut self, batch: Batch, slowest: Duration) -> Result<()> {
+    pub(super) fn begin(&mut self, batch: Batch, groups: Vec<usize>, slowest: Duration) -> Result<()> {
         if self.budget.is_over() || self.budget.left() < slowest {
             return Err(interrupted("the run's time is over or it was asked to stop"));
         }
@@ -87,7 +95,7 @@ impl<'a> InFlight<'a> {
             let started = Instant::now();
             let mut written = Written::default();
             let sent = target.write(&budget, batch, &mut written).await;
-            Done { written, took: started.elapsed(), sent }
+            Done { written, groups, took: started.elapsed(), sent }
         };
         self.batches.push(sending.boxed());
         // Its call goes out now, not when the next batch has been rendered.
@@ -105,19 +113,6 @@ impl<'a> InFlight<'a> {
         let done = self.batches.next().await?;
         self.note_end(&done);
         Some(done)
-    }
-
-    /// Does other work while the batches go on. Answers that arrive meanwhile are queued, and an error stops further
-    /// calls at once.
-    pub(super) async fn while_draining<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                Some(done) = self.batches.next() => self.queue(done),
-            }
-        }
     }
 
     /// Ends the writing: batches that wait for their turn are not sent.

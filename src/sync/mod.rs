@@ -13,6 +13,7 @@
 mod archive;
 mod checkpoint;
 mod in_flight;
+mod queue;
 mod read;
 mod rebuild;
 mod under_lease;
@@ -103,7 +104,7 @@ pub(crate) struct RunSettings {
     pub max_rows_per_batch: usize,
     /// Bytes per batch, at most.
     pub max_bytes_per_batch: usize,
-    /// Batches of products in flight at a time, at most.
+    /// Batches in flight at a time, at most.
     pub max_concurrency: usize,
 }
 
@@ -182,13 +183,13 @@ impl Run<'_> {
         checkpoint.forget_refusals_except(&plan, &catalogue);
 
         let started = Instant::now();
-        checkpoint.record_intent(self.context, &plan, &catalogue).await?;
-        let written = self.write(budget, lease, &catalogue, &plan, &mut checkpoint).await;
+        checkpoint.record_intent(&plan, &catalogue).await?;
+        let written = self.write(budget, lease, (&catalogue, &plan), &mut checkpoint).await;
         if written.is_ok() {
             checkpoint.complete(self.tally.source.products);
         }
         // What was acknowledged is saved, however the writing ended.
-        let saved = checkpoint.save(self.context).await;
+        let saved = checkpoint.save().await;
         self.log_written(started);
         saved.and(written)?;
         self.check_compared()

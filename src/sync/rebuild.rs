@@ -68,7 +68,9 @@ impl Run<'_> {
         let catalogue = self.read_both(budget, lease, &mut read_back).await?;
         let rows = plan::rows(&catalogue, context.rows.unit()).collect();
         let compared = self.compare(budget, lease, &mut read_back, (&catalogue, rows), None).await?;
-        let (state, found) = acknowledge(compared, extras);
+        let (mut state, found) = acknowledge(compared, extras);
+        // The next run's guard compares with what the source holds now.
+        state.source_products = Some(self.tally.source.products);
 
         if version.is_some() {
             context.store.copy(&path, &paths::previous_state(context.connection)).await?;
@@ -97,6 +99,7 @@ fn acknowledge(mut compared: Comparison<'_>, extras: Extras) -> (State, Rebuilt)
         *count += 1;
         state.rows.insert(id, content);
     }
+    state.tombstones = compared.tombstones.iter().map(|id| id.as_str().into()).collect();
     let (quarantined, extra) = compared.into_extras();
     found.extra = extra.len() as u64;
     let owned = extra.iter().filter(|_| extras == Extras::Own);

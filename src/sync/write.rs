@@ -1,24 +1,30 @@
 //! Batches out, acknowledgements in.
 
+use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use super::checkpoint::Checkpoint;
 use super::in_flight::{Done, InFlight};
+use super::queue::Queue;
 use super::{Run, millis};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
 use crate::error::Result;
-use crate::plan::{Action, Plan, RowWriter, Unfit};
+use crate::plan::{Action, Plan, RowRef, RowWriter, Unfit};
 use crate::report::Progress;
 use crate::store::lease::Lease;
-use crate::targets::batch::{Batch, Builder, EntryKind};
-use crate::transform::RowUnit;
+use crate::targets::batch::{Batch, Builder, EntryKind, Room};
 
-/// Whether the writing goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writing {
-    GoesOn,
-    HasEnded,
+/// What a run's rows go through on their way out.
+struct Sending<'a, 'c, 's> {
+    in_flight: InFlight<'a>,
+    queue: Queue<'a>,
+    rows: RowWriter<'a>,
+    batch: Builder,
+    /// The groups whose rows are in the batch that is being filled.
+    groups: Vec<usize>,
+    checkpoint: &'c mut Checkpoint<'s>,
+    planned: u64,
 }
 
 impl Run<'_> {
@@ -28,46 +34,69 @@ impl Run<'_> {
         &mut self,
         budget: &Budget,
         lease: &Lease,
-        catalogue: &Catalogue,
-        plan: &Plan,
-        checkpoint: &mut Checkpoint,
-    ) -> Result<()> {
-        let context = self.context;
-        // Rows of groups go one batch after the other: a parent must be at the target before its children.
-        let most = if context.rows.unit() == RowUnit::Product { context.settings.max_concurrency } else { 1 };
-        let mut in_flight = InFlight::new(context.target.reserving_in(lease), budget, most);
-        let sent = self.send_batches(&mut in_flight, catalogue, plan, checkpoint).await;
-        if let Err(error) = sent {
-            in_flight.end_with(error);
-        }
-        while let Some(done) = in_flight.next().await {
-            self.completed(&mut in_flight, done, plan, checkpoint).await;
-        }
-        in_flight.into_result()
-    }
-
-    async fn send_batches(
-        &mut self,
-        in_flight: &mut InFlight<'_>,
-        catalogue: &Catalogue,
-        plan: &Plan,
-        checkpoint: &mut Checkpoint,
+        (catalogue, plan): (&Catalogue, &Plan),
+        checkpoint: &mut Checkpoint<'_>,
     ) -> Result<()> {
         let (context, settings) = (self.context, self.context.settings);
-        let mut rows = RowWriter::new(context.rows, catalogue);
-        let mut builder =
-            Builder::new(context.target.wrap(), settings.max_rows_per_batch, settings.max_bytes_per_batch);
-        for change in plan.pending(catalogue) {
+        let target = context.target.reserving_in(lease);
+        let mut sending = Sending {
+            in_flight: InFlight::new(target, budget, settings.max_concurrency),
+            queue: Queue::new(catalogue, plan.pending(catalogue)),
+            rows: RowWriter::new(context.rows, catalogue),
+            batch: Builder::new(
+                context.target.wrap(),
+                settings.max_rows_per_batch,
+                settings.max_bytes_per_batch,
+            ),
+            groups: Vec::new(),
+            checkpoint,
+            planned: plan.pending_count(),
+        };
+        if let Err(error) = self.send_batches(&mut sending).await {
+            sending.in_flight.end_with(error);
+        }
+        while !sending.in_flight.is_empty() {
+            self.advance(&mut sending).await;
+        }
+        sending.in_flight.into_result()
+    }
+
+    async fn send_batches(&mut self, sending: &mut Sending<'_, '_, '_>) -> Result<()> {
+        while !sending.in_flight.has_ended() {
+            let room = self.fill(sending);
+            // Rows that wait for a batch may still go with this one: that is a call less.
+            if room == Room::Some && sending.queue.has_waiting() && !sending.in_flight.is_empty() {
+                self.advance(sending).await;
+                continue;
+            }
+            match sending.batch.finish() {
+                Some(batch) => self.send(sending, batch).await?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes rows into the batch until it has no room, or no further row may go now.
+    fn fill(&mut self, sending: &mut Sending<'_, '_, '_>) -> Room {
+        let Sending { queue, rows, batch, groups, checkpoint, .. } = sending;
+        let tombstones = &checkpoint.state.tombstones;
+        while let Some(change) = queue.next() {
             let kind = match change.action {
                 Action::Delete => EntryKind::Tombstone,
+                _ if tombstones.contains(change.id) => EntryKind::Revived,
                 _ => EntryKind::Row,
             };
-            match builder.push(change.id.into(), kind, |out| rows.write(change.row, change.id, out)) {
-                Ok(None) => {}
-                Ok(Some(batch)) => {
-                    if self.send(in_flight, batch, plan, checkpoint).await? == Writing::HasEnded {
-                        return Ok(());
+            match batch.push(change.id.into(), kind, |out| rows.write(change.row, change.id, out)) {
+                Ok(Room::Some) => {
+                    if let RowRef::Group(group) = change.row {
+                        groups.push(group);
                     }
+                }
+                Ok(Room::None) => {
+                    queue.put_back(change);
+                    rows.rejected.clear();
+                    return Room::None;
                 }
                 // A row that fits the plan and cannot be written after all: it is reported, and the others go on.
                 Err(Unfit) => {
@@ -79,47 +108,57 @@ impl Run<'_> {
             // Items that were left out are in the tally since the plan was made.
             rows.rejected.clear();
         }
-        match builder.finish() {
-            Some(batch) => self.send(in_flight, batch, plan, checkpoint).await.map(drop),
-            None => Ok(()),
-        }
+        Room::Some
     }
 
-    /// Sends a batch as soon as there is room for it.
-    async fn send(
-        &mut self,
-        in_flight: &mut InFlight<'_>,
-        batch: Batch,
-        plan: &Plan,
-        checkpoint: &mut Checkpoint,
-    ) -> Result<Writing> {
-        while in_flight.is_full() {
-            let Some(done) = in_flight.next().await else { break };
-            self.completed(in_flight, done, plan, checkpoint).await;
+    /// Sends a batch as soon as there is room for it, unless an error ends the writing before.
+    async fn send(&mut self, sending: &mut Sending<'_, '_, '_>, batch: Batch) -> Result<()> {
+        let groups = std::mem::take(&mut sending.groups);
+        while !sending.in_flight.has_ended()
+            && sending.in_flight.is_full(sending.checkpoint.unsaved_batches())
+        {
+            self.advance(sending).await;
         }
+        let Sending { in_flight, queue, checkpoint, .. } = sending;
         if in_flight.has_ended() {
-            return Ok(Writing::HasEnded);
+            return Ok(());
         }
-        in_flight.begin(batch, self.slowest_batch)?;
+        queue.begin(&groups);
+        in_flight.begin(batch, groups, self.slowest_batch)?;
+        // A save goes on also where answers never make anybody wait.
+        if let Some(Err(error)) = checkpoint.save_when_due().now_or_never() {
+            in_flight.end_with(error);
+        }
         // Lets the call go out before the next batch is rendered.
         tokio::task::yield_now().await;
-        Ok(Writing::GoesOn)
+        Ok(())
     }
 
-    async fn completed(
-        &mut self,
-        in_flight: &mut InFlight<'_>,
-        done: Done,
-        plan: &Plan,
-        checkpoint: &mut Checkpoint,
-    ) {
+    /// Waits until a batch or a save has ended, whichever is first.
+    async fn advance(&mut self, sending: &mut Sending<'_, '_, '_>) {
+        let Sending { in_flight, queue, checkpoint, planned, .. } = sending;
+        let is_behind = checkpoint.is_behind();
+        tokio::select! {
+            // In this order, so that a save holds all answers that are there, and a simulated run replays exactly.
+            biased;
+            Some(done) = in_flight.next() => {
+                queue.end(&done.groups);
+                self.completed(done, checkpoint, *planned);
+            }
+            saved = checkpoint.save_when_due(), if is_behind => {
+                if let Err(error) = saved {
+                    in_flight.end_with(error);
+                }
+            }
+            else => {}
+        }
+    }
+
+    fn completed(&mut self, done: Done, checkpoint: &mut Checkpoint<'_>, planned: u64) {
         self.slowest_batch = self.slowest_batch.max(done.took);
         checkpoint.acknowledge(done.written, &mut self.tally);
         let acknowledged = self.tally.written + self.tally.deleted;
-        (self.watch)(Progress::Writing { acknowledged, planned: plan.pending_count() });
-        if let Err(error) = in_flight.while_draining(checkpoint.save_if_due(self.context)).await {
-            in_flight.end_with(error);
-        }
+        (self.watch)(Progress::Writing { acknowledged, planned });
     }
 
     pub(super) fn log_written(&self, started: Instant) {

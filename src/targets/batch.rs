@@ -1,10 +1,11 @@
 //! Batches: rows cut by count and by bytes, each row written once, straight into the request's body.
 
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::RecordId;
@@ -48,22 +49,19 @@ pub(crate) enum EntryKind {
     Row,
     /// That it is gone.
     Tombstone,
+    /// How it is now, and that it is there again: the row with `"deleted": false`.
+    Revived,
 }
 
 /// A row in a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub id: RecordId,
-    /// What the state will know of it once it is acknowledged; `None` for a tombstone.
+    /// What the state will know of it once it is acknowledged; `None` for a tombstone. `"deleted": false` is no part of it:
+    /// a row that is there again is not sent once more without it.
     pub fingerprint: Option<Fingerprint>,
     /// Its place in the body.
     pub at: Range<usize>,
-}
-
-impl Entry {
-    fn kind(&self) -> EntryKind {
-        if self.fingerprint.is_some() { EntryKind::Row } else { EntryKind::Tombstone }
-    }
 }
 
 /// A body that is ready to be sent, and what is in it.
@@ -71,7 +69,8 @@ impl Entry {
 pub(crate) struct Batch {
     pub body: Bytes,
     pub entries: Vec<Entry>,
-    /// Whether this is what was missing when the target was asked which rows of a larger batch it holds.
+    /// Whether its answer was lost before, and the target was asked for its rows (or could not be): it is sent again without
+    /// asking.
     pub was_read_back: bool,
     wrap: Wrap,
 }
@@ -95,11 +94,7 @@ impl Batch {
     /// A batch of some of its rows.
     pub(crate) fn only(&self, entries: &[Entry]) -> Self {
         let mut builder = Builder::new(self.wrap, usize::MAX, usize::MAX);
-        for entry in entries {
-            let row = self.row(entry);
-            // Unlimited and copied, so that no batch is full here and no row fails.
-            let _ = builder.push(entry.id.clone(), entry.kind(), |out| copy(row, out));
-        }
+        entries.iter().for_each(|entry| builder.copy(entry, self.row(entry)));
         builder.finish().unwrap_or_else(|| Self {
             body: Bytes::new(),
             entries: Vec::new(),
@@ -109,9 +104,12 @@ impl Batch {
     }
 }
 
-fn copy(row: &[u8], out: &mut Vec<u8>) -> Result<(), Infallible> {
-    out.extend_from_slice(row);
-    Ok(())
+/// Whether a batch had room for a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Some,
+    /// The row is the first one of the next batch.
+    None,
 }
 
 /// Cuts rows into batches.
@@ -130,43 +128,53 @@ impl Builder {
         Self { wrap, max_rows, max_bytes, body: Vec::new(), entries: Vec::new() }
     }
 
-    /// Writes a row straight into the body, and returns the batch that became full because of it.
-    ///
-    /// If `write` fails, whatever it wrote is taken out again: no body ever holds a part of a row.
+    /// Writes a row straight into the body. A row for which there is no room is taken out again, and so is one that fails
+    /// while it is written: no body ever holds a part of a row.
     pub(crate) fn push<E>(
         &mut self,
         id: RecordId,
         kind: EntryKind,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<Option<Batch>, E> {
+    ) -> Result<Room, E> {
+        if self.entries.len() >= self.max_rows && !self.entries.is_empty() {
+            return Ok(Room::None);
+        }
         let before = self.body.len();
-        self.body.extend_from_slice(if self.entries.is_empty() { self.wrap.open() } else { b"," });
-        let mut start = self.body.len();
+        let start = self.open_row();
         if let Err(error) = write(&mut self.body) {
             self.body.truncate(before);
             return Err(error);
         }
-        let is_full =
-            self.entries.len() >= self.max_rows || self.body.len() + self.wrap.close().len() > self.max_bytes;
-        let mut ready = None;
-        if is_full && !self.entries.is_empty() {
-            let row = self.body.split_off(start);
-            self.body.truncate(before);
-            ready = self.finish();
-            self.body.extend_from_slice(self.wrap.open());
-            start = self.body.len();
-            self.body.extend_from_slice(&row);
+        let row = self.body.get(start..).unwrap_or_default();
+        let fingerprint = (kind != EntryKind::Tombstone).then(|| Fingerprint::of(row));
+        if kind == EntryKind::Revived
+            && !has_deleted_field(row)
+            && self.body.pop_if(|end| *end == b'}').is_some()
+        {
+            self.body.extend_from_slice(b",\"deleted\":false}");
         }
-        let at = start..self.body.len();
-        let fingerprint = match kind {
-            EntryKind::Row => self.body.get(at.clone()).map(Fingerprint::of),
-            EntryKind::Tombstone => None,
-        };
-        self.entries.push(Entry { id, fingerprint, at });
-        Ok(ready)
+        if self.body.len() + self.wrap.close().len() > self.max_bytes && !self.entries.is_empty() {
+            self.body.truncate(before);
+            return Ok(Room::None);
+        }
+        self.entries.push(Entry { id, fingerprint, at: start..self.body.len() });
+        Ok(Room::Some)
     }
 
-    /// The last batch, if there is one.
+    /// A row of another batch, as it is there.
+    fn copy(&mut self, entry: &Entry, row: &[u8]) {
+        let start = self.open_row();
+        self.body.extend_from_slice(row);
+        self.entries.push(Entry { at: start..self.body.len(), ..entry.clone() });
+    }
+
+    /// Begins a row, and returns its place.
+    fn open_row(&mut self) -> usize {
+        self.body.extend_from_slice(if self.entries.is_empty() { self.wrap.open() } else { b"," });
+        self.body.len()
+    }
+
+    /// The batch of what was written, if there is any.
     pub(crate) fn finish(&mut self) -> Option<Batch> {
         if self.entries.is_empty() {
             return None;
@@ -183,22 +191,66 @@ impl Builder {
     }
 }
 
+/// Whether the pipeline itself gives the row such a field.
+fn has_deleted_field(row: &[u8]) -> bool {
+    let fields: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_slice(row);
+    fields.is_ok_and(|fields| fields.contains_key("deleted"))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::convert::Infallible;
+
     use super::*;
 
-    fn push(builder: &mut Builder, row: &str) -> Option<Batch> {
-        builder.push(row.into(), EntryKind::Row, |out| copy(row.as_bytes(), out)).unwrap()
+    fn copy(row: &[u8], out: &mut Vec<u8>) -> Result<(), Infallible> {
+        out.extend_from_slice(row);
+        Ok(())
     }
 
-    /// Fails after it has written a part of a row.
-    fn fail(builder: &mut Builder) {
-        let failed = builder.push("bad".into(), EntryKind::Row, |out| {
-            out.extend_from_slice(b"{\"id\":\"bad\",\"cost\":");
-            Err("not a number")
-        });
-        assert_eq!(failed.unwrap_err(), "not a number");
+    #[test]
+    fn a_row_that_is_there_again_says_so_and_is_known_without_it() {
+        for (row, sent) in [
+            (r#"{"id":"7"}"#, r#"{"id":"7","deleted":false}"#),
+            (r#"{"id":"7","deleted":0}"#, r#"{"id":"7","deleted":0}"#),
+        ] {
+            let mut builder = Builder::new(Wrap::Array, 9, 1000);
+            for id in ["7", "8"] {
+                builder.push(id.into(), EntryKind::Revived, |out| copy(row.as_bytes(), out)).unwrap();
+            }
+            let (left, right) = builder.finish().unwrap().halves().unwrap();
+            for half in [left, right] {
+                assert_eq!(half.body, format!("[{sent}]"));
+                assert_eq!(half.entries[0].fingerprint, Some(Fingerprint::of(row.as_bytes())));
+            }
+        }
+    }
+
+    /// Returns the batch that had no room for the row.
+    fn push(builder: &mut Builder, row: &str) -> Option<Batch> {
+        let write = |builder: &mut Builder| {
+            builder.push(row.into(), EntryKind::Row, |out| copy(row.as_bytes(), out)).unwrap()
+        };
+        if write(builder) == Room::Some {
+            return None;
+        }
+        let full = builder.finish();
+        assert_eq!(write(builder), Room::Some);
+        full
+    }
+
+    /// Fails after it has written a part of a row. Returns the batch that had no room for it.
+    fn fail(builder: &mut Builder) -> Option<Batch> {
+        let write = |builder: &mut Builder| {
+            builder.push("bad".into(), EntryKind::Row, |out| {
+                out.extend_from_slice(b"{\"id\":\"bad\",\"cost\":");
+                Err("not a number")
+            })
+        };
+        let full = if write(builder) == Ok(Room::None) { builder.finish() } else { None };
+        assert_eq!(write(builder), Err("not a number"));
+        full
     }
 
     fn cut(rows: &[&str], max_rows: usize, max_bytes: usize) -> Vec<String> {
@@ -236,13 +288,13 @@ mod tests {
         // First, in the middle, where a batch is full, and last.
         let mut builder = Builder::new(Wrap::Content, 2, 1000);
         let mut batches = Vec::new();
-        fail(&mut builder);
+        batches.extend(fail(&mut builder));
         batches.extend(push(&mut builder, "1"));
-        fail(&mut builder);
+        batches.extend(fail(&mut builder));
         batches.extend(push(&mut builder, "2"));
-        fail(&mut builder);
+        batches.extend(fail(&mut builder));
         batches.extend(push(&mut builder, "3"));
-        fail(&mut builder);
+        batches.extend(fail(&mut builder));
         batches.extend(builder.finish());
         let bodies: Vec<&[u8]> = batches.iter().map(|batch| batch.body.as_ref()).collect();
         assert_eq!(bodies, [&br#"{"content":[1,2]}"#[..], br#"{"content":[3]}"#]);
@@ -255,8 +307,8 @@ mod tests {
     #[test]
     fn rows_that_all_fail_make_no_batch() {
         let mut builder = Builder::new(Wrap::Array, 2, 1000);
-        fail(&mut builder);
-        fail(&mut builder);
+        assert!(fail(&mut builder).is_none());
+        assert!(fail(&mut builder).is_none());
         assert!(builder.finish().is_none());
     }
 }

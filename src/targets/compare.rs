@@ -2,9 +2,15 @@
 
 use serde_json::Value;
 
-/// Whether the target's row contains what ours says. Fields that only the target has do not count.
+use super::held::is_tombstone;
+
+/// Whether the target's row contains what ours says. Fields that only the target has do not count, but for one that calls
+/// the row deleted: a target that merges fields keeps it when the row comes back.
 pub(crate) fn contains(theirs: &Value, ours: &[u8]) -> bool {
     let Ok(Value::Object(ours)) = serde_json::from_slice::<Value>(ours) else { return false };
+    if is_tombstone(theirs) && !ours.contains_key("deleted") {
+        return false;
+    }
     ours.iter().all(|(key, value)| theirs.get(key).is_some_and(|their| same(their, value)))
 }
 
@@ -36,6 +42,10 @@ mod tests {
             (r#"{"items":[{"a":1.0}]}"#, r#"{"items":[{"a":1}]}"#, true),
             (r#"{"items":[{"a":1,"b":2}]}"#, r#"{"items":[{"a":1}]}"#, false),
             (r#"{"items":[1,2]}"#, r#"{"items":[2,1]}"#, false),
+            (r#"{"id":"7","deleted":true}"#, r#"{"id":"7"}"#, false),
+            (r#"{"id":"7","deleted":true}"#, r#"{"id":"7","deleted":false}"#, false),
+            (r#"{"id":"7","deleted":true}"#, r#"{"id":"7","deleted":true}"#, true),
+            (r#"{"id":"7","deleted":false}"#, r#"{"id":"7"}"#, true),
             (r#"{"id":"7"}"#, r#"{"id":"7""#, false),
             (r#"{"id":"7"}"#, r#"[]"#, false),
         ] {

@@ -48,8 +48,16 @@ pub(crate) struct HeldRow {
     pub id: String,
     /// `None`: the target was asked for this id and holds no such row, or a tombstone.
     pub content: Option<Value>,
+    pub is_tombstone: bool,
     /// Whether no sync has written since it was read.
     pub is_fresh: bool,
+}
+
+impl HeldRow {
+    pub(crate) fn new(id: String, row: Option<Value>, is_fresh: bool) -> Self {
+        let is_tombstone = row.as_ref().is_some_and(is_tombstone);
+        Self { id, content: row.filter(|_| !is_tombstone), is_tombstone, is_fresh }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -206,8 +214,7 @@ impl HeldRows {
             let mut rows = BufReader::new(MultiGzDecoder::new(packed.as_ref()));
             while rows.read_until(b'\n', &mut line)? > 0 {
                 let (id, content): (String, Option<Value>) = serde_json::from_slice(&line)?;
-                let content = content.filter(|row| !is_tombstone(row));
-                take(HeldRow { id, content, is_fresh: *is_fresh });
+                take(HeldRow::new(id, content, *is_fresh));
                 line.clear();
             }
         }
@@ -237,7 +244,7 @@ impl HeldRows {
 }
 
 /// Whether the row stands for one that was deleted.
-pub(crate) fn is_tombstone(row: &Value) -> bool {
+pub(super) fn is_tombstone(row: &Value) -> bool {
     row.get("deleted").and_then(Value::as_bool) == Some(true)
 }
 

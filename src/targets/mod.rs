@@ -34,7 +34,7 @@ use crate::net::{Answer, Auth, Call, CallError, Client, Request, Wire, exposed};
 use crate::testing::Mutant;
 pub(crate) use batch::Wrap;
 pub(crate) use compare::contains;
-pub(crate) use held::{HeldRow, HeldRows, is_tombstone};
+pub(crate) use held::{HeldRow, HeldRows};
 pub(crate) use read_back::IDS_PER_CALL;
 pub(crate) use settings::TargetSettings;
 pub(crate) use settings::{Limit, TokenIn};

@@ -159,15 +159,25 @@ impl TargetRun<'_> {
         }
     }
 
-    /// The answer was lost: acknowledges what the target holds of the batch, and sends the rest again.
+    /// The answer was lost: acknowledges what the target holds of the batch, and sends the rest again. A target that cannot
+    /// be asked gets all of it again: rows carry ids, and the attempts are bounded like those of any call.
     pub(super) async fn read_back_lost(
         self,
         budget: &Budget,
-        batch: Batch,
+        mut batch: Batch,
         waiting: &mut Vec<Batch>,
         written: &mut Written,
     ) -> Result<()> {
-        let stored = self.stored_rows(budget, &batch).await?;
+        let stored = match self.stored_rows(budget, &batch).await {
+            Ok(stored) => stored,
+            Err(error) if cannot_be_asked(error.kind) => {
+                tracing::warn!(error = %error.line(), "an answer was lost and the target cannot be asked what it holds; sending the batch again");
+                batch.was_read_back = true;
+                waiting.push(batch);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let (held, missing) = partition(&batch, &stored);
         tracing::info!(
             stored = held.len(),
@@ -182,6 +192,18 @@ impl TargetRun<'_> {
         accept(held, written);
         Ok(())
     }
+}
+
+/// Whether reading back failed in a way that says nothing about the next batch. If the key is refused or the target is
+/// down, the batch itself will be told so.
+fn cannot_be_asked(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NotSupported(_)
+            | ErrorKind::BadAnswer(_)
+            | ErrorKind::Unavailable(_)
+            | ErrorKind::CredentialsRefused(_)
+    )
 }
 
 /// The rows that the target holds as they were sent, and the others.

@@ -32,6 +32,10 @@ pub enum Mutant {
     CheckpointOfOtherFields,
     /// A row that is read again keeps the number of its old window.
     ForgetTheWindow,
+    /// What the target acknowledges is saved at the end of the run only.
+    SaveOnlyAtTheEnd,
+    /// A row does not wait for its ancestors that are under way.
+    ChildrenBesideParents,
 }
 
 impl Mutant {

@@ -1,11 +1,13 @@
 //! The long bad day: refused rows, outages that flicker, sources that shrink, states that are lost, limits shared with others.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
 use okki_sync::app::PipelineSource;
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::error::{ErrorKind, Side};
@@ -13,6 +15,7 @@ use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Extras, RunRequest};
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{IdCheck, Options, Sandbox};
+use serde_json::Value;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -299,6 +302,18 @@ async fn a_rebuilt_state_takes_over_extra_rows_only_when_it_is_told_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_rebuild_the_guard_sees_items_that_are_gone() {
+    let world = World::new(small(), qeasy("groups-with-items", ""));
+    world.sync_well().await;
+    world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
+    let from = PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
+    world.app.rebuild_state(from, Extras::Leave, &|_| {}).await.unwrap();
+    world.sandbox.edit(|catalogue| catalogue.products.truncate(100));
+    let outcome = world.sync().await;
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::GuardRefused, "{:?}", outcome.report);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unanswered_change_that_people_took_back_is_taken_back_at_the_target() {
     let world = World::new(small(), qeasy("groups", "max_rows_per_batch = 500"));
     world.sync_well().await;
@@ -413,4 +428,59 @@ async fn a_slow_source_is_asked_less_often() {
     world.sync_well().await;
     // 20 pages, four at a time of 12 s each, would take a minute; halved they take longer.
     assert!(started.elapsed() > Duration::from_secs(120), "{:?}", started.elapsed());
+}
+
+/// A plain target that merges the fields of a row into those that it has.
+fn merging(rows: &Arc<Mutex<BTreeMap<String, Value>>>) -> Router {
+    let rows = Arc::clone(rows);
+    Router::new().fallback(move |request: Request| {
+        let rows = Arc::clone(&rows);
+        async move {
+            let is_read = request.method() == ::http::Method::GET;
+            let body = to_bytes(request.into_body(), usize::MAX).await.unwrap();
+            let mut rows = rows.lock().unwrap();
+            if is_read {
+                return answer(Value::from_iter(rows.values().cloned()).to_string());
+            }
+            let sent: Vec<Value> = serde_json::from_slice(&body).unwrap();
+            for row in sent {
+                let id = row["productGroupId"].as_str().unwrap().to_owned();
+                let held = rows.entry(id).or_insert_with(|| serde_json::json!({}));
+                let fields = row.as_object().unwrap().clone();
+                held.as_object_mut().unwrap().extend(fields);
+            }
+            answer("{}")
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_merges_is_told_that_a_row_is_no_longer_deleted() {
+    for is_rebuilt in [false, true] {
+        let rows = Arc::new(Mutex::new(BTreeMap::new()));
+        let world = World::new(small(), http("groups", "")).with_target(merging(&rows));
+        world.sync_well().await;
+        let leaf = world.catalogue().groups.pop().unwrap();
+        let deleted =
+            |rows: &Mutex<BTreeMap<String, Value>>| rows.lock().unwrap()[&leaf.id]["deleted"].clone();
+        world.sandbox.edit(|catalogue| drop(catalogue.groups.pop()));
+        assert_eq!(world.sync_well().await.report.target.deleted, 1);
+        assert_eq!(deleted(&rows), true);
+        if is_rebuilt {
+            world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
+            let from = PipelineSource::Text { name: "t.toml".to_owned(), text: world.text.clone() };
+            world.app.rebuild_state(from, Extras::Leave, &|_| {}).await.unwrap();
+        }
+        world.sandbox.edit(|catalogue| catalogue.groups.push(leaf.clone()));
+        assert_eq!(world.sync_well().await.report.target.written, 1);
+        assert_eq!(deleted(&rows), false);
+        assert_eq!(world.verify().await.report.status, Status::Succeeded);
+        // Once, and of other rows the target hears nothing new.
+        assert_eq!(world.sync_well().await.report.plan.unchanged, 40);
+        world.sandbox.edit(|catalogue| catalogue.groups.last_mut().unwrap().name.push('!'));
+        world.sync_well().await;
+        let bodies = world.target.bodies("/batchInsert");
+        let revived: Vec<_> = bodies.iter().filter(|body| body.contains("\"deleted\":false")).collect();
+        assert_eq!((revived.len(), revived[0].matches("productGroupId").count()), (1, 1));
+    }
 }

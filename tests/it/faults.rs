@@ -510,3 +510,30 @@ async fn a_limit_that_is_lower_than_ours_pauses_and_loses_nothing() {
     assert_eq!(written, 500);
     world.assert_complete();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_answer_was_lost_goes_again_if_the_target_cannot_be_asked() {
+    for cannot in [
+        FaultKind::Status(404),
+        FaultKind::Status(403),
+        FaultKind::Status(500),
+        FaultKind::NotJson,
+        FaultKind::BodyCode(40_001, "不支持查询".to_owned()),
+    ] {
+        for fault in [FaultKind::LostBefore, FaultKind::LostAfter] {
+            let world = world(|_| ());
+            world.fault(Endpoint::QeasyQuery, cannot.clone(), ALWAYS, 0);
+            let (world, outcome) = survives(world, Endpoint::QeasyStore, fault, 2, 3).await;
+            assert!(world.calls(Endpoint::QeasyQuery) > 0, "{cannot:?}");
+            assert_eq!(outcome.report.quarantined, 0, "{cannot:?}");
+        }
+        // It is sent again as often as any other call, and no more.
+        let world = world(|_| ());
+        world.fault(Endpoint::QeasyQuery, cannot.clone(), ALWAYS, 0);
+        world.fault(Endpoint::QeasyStore, FaultKind::LostAfter, ALWAYS, 3);
+        let outcome = world.sync().await;
+        assert_eq!(outcome.error.unwrap().kind, ErrorKind::Unavailable(Side::Target), "{cannot:?}");
+        assert_eq!((outcome.report.status, world.calls(Endpoint::QeasyStore)), (Status::Failed, 3 + 1 + 6));
+        assert_calm(&world);
+    }
+}

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use okki_sync::testing::clock::Clock;
-use okki_sync::testing::report::Mode;
+use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
-use okki_sync_sandbox::{Options, Sandbox};
+use okki_sync_sandbox::{Options, Sandbox, Total};
 
 use crate::support::{World, env, qeasy, request, wall};
 
@@ -193,5 +193,36 @@ async fn a_source_whose_clock_is_hours_away_from_ours_is_asked_in_its_own_time()
         world.sandbox.edit(|catalogue| catalogue.products[3].name.push('!'));
         let (outcome, requests, full) = sync(&world).await;
         assert_eq!((requests, full, outcome.report.plan.update), (4, false, 1), "{hours} h");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "no window proves itself when each total is one too many, and the pages are never believed then"]
+async fn a_source_whose_total_is_one_too_many_can_be_read() {
+    for products in ["incremental", "full"] {
+        let options = Options { groups: 40, products: 1_500, total: Total::OneTooMany, ..Options::default() };
+        let text = qeasy("groups-with-items", "")
+            .replace("[source]", &format!("[source]\nproducts = \"{products}\""));
+        let world = World::new(options, text);
+        let mut ended = Vec::new();
+        for _ in 0..6 {
+            let outcome = world.sync().await;
+            ended.push((outcome.report.status, outcome.report.error));
+            world.wind(3600).await;
+        }
+        let last = ended.last().unwrap();
+        assert_eq!(last.0, Status::Succeeded, "{products}: {ended:?}");
+        world.assert_complete();
+        // What changes, goes and comes still arrives.
+        world.sandbox.edit(|catalogue| {
+            catalogue.products[3].name.push('!');
+            catalogue.products.remove(700);
+        });
+        world.wind(24 * 3600).await;
+        for _ in 0..6 {
+            world.sync().await;
+            world.wind(3600).await;
+        }
+        world.assert_complete();
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::support::{World, env, qeasy, request, wall};
 
 /// Where a read keeps what it has come to.
-const PRODUCTS: &str = "state/it.products";
+const PRODUCTS: &str = "cache/it.products";
 
 fn options() -> Options {
     Options { groups: 20, products: 5_000, ..Options::default() }

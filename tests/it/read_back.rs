@@ -14,7 +14,7 @@ use okki_sync_sandbox::Options;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use crate::support::{World, qeasy, small};
+use crate::support::{World, pipeline, qeasy, small};
 
 const CHECKPOINT: &str = "cache/it.read-back";
 /// A run of 40 s reads six pages.
@@ -283,4 +283,34 @@ async fn a_small_target_needs_no_checkpoint() {
     world.sync_well().await;
     assert_eq!(world.verify().await.report.status, Status::Succeeded);
     assert_eq!(world.stored(CHECKPOINT).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_no_longer_fits_is_not_extra_and_a_rebuild_keeps_it() {
+    let text = pipeline(
+        "[record.fields]\nid = \"id\"\nrank = { from = \"order_rank\", as = \"integer\" }",
+        "kind = \"qeasy\"",
+    );
+    let world = World::new(small(), text);
+    let rank = |world: &World, at: usize, rank: &str| {
+        let rank = rank.into();
+        world
+            .sandbox
+            .edit(|catalogue| drop(catalogue.groups[at].extra.insert("order_rank".to_owned(), rank)));
+    };
+    world.sync_well().await;
+    rank(&world, 7, "abc");
+    let id = world.catalogue().groups[7].id.clone();
+    let outcome = world.verify().await;
+    let line = outcome.lines.iter().find(|line| line.id == id).unwrap();
+    assert_eq!((line.kind.mark(), line.why), ('!', "in the quarantine, cannot be compared"));
+    assert_eq!((outcome.report.plan.delete, outcome.report.quarantined), (0, 1), "{:?}", outcome.report);
+
+    world.app.store().await.unwrap().put("state/it.state", "damaged").await.unwrap();
+    let found = world.app.rebuild_state(from(&world), Extras::Leave, &|_| {}).await.unwrap();
+    assert_eq!((found.same, found.differing, found.missing, found.extra), (39, 0, 0, 0));
+    let report = world.sync().await.report;
+    assert_eq!((report.plan.delete, report.quarantined), (0, 1), "{report:?}");
+    world.sandbox.edit(|catalogue| drop(catalogue.groups.remove(7)));
+    assert_eq!(world.sync_well().await.report.target.deleted, 1, "no orphan stays at the target");
 }

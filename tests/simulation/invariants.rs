@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::oracle::{Shape, doubt, is_tombstone};
 use crate::past::Span;
+use crate::support::without_revival;
 use crate::world::World;
 
 /// How the world stood before a run.
@@ -70,12 +71,23 @@ pub async fn before(world: &World) -> Result<Before, String> {
 }
 
 pub fn rows_at_the_target(world: &World) -> indexmap::IndexMap<String, Box<RawValue>> {
-    if world.pipeline.qeasy { world.sandbox.target_rows() } else { world.sandbox.http_rows() }
+    let rows = if world.pipeline.qeasy { world.sandbox.target_rows() } else { world.sandbox.http_rows() };
+    rows.into_iter().map(|(id, row)| (id, as_made(&row))).collect()
+}
+
+/// The row as the pipeline makes it.
+fn as_made(row: &RawValue) -> Box<RawValue> {
+    RawValue::from_string(without_revival(row.get()).into_owned()).unwrap()
+}
+
+/// The rows that the targets took since the `from`th, as the pipeline makes them.
+pub fn journal(world: &World, from: usize) -> Vec<(String, Box<RawValue>)> {
+    world.sandbox.journal(from).into_iter().map(|(id, row)| (id, as_made(&row))).collect()
 }
 
 /// What holds after any run, however many ran and however they ended.
 pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), String> {
-    let journal = world.sandbox.journal(ledger.read);
+    let journal = journal(world, ledger.read);
     ledger.read += journal.len();
     for (id, row) in &journal {
         ledger.accepted.entry(id.clone()).or_default().insert(Fingerprint::of(row.get().as_bytes()));
@@ -162,7 +174,7 @@ pub async fn after_one_run(
     overdue: Duration,
     outcome: Option<&Outcome>,
 ) -> Result<(), String> {
-    let journal = world.sandbox.journal(before.journal);
+    let journal = journal(world, before.journal);
     let (state_text, _) = state_of(world).await?;
     if mode != Mode::Sync && (!journal.is_empty() || state_text != before.state_text) {
         return Err(format!("a run that only looks has written {} rows", journal.len()));

@@ -18,12 +18,12 @@ use okki_sync::testing::sync::Outcome;
 use okki_sync_sandbox::catalogue::Product;
 use serde_json::Value;
 
-use crate::invariants::{Before, rows_at_the_target};
+use crate::invariants::{Before, journal, rows_at_the_target};
 use crate::oracle::{Shape, doubt, ids_of_items, is_tombstone};
 use crate::past::{Past, Span};
 use crate::world::World;
 
-const PRODUCTS: &str = "state/it.products";
+const PRODUCTS: &str = "cache/it.products";
 
 /// What the store keeps of a read.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -114,7 +114,7 @@ pub fn after_a_sync(
     let span = Span { from_ms: since_ms.saturating_sub(late_ms), to_ms: world.clock.now_ms() };
     let past = world.past.lock().unwrap();
     let shape = world.pipeline.shape;
-    for (id, row) in world.sandbox.journal(before.journal) {
+    for (id, row) in journal(world, before.journal) {
         if world.reading.is_too_late() && !is_tombstone(row.get()) {
             continue;
         }

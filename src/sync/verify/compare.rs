@@ -13,7 +13,7 @@
 //! an answer and sent only rows that a killed run before it had noted already. It leaves the file as it was; the next sync
 //! that comes to its end changes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -48,10 +48,14 @@ pub(in crate::sync) struct Comparison<'a> {
     state: Option<&'a State>,
     rows: Vec<RowRef>,
     places: HashMap<&'a str, usize>,
+    /// Ids of rows that the pipeline cannot write: the source has them, and there is nothing to compare.
+    unfit: HashSet<&'a str>,
     /// One for each of `rows`.
     findings: Vec<Finding>,
     /// Ids that only the target has, and whether that is believed.
     extras: HashMap<String, bool>,
+    /// Ids of which the target has a tombstone.
+    pub(in crate::sync) tombstones: BTreeSet<String>,
     ours: Vec<u8>,
 }
 
@@ -64,18 +68,34 @@ impl<'a> Comparison<'a> {
         held: &HeldRows,
         state: Option<&'a State>,
     ) -> Result<Self> {
-        let (mut writer, mut ours) = (RowWriter::new(map, catalogue), Vec::new());
+        let (mut writer, mut ours, mut unfit) = (RowWriter::new(map, catalogue), Vec::new(), HashSet::new());
         rows.retain(|row| {
+            let id = row.id(catalogue);
             ours.clear();
-            writer.write(*row, row.id(catalogue), &mut ours).is_ok()
+            let fits = writer.write(*row, id, &mut ours).is_ok();
+            if !fits {
+                unfit.insert(id);
+            }
+            fits
         });
         let rejected = std::mem::take(&mut writer.rejected);
         let places = rows.iter().enumerate().map(|(place, row)| (row.id(catalogue), place)).collect();
         let unseen = Finding { held: Held::Missing, is_believed: held.is_one_answer() };
         let findings = vec![unseen; rows.len()];
         let extras = HashMap::new();
-        let mut comparison =
-            Self { catalogue, writer, rejected, state, rows, places, findings, extras, ours };
+        let mut comparison = Self {
+            catalogue,
+            writer,
+            rejected,
+            state,
+            rows,
+            places,
+            unfit,
+            findings,
+            extras,
+            tombstones: BTreeSet::new(),
+            ours,
+        };
         let unpacked = held.for_each(|row| comparison.take(row));
         unpacked.map_err(|error| {
             Error::new(
@@ -88,7 +108,12 @@ impl<'a> Comparison<'a> {
 
     /// Takes in a row of the target; it replaces an earlier one of the same id.
     pub(super) fn take(&mut self, row: HeldRow) {
-        let HeldRow { id, content, is_fresh } = row;
+        let HeldRow { id, content, is_tombstone, is_fresh } = row;
+        if is_tombstone {
+            self.tombstones.insert(id.clone());
+        } else {
+            self.tombstones.remove(&id);
+        }
         let place = self.places.get(id.as_str()).copied();
         match (place, content) {
             (Some(place), content) => {
@@ -148,8 +173,8 @@ impl<'a> Comparison<'a> {
 
     /// Ids that only the target has: those of rows in the quarantine, which the source has too, and the others, in order.
     pub(in crate::sync) fn into_extras(self) -> (Vec<String>, Vec<String>) {
-        let quarantined: HashSet<&str> =
-            self.catalogue.quarantined_ids.iter().map(|id| id.as_str()).collect();
+        let mut quarantined = self.unfit;
+        quarantined.extend(self.catalogue.quarantined_ids.iter().map(|id| id.as_str()));
         let mut extras: Vec<String> = self.extras.into_keys().collect();
         extras.sort_unstable_by(|a, b| id_order(a, b));
         extras.into_iter().partition(|id| quarantined.contains(id.as_str()))

@@ -25,7 +25,7 @@ use crate::store::lease::Lease;
 use crate::store::paths;
 use crate::sync::read::ReadFor;
 use crate::sync::{Run, RunContext};
-use crate::targets::{HeldRow, HeldRows, IDS_PER_CALL, is_tombstone};
+use crate::targets::{HeldRow, HeldRows, IDS_PER_CALL};
 
 /// A run that is killed loses at most this much reading.
 const SAVE_EVERY: Duration = Duration::from_secs(120);
@@ -193,8 +193,8 @@ impl Run<'_> {
             read_back.dirty = true;
             read_back.save_if_due(context).await;
             for id in ids {
-                let content = found.remove(&id).filter(|row| !is_tombstone(row));
-                comparison.take(HeldRow { id, content, is_fresh: true });
+                let row = found.remove(&id);
+                comparison.take(HeldRow::new(id, row, true));
             }
         }
         Ok(comparison)

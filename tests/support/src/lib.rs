@@ -9,7 +9,7 @@ mod pipelines;
 mod wires;
 mod world;
 
-pub use expected::{assert_rows, clean_groups, clean_products, expected};
+pub use expected::{assert_rows, clean_groups, clean_products, expected, without_revival};
 pub use pipelines::{http, http_target, pipeline, qeasy};
 pub use wires::{Seen, Tap, answer, in_process};
 pub use world::{World, env, env_with, request, small, wall};
