@@ -6,8 +6,10 @@ const PIPELINE: &str = "pipelines/<connection>.toml";
 const STATE: &str = "state/<connection>.state";
 /// The state as the last run that saved found it.
 const STATE_PREVIOUS: &str = "state/<connection>.state.previous";
-/// Who runs, the calls of the last minute, and until when the target wants none.
+/// Who runs, and what its runs know of the target's limit.
 const RUN: &str = "state/<connection>.run";
+/// The calls of an account's last minute, and until when it wants none. The name is a hash: it shows no key.
+const LIMITS: &str = "limits/<account>.json";
 /// The products of the last read, to which the next one adds what changed.
 const PRODUCTS: &str = "state/<connection>.products";
 /// The products of a verification (or a rebuild) that was interrupted while it read the source.
@@ -50,6 +52,10 @@ pub(crate) fn previous_state(connection: &str) -> String {
 
 pub(crate) fn run(connection: &str) -> String {
     of_connection(RUN, connection)
+}
+
+pub(crate) fn limits(account: &str) -> String {
+    LIMITS.replace("<account>", account)
 }
 
 pub(crate) fn products(connection: &str) -> String {
@@ -104,11 +110,12 @@ mod tests {
         InADirectory,
     }
 
-    const KEYS: [(&str, Written); 12] = [
+    const KEYS: [(&str, Written); 13] = [
         (PIPELINE, Written::ByPeople),
         (STATE, Written::ByTheProgram),
         (STATE_PREVIOUS, Written::ByTheProgram),
         (RUN, Written::ByTheProgram),
+        (LIMITS, Written::ByTheProgram),
         (PRODUCTS, Written::ByTheProgram),
         (COMPARED_PRODUCTS, Written::ByTheProgram),
         (READ_BACK, Written::ByTheProgram),
@@ -139,6 +146,7 @@ mod tests {
             state("acme"),
             previous_state("acme"),
             run("acme"),
+            limits("0123456789abcdef"),
             products("acme"),
             read_back("acme"),
             run_lock("acme"),
@@ -153,6 +161,7 @@ mod tests {
                 "state/acme.state",
                 "state/acme.state.previous",
                 "state/acme.run",
+                "limits/0123456789abcdef.json",
                 "state/acme.products",
                 "state/acme.read-back",
                 "state/acme.lock",

@@ -242,7 +242,7 @@ def test_the_store_is_private_versioned_encrypted_and_forgets_in_time():
     assert rules["former-versions"]["NoncurrentVersionExpiration"] == {
         "NoncurrentDays": {"Ref": "VersionDays"}, "NewerNoncurrentVersions": 10}
     kept = {one["Prefix"] for one in rules.values() if one.get("NoncurrentVersionExpiration") == {"NoncurrentDays": 1}}
-    assert kept == {"reports/", "quarantine/", "notices/"}, "in a versioned bucket an expired object is only hidden"
+    assert kept == {"limits/", "reports/", "quarantine/", "notices/"}, "in a versioned bucket an expired object is only hidden"
     expiring = {one["Prefix"] for one in rules.values() if "ExpirationInDays" in one}
     assert expiring == {"reports/", "quarantine/", "notices/"}, "states and pipelines must never expire"
 

@@ -15,6 +15,8 @@
 //! | 6500  | the run ends      | 1000 2000                          |
 //!
 //! A reserved call counts as late as it may still be made, so a reader of the store never waits too little.
+//!
+//! Others may call too, each with a window of its own: their calls, made and reserved, count against the same limit.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -24,6 +26,13 @@ const MINUTE_MS: u64 = 60_000;
 const RESERVED_SHARE: usize = 8;
 /// A reservation that is not used within this time is reserved again.
 const RESERVED_FOR_MS: u64 = 5_000;
+/// Of several callers that wait for a call to become free, one that has used the whole limit comes so much later than one
+/// that has made no call.
+const YIELD_MS: u64 = 1_000;
+/// A limit above this counts its calls at the next multiple of [`GRAIN_MS`], so that a minute of 100,000 calls is a short
+/// list of pairs in the store.
+const EXACT_LIMIT: usize = 5_000;
+const GRAIN_MS: u64 = 100;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Window {
@@ -31,6 +40,10 @@ pub(super) struct Window {
     /// What the server's headers leave of the configured limit.
     limit: usize,
     calls_ms: VecDeque<u64>,
+    /// The calls of others, in order of time.
+    others_ms: VecDeque<u64>,
+    /// Which change of the account `others_ms` is from.
+    seen: u64,
     reserved: usize,
     reserved_until_ms: u64,
     hold_until_ms: u64,
@@ -44,6 +57,8 @@ impl Window {
             configured: limit,
             limit,
             calls_ms: calls_ms.into_iter().collect(),
+            others_ms: VecDeque::new(),
+            seen: 0,
             reserved: 0,
             reserved_until_ms: 0,
             hold_until_ms: 0,
@@ -53,19 +68,47 @@ impl Window {
     /// How long to wait before the next call; zero if it may go now.
     pub(super) fn wait(&mut self, now_ms: u64) -> Duration {
         // A call "in the future" is a clock that was set back: count it as made now.
-        for at in self.calls_ms.iter_mut().rev().take_while(|at| **at > now_ms) {
+        for at in self.calls_ms.iter_mut().rev().take_while(|at| **at > now_ms + GRAIN_MS) {
             *at = now_ms;
         }
-        while self.calls_ms.front().is_some_and(|&at| at + MINUTE_MS <= now_ms) {
-            self.calls_ms.pop_front();
+        // Those of others may be reserved.
+        for at in self.others_ms.iter_mut().rev().take_while(|at| **at > now_ms + MINUTE_MS) {
+            *at = now_ms;
+        }
+        for calls_ms in [&mut self.calls_ms, &mut self.others_ms] {
+            while calls_ms.front().is_some_and(|&at| at + MINUTE_MS <= now_ms) {
+                calls_ms.pop_front();
+            }
         }
         self.hold_until_ms = self.hold_until_ms.min(now_ms + MINUTE_MS);
-        let over = (self.calls_ms.len() + 1).saturating_sub(self.limit);
-        let free_at_ms = match over.checked_sub(1).and_then(|n| self.calls_ms.get(n)) {
-            Some(&at) => at + MINUTE_MS,
+        let over = (self.calls_ms.len() + self.others_ms.len() + 1).saturating_sub(self.limit);
+        let free_at_ms = match over.checked_sub(1).and_then(|n| self.nth(n)) {
+            Some(at) => at + MINUTE_MS + self.yields_ms(),
             None => now_ms,
         };
         Duration::from_millis(free_at_ms.max(self.hold_until_ms).saturating_sub(now_ms))
+    }
+
+    /// The call after the `n` oldest ones, our own and those of others.
+    fn nth(&self, n: usize) -> Option<u64> {
+        let (mut ours, mut others) = (self.calls_ms.iter().peekable(), self.others_ms.iter().peekable());
+        for _ in 0..n {
+            match (ours.peek(), others.peek()) {
+                (Some(our), Some(other)) if our > other => others.next(),
+                (Some(_), _) => ours.next(),
+                (None, _) => others.next(),
+            };
+        }
+        ours.next().into_iter().chain(others.next()).min().copied()
+    }
+
+    /// Who has made more calls of the last minute lets those go first who have made fewer.
+    fn yields_ms(&self) -> u64 {
+        if self.others_ms.is_empty() {
+            return 0;
+        }
+        let (ours, limit) = (self.calls_ms.len() as u64, self.limit as u64);
+        (YIELD_MS * ours).checked_div(limit).unwrap_or(0).min(YIELD_MS)
     }
 
     /// Reserves the next few calls if none are left. `true` means: store [`Self::persisted_ms`] before the next call.
@@ -73,7 +116,7 @@ impl Window {
         if self.reserved > 0 && now_ms < self.reserved_until_ms {
             return false;
         }
-        let free = self.limit.saturating_sub(self.calls_ms.len());
+        let free = self.limit.saturating_sub(self.calls_ms.len() + self.others_ms.len());
         self.reserved = free.min(self.limit.div_ceil(RESERVED_SHARE)).max(1);
         self.reserved_until_ms = now_ms + RESERVED_FOR_MS;
         true
@@ -81,7 +124,23 @@ impl Window {
 
     pub(super) fn count(&mut self, now_ms: u64) {
         self.reserved = self.reserved.saturating_sub(1);
-        self.calls_ms.push_back(now_ms);
+        let grain_ms = if self.configured > EXACT_LIMIT { GRAIN_MS } else { 1 };
+        self.calls_ms.push_back(now_ms.next_multiple_of(grain_ms));
+    }
+
+    /// The calls of others, made and reserved, as of this change of the account.
+    pub(super) fn see_others(&mut self, calls_ms: Vec<u64>, seen: u64) {
+        (self.others_ms, self.seen) = (calls_ms.into(), seen);
+    }
+
+    /// The change of the account that this window knows of.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// No call before this.
+    pub(super) fn hold_until(&mut self, wall_ms: u64) {
+        self.hold_until_ms = self.hold_until_ms.max(wall_ms);
     }
 
     /// Frees what was reserved and not used.
