@@ -27,74 +27,34 @@
 
 mod file;
 mod known;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use self::file::{Caller, LimitsFile};
 use self::known::{Known, RunHere};
+pub(crate) use self::words::{AccountId, KnownAccount, LastRun, Reserved, Who};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::limit::Account;
-use crate::store::{Store, Version, paths};
+use crate::store::{Store, paths};
 
 /// How old a look may be before a call, where others use the account.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A caller that waits stores its name again after this: the others count on it for a minute.
+const SEEN_FOR: Duration = Duration::from_secs(30);
 /// How often a save is tried again that others came before.
-const SAVES: u32 = 5;
+const SAVES: u32 = 10;
+/// After the first of them, up to this; after each further one, as much longer.
+const CLASH: Duration = Duration::from_millis(50);
 /// A store that takes longer must not keep a run from its end: the silence is stored again with the next save.
 const TELL_WITHIN: Duration = Duration::from_secs(2);
 /// More calls than this are not repeated in the connection's own object.
 pub(super) const MOST_CALLS_OF_A_RUN: usize = 5_000;
-
-/// The name of an account in the store. It shows neither host nor key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct AccountId(String);
-
-impl AccountId {
-    pub(crate) fn of(side: &str, host: &str, key: &str) -> Self {
-        let text = format!("{side}\n{host}\n{key}");
-        let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-        Self(hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
-    }
-}
-
-/// What a connection that is alone knows of the object when its run ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KnownAccount {
-    name: String,
-    /// `None`: there is no object.
-    version: Option<Version>,
-}
-
-/// What the last run of a connection left behind.
-pub(crate) enum LastRun {
-    /// There was none.
-    None,
-    /// Calls and silence were as it says. `None`: others use the account, or the run did not come to its end.
-    Knew(Option<KnownAccount>),
-}
-
-/// What came of a reservation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reserved {
-    Stored,
-    /// Others came first; what they have stored is known now.
-    OthersFirst,
-    /// The same, and a run of the same connection was among them. The lease tells whether it is over.
-    SameConnectionFirst,
-}
-
-/// A run, as the account knows it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Who<'a> {
-    pub connection: &'a str,
-    pub run_id: &'a str,
-}
 
 /// One account, as this process knows it; shared by its connections.
 #[derive(Debug)]
@@ -142,22 +102,14 @@ impl AccountLimits {
         Ok(())
     }
 
-    /// Puts this run's name in the place of one that did not end. Should that one still go on, it finds out before it
-    /// reserves its next calls.
-    pub(crate) async fn take_over(&self, store: &Store, who: Who<'_>) -> Result<()> {
+    /// Stores this run's name, in the place of an earlier run of its connection. Should that one still go on, it finds
+    /// out before it reserves its next calls.
+    pub(crate) async fn store_name(&self, store: &Store, who: Who<'_>) -> Result<()> {
         let mut known = self.known.lock().await;
-        for _ in 0..SAVES {
-            let theirs = known.file.callers.get(who.connection);
-            let calls_ms: Vec<u64> = theirs.map(|caller| caller.calls_ms().collect()).unwrap_or_default();
-            let file = self.with_calls(&known.file, who, &calls_ms);
-            match self.save(store, &mut known, file).await {
-                Err(error) if error.kind == ErrorKind::StateConflict => self.read(store, &mut known).await?,
-                saved => {
-                    if let (Ok(()), Some(run)) = (&saved, known.runs.get_mut(who.connection)) {
-                        (run.is_stored, run.is_doubtful) = (true, false);
-                    }
-                    return saved;
-                }
+        for save in 0..SAVES {
+            others_first(save).await;
+            if self.save_name(store, &mut known, who).await? {
+                return Ok(());
             }
         }
         Err(Error::new(ErrorKind::StateConflict, "other connections save the account's limits all the time")
@@ -177,63 +129,60 @@ impl AccountLimits {
         if self.account.changes() != seen {
             return Ok(Reserved::OthersFirst);
         }
-        let is_newcomer = !known.file.callers.contains_key(who.connection);
-        let file = self.with_calls(&known.file, who, calls_ms);
-        match self.save(store, &mut known, file).await {
-            Ok(()) => {
-                if is_newcomer {
-                    self.wait_for_one_who_does_not_look(&known, who);
-                }
-                if let Some(run) = known.runs.get_mut(who.connection) {
-                    run.is_stored = true;
-                }
-                Ok(Reserved::Stored)
-            }
-            Err(error) if error.kind == ErrorKind::StateConflict => {
-                self.read(store, &mut known).await?;
-                known.ensure_goes_on(who)?;
-                let run = known.runs.get_mut(who.connection);
-                Ok(match run.is_some_and(|run| std::mem::take(&mut run.is_doubtful)) {
-                    true => Reserved::SameConnectionFirst,
-                    false => Reserved::OthersFirst,
-                })
-            }
-            Err(error) => Err(error),
+        if self.save_calls(store, &mut known, who, calls_ms).await? {
+            return Ok(Reserved::Stored);
         }
+        known.ensure_goes_on(who)?;
+        let run = known.runs.get_mut(who.connection);
+        Ok(match run.is_some_and(|run| std::mem::take(&mut run.is_doubtful)) {
+            true => Reserved::SameConnectionFirst,
+            false => Reserved::OthersFirst,
+        })
     }
 
     /// Reads what others have stored, unless that was done a moment ago or there are no others.
     pub(crate) async fn look(&self, store: &Store, who: Who<'_>) -> Result<()> {
         let mut known = self.known.lock().await;
-        let age_ms = self.clock.now_ms().abs_diff(known.seen_at_ms);
-        if known.has_others(who.connection) && u128::from(age_ms) >= LOOK_EVERY.as_millis() {
-            // What is reserved may be used for 5 s in any case; then the store is asked again.
-            if let Err(error) = self.read(store, &mut known).await {
-                tracing::debug!(error = %error.line(), "the account's limits could not be read before a call");
-            }
+        // Should the store fail: what is reserved may be used for 5 s in any case. Then it is asked again.
+        if known.has_others(who.connection) && self.is_older(known.seen_at_ms, LOOK_EVERY) {
+            tell_of(self.read(store, &mut known).await);
         }
         known.ensure_goes_on(who)
+    }
+
+    /// Stores the name of a run that waits for a call to become free, where others call: they let it go first.
+    pub(crate) async fn wait_in_line(&self, store: &Store, who: Who<'_>) {
+        let mut known = self.known.lock().await;
+        let own = known.file.callers.get(who.connection);
+        let is_seen = own.is_some_and(|own| own.run_id == who.run_id && !self.is_older(own.at_ms, SEEN_FOR));
+        let goes_on = known.ensure_goes_on(who).is_ok();
+        if goes_on && !is_seen && known.file.has_active_others(who.connection, self.clock.now_ms()) {
+            // If another one is first, the next wait tries again.
+            tell_of(self.save_name(store, &mut known, who).await.map(drop));
+        }
+    }
+
+    fn is_older(&self, at_ms: u64, than: Duration) -> bool {
+        u128::from(self.clock.now_ms().abs_diff(at_ms)) >= than.as_millis()
     }
 
     /// Stores the silence that this process was asked for, for the others.
     pub(crate) async fn tell_silence(&self, store: &Store, who: Who<'_>) {
         let telling = async {
             let mut known = self.known.lock().await;
-            for _ in 0..SAVES {
+            for save in 0..SAVES {
+                others_first(save).await;
                 if known.knows_silence(&self.account) || known.ensure_goes_on(who).is_err() {
-                    return Ok(());
+                    break;
                 }
                 let file = self.pruned(&known.file);
-                match self.save(store, &mut known, file).await {
-                    Err(error) if error.kind == ErrorKind::StateConflict => {
-                        self.read(store, &mut known).await?;
-                    }
-                    told => return told,
-                }
+                self.save(store, &mut known, file).await?;
             }
             Ok(())
         };
-        if let Ok(Err(error)) = tokio::time::timeout(TELL_WITHIN, telling).await {
+        let told: Result<_, _> = tokio::time::timeout(TELL_WITHIN, telling).await;
+        if let Ok(Err(error)) = told {
+            let error: Error = error;
             tracing::warn!(error = %error.line(), "the target's silence could not be stored for other connections");
         }
     }
@@ -243,16 +192,12 @@ impl AccountLimits {
         let mut known = self.known.lock().await;
         let given_back = self.give_back(store, &mut known, who, calls_ms).await;
         known.runs.remove(who.connection);
-        match given_back {
-            Ok(()) if !known.has_others(who.connection) && calls_ms.len() <= MOST_CALLS_OF_A_RUN => {
-                Some(KnownAccount { name: self.id.0.clone(), version: known.version.clone() })
-            }
-            Ok(()) => None,
-            Err(error) => {
-                tracing::warn!(error = %error.line(), "reserved calls could not be given back; they count for a minute");
-                None
-            }
+        if let Err(error) = given_back {
+            tracing::warn!(error = %error.line(), "reserved calls could not be given back; they count for a minute");
+            return None;
         }
+        let is_alone = !known.has_others(who.connection) && calls_ms.len() <= MOST_CALLS_OF_A_RUN;
+        is_alone.then(|| KnownAccount { name: self.id.0.clone(), version: known.version.clone() })
     }
 
     async fn give_back(
@@ -262,20 +207,62 @@ impl AccountLimits {
         who: Who<'_>,
         calls_ms: &[u64],
     ) -> Result<()> {
-        for _ in 0..SAVES {
+        for save in 0..SAVES {
+            others_first(save).await;
             let run = known.runs.get(who.connection);
             let has_reserved = run.is_some_and(|run| run.is_stored && !run.is_taken_over);
             let is_alone = !known.has_others(who.connection) && calls_ms.len() <= MOST_CALLS_OF_A_RUN;
-            if !has_reserved || (is_alone && known.knows_silence(&self.account)) {
-                return Ok(());
-            }
-            let file = self.with_calls(&known.file, who, calls_ms);
-            match self.save(store, known, file).await {
-                Err(error) if error.kind == ErrorKind::StateConflict => self.read(store, known).await?,
-                saved => return saved,
+            let is_known = is_alone && known.knows_silence(&self.account);
+            if !has_reserved || is_known || self.save_calls(store, known, who, calls_ms).await? {
+                break;
             }
         }
         Ok(())
+    }
+
+    async fn save_name(&self, store: &Store, known: &mut Known, who: Who<'_>) -> Result<bool> {
+        let earlier = known.file.callers.get(who.connection);
+        let calls_ms: Vec<u64> = earlier.map(|caller| caller.calls_ms().collect()).unwrap_or_default();
+        self.save_calls(store, known, who, &calls_ms).await
+    }
+
+    async fn save_calls(
+        &self,
+        store: &Store,
+        known: &mut Known,
+        who: Who<'_>,
+        calls_ms: &[u64],
+    ) -> Result<bool> {
+        let is_newcomer = !known.file.callers.contains_key(who.connection);
+        let mut file = self.pruned(&known.file);
+        let caller = Caller::new(who.run_id, self.clock.now_ms(), calls_ms);
+        file.callers.insert(who.connection.to_owned(), caller);
+        let saved = self.save(store, known, file).await?;
+        if saved && is_newcomer {
+            self.wait_for_one_who_does_not_look(known, who);
+        }
+        if let Some(run) = known.runs.get_mut(who.connection).filter(|_| saved) {
+            (run.is_stored, run.is_doubtful) = (true, false);
+        }
+        Ok(saved)
+    }
+
+    /// `false`: others were first. What they saved is known now.
+    async fn save(&self, store: &Store, known: &mut Known, file: LimitsFile) -> Result<bool> {
+        let bytes = Bytes::from(serde_json::to_vec(&file).unwrap_or_default());
+        let path = paths::limits(&self.id.0);
+        match store.save_if_unchanged(&path, bytes, known.version.as_ref()).await {
+            Ok(version) => {
+                (known.file, known.version) = (file, Some(version));
+                self.publish(known);
+                Ok(true)
+            }
+            Err(error) if error.kind == ErrorKind::StateConflict => {
+                self.read(store, known).await?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn read(&self, store: &Store, known: &mut Known) -> Result<()> {
@@ -300,22 +287,14 @@ impl AccountLimits {
         Ok(())
     }
 
-    async fn save(&self, store: &Store, known: &mut Known, file: LimitsFile) -> Result<()> {
-        let bytes = Bytes::from(serde_json::to_vec(&file).unwrap_or_default());
-        let path = paths::limits(&self.id.0);
-        let version = store.save_if_unchanged(&path, bytes, known.version.as_ref()).await?;
-        (known.file, known.version) = (file, Some(version));
-        self.publish(known);
-        Ok(())
-    }
-
     /// Everybody in this process knows what is known.
     fn publish(&self, known: &mut Known) {
-        known.seen_at_ms = self.clock.now_ms();
+        let now_ms = self.clock.now_ms();
+        known.seen_at_ms = now_ms;
         if let Some(until_ms) = known.file.blocked_until_ms {
             self.account.block_until(until_ms);
         }
-        let callers = known.file.callers.iter();
+        let callers = known.file.callers.iter().filter(|(_, caller)| caller.is_active(now_ms));
         self.account
             .publish(callers.map(|(name, caller)| (name.clone(), caller.calls_ms().collect())).collect());
     }
@@ -332,14 +311,20 @@ impl AccountLimits {
         }
     }
 
-    fn with_calls(&self, file: &LimitsFile, who: Who<'_>, calls_ms: &[u64]) -> LimitsFile {
-        let mut file = self.pruned(file);
-        let caller = Caller::new(who.run_id, self.clock.now_ms(), calls_ms);
-        file.callers.insert(who.connection.to_owned(), caller);
-        file
-    }
-
     fn pruned(&self, file: &LimitsFile) -> LimitsFile {
         file.pruned(self.clock, self.account.blocked_until_ms())
+    }
+}
+
+/// Callers whose saves met do not meet again.
+async fn others_first(times: u32) {
+    if times > 0 {
+        tokio::time::sleep(CLASH.mul_f64(f64::from(times) * fastrand::f64())).await;
+    }
+}
+
+fn tell_of(looked: Result<()>) {
+    if let Err(error) = looked {
+        tracing::debug!(error = %error.line(), "the account's limits could not be brought up to date before a call");
     }
 }

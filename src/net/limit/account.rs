@@ -40,6 +40,17 @@ pub(super) struct Note {
     pub hold_until_ms: u64,
 }
 
+/// The other callers of an account.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Others {
+    /// The change of the account that this is from.
+    pub seen: u64,
+    /// Whether anybody else has called or waited in the last minute.
+    pub are_there: bool,
+    /// Their calls, made and reserved, in order of time.
+    pub calls_ms: Vec<u64>,
+}
+
 impl Account {
     pub(crate) fn new(clock: Clock) -> Self {
         Self { clock, blocked_until_ms: AtomicU64::new(0), callers: Mutex::default() }
@@ -69,7 +80,7 @@ impl Account {
         self.callers().changes
     }
 
-    /// These are the calls of all callers now, made and reserved.
+    /// These are the callers of the last minute, with the calls that they made and reserved. Who waits has none.
     pub(crate) fn publish(&self, calls_ms: CallsByCaller) {
         let mut callers = self.callers();
         callers.changes += 1;
@@ -90,16 +101,20 @@ impl Account {
         self.callers().notes.remove(caller)
     }
 
-    /// The calls of all other callers in order of time, if they have changed since `seen`, and what has been seen by that.
-    pub(super) fn others(&self, caller: &str, seen: u64) -> Option<(u64, Vec<u64>)> {
+    /// What has changed about all other callers since `seen`, if anything has.
+    pub(super) fn others(&self, caller: &str, seen: u64) -> Option<Others> {
         let callers = self.callers();
         if callers.changes == seen {
             return None;
         }
         let others = callers.calls_ms.iter().filter(|(name, _)| *name != caller);
-        let mut calls_ms: Vec<u64> = others.flat_map(|(_, calls_ms)| calls_ms.iter().copied()).collect();
-        calls_ms.sort_unstable();
-        Some((callers.changes, calls_ms))
+        let mut others = Others {
+            seen: callers.changes,
+            are_there: others.clone().next().is_some(),
+            calls_ms: others.flat_map(|(_, calls_ms)| calls_ms.iter().copied()).collect(),
+        };
+        others.calls_ms.sort_unstable();
+        Some(others)
     }
 
     /// Nothing panics while it holds them.

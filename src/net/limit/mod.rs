@@ -38,6 +38,9 @@ pub(crate) trait CallLedger: Send + Sync {
     /// none any more.
     async fn look(&self) -> Result<()>;
 
+    /// The caller is about to wait until a call is free. Others who know that let it go first.
+    async fn wait_in_line(&self);
+
     /// Stores that the other side wants silence, for the others.
     async fn tell_silence(&self);
 }

@@ -65,6 +65,9 @@ impl PerMinute {
             let wait = self.wait(budget, what)?;
             if !wait.is_zero() {
                 drop(taking);
+                if let Some(ledger) = ledger {
+                    ledger.wait_in_line().await;
+                }
                 budget.announce_wait(self.side, wait);
                 tokio::time::sleep(wait).await;
                 continue;
@@ -153,8 +156,8 @@ impl PerMinute {
                 window.remember(note.earlier_ms);
             }
         }
-        if let Some((seen, calls_ms)) = self.account.others(&self.caller, window.seen()) {
-            window.see_others(calls_ms, seen);
+        if let Some(others) = self.account.others(&self.caller, window.seen()) {
+            window.see_others(others);
         }
         window
     }
@@ -253,6 +256,8 @@ mod tests {
         async fn look(&self) -> Result<()> {
             Ok(())
         }
+
+        async fn wait_in_line(&self) {}
 
         async fn tell_silence(&self) {}
     }

@@ -21,13 +21,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use super::account::Others;
+
 const MINUTE_MS: u64 = 60_000;
 /// Calls are reserved by this share of the limit: fewer writes to the store against fewer calls lost to a crash.
 const RESERVED_SHARE: usize = 8;
 /// A reservation that is not used within this time is reserved again.
 const RESERVED_FOR_MS: u64 = 5_000;
-/// Of several callers that wait for a call to become free, one that has used the whole limit comes so much later than one
-/// that has made no call.
+/// Of several callers that want to reserve calls, one that has used the whole limit comes so much later than one that has
+/// made no call.
 const YIELD_MS: u64 = 1_000;
 /// A limit above this counts its calls at the next multiple of [`GRAIN_MS`], so that a minute of 100,000 calls is a short
 /// list of pairs in the store.
@@ -42,7 +44,9 @@ pub(super) struct Window {
     calls_ms: VecDeque<u64>,
     /// The calls of others, in order of time.
     others_ms: VecDeque<u64>,
-    /// Which change of the account `others_ms` is from.
+    /// Whether others call, or wait until they may.
+    is_shared: bool,
+    /// The change of the account that the two are from.
     seen: u64,
     reserved: usize,
     reserved_until_ms: u64,
@@ -58,6 +62,7 @@ impl Window {
             limit,
             calls_ms: calls_ms.into_iter().collect(),
             others_ms: VecDeque::new(),
+            is_shared: false,
             seen: 0,
             reserved: 0,
             reserved_until_ms: 0,
@@ -84,6 +89,7 @@ impl Window {
         let over = (self.calls_ms.len() + self.others_ms.len() + 1).saturating_sub(self.limit);
         let free_at_ms = match over.checked_sub(1).and_then(|n| self.nth(n)) {
             Some(at) => at + MINUTE_MS + self.yields_ms(),
+            None if self.reserved == 0 => self.calls_ms.back().map_or(now_ms, |last| last + self.yields_ms()),
             None => now_ms,
         };
         Duration::from_millis(free_at_ms.max(self.hold_until_ms).saturating_sub(now_ms))
@@ -104,7 +110,7 @@ impl Window {
 
     /// Who has made more calls of the last minute lets those go first who have made fewer.
     fn yields_ms(&self) -> u64 {
-        if self.others_ms.is_empty() {
+        if !self.is_shared {
             return 0;
         }
         let (ours, limit) = (self.calls_ms.len() as u64, self.limit as u64);
@@ -128,9 +134,8 @@ impl Window {
         self.calls_ms.push_back(now_ms.next_multiple_of(grain_ms));
     }
 
-    /// The calls of others, made and reserved, as of this change of the account.
-    pub(super) fn see_others(&mut self, calls_ms: Vec<u64>, seen: u64) {
-        (self.others_ms, self.seen) = (calls_ms.into(), seen);
+    pub(super) fn see_others(&mut self, others: Others) {
+        (self.seen, self.is_shared, self.others_ms) = (others.seen, others.are_there, others.calls_ms.into());
     }
 
     /// The change of the account that this window knows of.

@@ -25,7 +25,7 @@ impl Lease {
         let last = std::mem::replace(&mut *self.last.lock().await, LastRun::Knew(None));
         self.account.begin(&self.store, self.who(), last).await?;
         if self.takes_over {
-            self.account.take_over(&self.store, self.who()).await?;
+            self.account.store_name(&self.store, self.who()).await?;
         }
         // A time that is more than an hour away comes from a clock that was set back.
         Ok((calls_ms, if pause > RETRY_AFTER_CAP { Duration::ZERO } else { pause }))
@@ -59,6 +59,10 @@ impl CallLedger for Lease {
 
     async fn look(&self) -> Result<()> {
         self.account.look(&self.store, self.who()).await
+    }
+
+    async fn wait_in_line(&self) {
+        self.account.wait_in_line(&self.store, self.who()).await;
     }
 
     async fn tell_silence(&self) {

@@ -81,6 +81,10 @@ impl LimitsFile {
         file
     }
 
+    pub(super) fn has_active_others(&self, connection: &str, now_ms: u64) -> bool {
+        self.callers.iter().any(|(name, caller)| name != connection && caller.is_active(now_ms))
+    }
+
     fn forget_idle(&mut self, now_ms: u64) {
         let idle = self.callers.iter().filter(|(_, caller)| caller.calls.is_empty());
         let mut idle: Vec<(u64, String)> = idle.map(|(name, caller)| (caller.at_ms, name.clone())).collect();
@@ -96,6 +100,12 @@ impl LimitsFile {
 impl Caller {
     pub(super) fn new(run_id: &str, at_ms: u64, calls_ms: &[u64]) -> Self {
         Self { run_id: run_id.to_owned(), at_ms, calls: pairs(calls_ms) }
+    }
+
+    /// Whether it has called, or waited, in the last minute.
+    pub(super) fn is_active(&self, now_ms: u64) -> bool {
+        now_ms.abs_diff(self.at_ms) < MINUTE_MS
+            || self.calls.last().is_some_and(|(at, _)| at + MINUTE_MS > now_ms)
     }
 
     pub(super) fn calls_ms(&self) -> impl Iterator<Item = u64> {
