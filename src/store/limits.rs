@@ -89,7 +89,10 @@ impl AccountLimits {
         match last {
             LastRun::Knew(Some(last)) if last.name == self.id.0 && !has_others => {
                 if known.version != last.version {
-                    (known.file, known.version) = (LimitsFile::default(), last.version);
+                    // The pause that the run left is its silence too.
+                    let blocked_until_ms = self.account.blocked_until_ms();
+                    known.file = LimitsFile { blocked_until_ms, ..LimitsFile::default() };
+                    known.version = last.version;
                     self.publish(&mut known);
                 }
             }
@@ -326,5 +329,81 @@ async fn others_first(times: u32) {
 fn tell_of(looked: Result<()>) {
     if let Err(error) = looked {
         tracing::debug!(error = %error.line(), "the account's limits could not be brought up to date before a call");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    fn process(clock: Clock) -> AccountLimits {
+        AccountLimits::new(AccountId::of("target", "host", "key"), clock)
+    }
+
+    fn who(connection: &'static str) -> Who<'static> {
+        Who { connection, run_id: connection }
+    }
+
+    async fn reserve(
+        process: &AccountLimits,
+        store: &Store,
+        connection: &'static str,
+        at: &[u64],
+    ) -> Reserved {
+        process.reserve(store, who(connection), at, process.account.changes()).await.unwrap()
+    }
+
+    #[test]
+    fn an_account_is_side_host_and_key_and_its_name_shows_none_of_them() {
+        let id = |side: &str, host: &str, key: &str| AccountId::of(side, host, key).0;
+        let one = id("target", "api.qeasy.cloud", "0123456789abcdef-app-key");
+        assert_eq!(one, id("target", "api.qeasy.cloud", "0123456789abcdef-app-key"));
+        assert!(one.len() == 16 && one.chars().all(|c| c.is_ascii_hexdigit()), "{one}");
+        for other in [id("source", "api.qeasy.cloud", "0123456789abcdef-app-key"), id("target", "api", "k")] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_comes_second_learns_what_the_first_one_has_reserved() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let (one, two) = (process(clock), process(clock));
+        one.begin(&store, who("a"), LastRun::None).await.unwrap();
+        two.begin(&store, who("b"), LastRun::None).await.unwrap();
+        assert_eq!(reserve(&one, &store, "a", &[NOW_MS + 5_000; 7]).await, Reserved::Stored);
+        assert_eq!(reserve(&two, &store, "b", &[NOW_MS + 5_000]).await, Reserved::OthersFirst);
+        let stale = two.account.changes() - 1;
+        assert_eq!(two.reserve(&store, who("b"), &[1], stale).await.unwrap(), Reserved::OthersFirst);
+        assert_eq!(reserve(&two, &store, "b", &[NOW_MS + 5_000]).await, Reserved::Stored);
+        assert_eq!(reserve(&one, &store, "a", &[NOW_MS]).await, Reserved::OthersFirst);
+        one.account.block_until(NOW_MS + 300_000);
+        one.tell_silence(&store, who("a")).await;
+        assert!(two.blocked_for().is_zero());
+        tokio::time::advance(LOOK_EVERY).await;
+        two.look(&store, who("b")).await.unwrap();
+        assert!(!two.blocked_for().is_zero(), "before its next call");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_run_knew_when_it_ended_is_enough_until_others_come() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let first = process(clock);
+        first.begin(&store, who("a"), LastRun::None).await.unwrap();
+        assert_eq!(reserve(&first, &store, "a", &[NOW_MS; 3]).await, Reserved::Stored);
+        let known = first.end(&store, who("a"), &[NOW_MS]).await;
+        let second = process(clock);
+        second.begin(&store, who("a"), LastRun::Knew(known)).await.unwrap();
+        assert_eq!(reserve(&second, &store, "a", &[NOW_MS; 2]).await, Reserved::Stored, "without a look");
+        let other = process(clock);
+        other.begin(&store, who("b"), LastRun::Knew(None)).await.unwrap();
+        assert_eq!(reserve(&other, &store, "b", &[NOW_MS]).await, Reserved::Stored);
+        assert_eq!(reserve(&second, &store, "a", &[NOW_MS; 2]).await, Reserved::OthersFirst);
+        assert_eq!(second.end(&store, who("a"), &[NOW_MS; 2]).await, None);
+        let (bytes, _) = store.load(&paths::limits(&second.id.0)).await.unwrap().unwrap();
+        let file = LimitsFile::parse(&store, "", &bytes).unwrap();
+        assert_eq!(file.callers.get("a").unwrap().calls_ms().count(), 2, "what was not used is given back");
     }
 }

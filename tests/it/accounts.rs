@@ -184,6 +184,21 @@ async fn a_lockout_of_one_is_known_to_all_before_their_next_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lockout_that_version_0_1_0_met_holds_for_all_as_well() {
+    let (world, store) = (world(20), Counted::new(STORE));
+    let until_ms = world.clock.now_ms() + 200_000;
+    let old = format!(
+        r#"{{"format":"okki-sync run","version":1,"holder":null,"target_calls_ms":[],"target_blocked_until_ms":{until_ms}}}"#
+    );
+    store.store().put("state/old.run", old).await.unwrap();
+    no_call_of(&process(&world, &store), "old").await;
+    no_call_of(&process(&world, &store), "new").await;
+    world.wind(201).await;
+    sync_well(&process(&world, &store), "new").await;
+    assert_inside_the_limit(&world);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lockout_that_comes_while_another_one_writes_stops_that_one_too() {
     let (world, store) = (world(100), Counted::new(STORE));
     let (one, two) = (process(&world, &store), process(&world, &store));
@@ -222,7 +237,7 @@ async fn a_killed_run_s_calls_count_for_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_alone_pays_no_more_calls_to_the_store_than_its_lease() {
+async fn a_connection_alone_pays_no_more_calls_to_the_store_than_its_lease_did() {
     let (world, store) = (world(5), Counted::new(STORE));
     let of_limits = |calls: Vec<String>| -> Vec<String> {
         let of_limits = |call: &String| call.contains(".run") || call.contains("limits/");

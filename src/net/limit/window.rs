@@ -89,7 +89,9 @@ impl Window {
         let over = (self.calls_ms.len() + self.others_ms.len() + 1).saturating_sub(self.limit);
         let free_at_ms = match over.checked_sub(1).and_then(|n| self.nth(n)) {
             Some(at) => at + MINUTE_MS + self.yields_ms(),
-            None if self.reserved == 0 => self.calls_ms.back().map_or(now_ms, |last| last + self.yields_ms()),
+            None if self.is_shared && self.reserved == 0 => {
+                self.calls_ms.back().map_or(now_ms, |last| last + self.yields_ms())
+            }
             None => now_ms,
         };
         Duration::from_millis(free_at_ms.max(self.hold_until_ms).saturating_sub(now_ms))
@@ -315,6 +317,48 @@ mod tests {
         assert_eq!(announced, RateLimit { limit: Some(60), remaining: None, reset_in_ms: Some(12_000) });
         assert_eq!(RateLimit::from_headers(&headers("1800000030"), now_ms).reset_in_ms, Some(30_000));
         assert_eq!(RateLimit::from_headers(&headers("soon"), now_ms).reset_in_ms, None);
+    }
+
+    fn others(calls_ms: &[u64]) -> Others {
+        Others { seen: 1, are_there: true, calls_ms: calls_ms.to_vec() }
+    }
+
+    #[test]
+    fn calls_of_others_count_too_and_the_oldest_of_all_is_free_first() {
+        let mut pace = Window::new(4, [1_000, 3_000]);
+        pace.see_others(others(&[2_000, 9_000]));
+        let yields_ms = YIELD_MS / 2;
+        assert_eq!(pace.wait(10_000), Duration::from_millis(51_000 + yields_ms));
+        pace.see_others(others(&[2_000, 4_000, 9_000]));
+        assert_eq!(pace.wait(10_000), Duration::from_millis(52_000 + yields_ms));
+        pace.see_others(Others::default());
+        assert_eq!(pace.wait(10_000), Duration::ZERO);
+    }
+
+    #[test]
+    fn of_those_who_reserve_the_one_with_fewer_calls_goes_first() {
+        let (mut much, mut none) = (Window::new(10, [1_000; 5]), Window::new(10, []));
+        for pace in [&mut much, &mut none] {
+            pace.see_others(others(&[]));
+        }
+        assert_eq!((much.wait(1_000), none.wait(1_000)), (Duration::from_millis(500), Duration::ZERO));
+        assert!(much.reserve(1_500));
+        assert_eq!(much.wait(1_500), Duration::ZERO, "what is reserved waits for nobody");
+    }
+
+    #[test]
+    fn a_minute_of_a_hundred_thousand_calls_is_six_hundred_times() {
+        let mut pace = Window::new(100_000, []);
+        for call in 0..100_000 {
+            let now_ms = 1_000_050 + call * 6 / 10;
+            assert_eq!(pace.wait(now_ms), Duration::ZERO, "call {call}");
+            pace.count(now_ms);
+        }
+        assert!(pace.wait(1_060_051) > Duration::ZERO);
+        let mut times = pace.persisted_ms();
+        times.dedup();
+        assert!(times.len() <= 601, "{}", times.len());
+        assert!(times.iter().all(|at| at % GRAIN_MS == 0));
     }
 
     #[test]

@@ -24,6 +24,10 @@ impl Lease {
         }
         let last = std::mem::replace(&mut *self.last.lock().await, LastRun::Knew(None));
         self.account.begin(&self.store, self.who(), last).await?;
+        if pause > LONGEST_OWN_PAUSE {
+            // Version 0.1.0 told nobody.
+            self.tell_silence().await;
+        }
         if self.takes_over {
             self.account.store_name(&self.store, self.who()).await?;
         }

@@ -21,8 +21,8 @@ const IDLE_CALLERS: usize = 16;
 /// The stored object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LimitsFile {
-    format: String,
-    version: u32,
+    pub format: String,
+    pub version: u32,
     /// The account wants no call before this, wall-clock milliseconds.
     pub blocked_until_ms: Option<u64>,
     /// By connection.
