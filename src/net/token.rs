@@ -225,6 +225,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_token_grows_old_while_the_timer_stands_still() {
+        let cache = cache();
+        let token = get(&cache, &Worker::new(7200)).await;
+        let wall = |ms: u64| Clock::starting_at_ms(ms);
+        let fetched_ms = token.fetched_at_ms;
+        for (now_ms, is_stale) in [
+            (fetched_ms + 7_139_999, false),
+            (fetched_ms + 7_140_000, true),
+            // The clock was set back: by a little, and by nobody knows how much.
+            (fetched_ms - 3_600_000, false),
+            (fetched_ms - 3_600_001, true),
+        ] {
+            assert_eq!(token.is_stale(wall(now_ms)), is_stale, "{now_ms}, fetched at {fetched_ms}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_token_that_lasts_less_than_two_minutes_is_used_for_half_its_life() {
         let (cache, worker) = (cache(), Worker::new(60));
         get(&cache, &worker).await;
