@@ -155,7 +155,8 @@ impl App {
         }
         let source = wiring::source(&config, &credentials);
         let source_wire = self.wire(self.wires.source.as_ref(), &source.base_url)?;
-        let okki = Okki::new(source.clone(), self.accounts.source(&source), source_wire, self.clock)?;
+        let source_pace = self.accounts.source(&source, &config.connection);
+        let okki = Okki::new(source, source_pace, source_wire, self.clock)?;
         let target = wiring::target(&config, &credentials);
         let target_wire = self.wire(self.wires.target.as_ref(), target.address())?;
         let limits = self.accounts.target(&target, self.clock);

@@ -85,10 +85,10 @@ impl Pace {
         Self::PerMinute(PerMinute::new(calls, reserve_ratio, side, caller, account))
     }
 
-    /// Another caller shares this pace and wants no more than this: the lower wish of all holds.
-    pub(crate) fn lower_to(&self, calls_per_second: f64, max_in_flight: usize) {
+    /// Changes calls per second, and how many at a time, while callers use it.
+    pub(crate) fn configure(&self, calls_per_second: f64, max_in_flight: usize) {
         if let Self::PerSecond(pace) = self {
-            pace.lower_to(calls_per_second, max_in_flight);
+            pace.configure(calls_per_second, max_in_flight);
         }
     }
 

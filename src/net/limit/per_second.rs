@@ -68,14 +68,25 @@ impl PerSecond {
         Self { state: Mutex::new(state), in_flight: Semaphore::new(max_in_flight) }
     }
 
-    /// From now on at most this, if it is less.
-    pub(super) fn lower_to(&self, calls_per_second: f64, max_in_flight: usize) {
+    /// From now on this. A pace that was halved recovers towards it.
+    pub(super) fn configure(&self, calls_per_second: f64, max_in_flight: usize) {
+        let (configured, max_in_flight) =
+            (interval(calls_per_second), max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
         let mut state = self.state();
-        state.configured = state.configured.max(interval(calls_per_second));
-        state.interval = state.interval.max(state.configured);
-        state.max_in_flight = state.max_in_flight.min(max_in_flight.max(1));
-        let permits = state.permits.min(state.max_in_flight);
-        self.give_up(&mut state, permits);
+        let (is_at_pace, is_at_most) =
+            (state.interval == state.configured, state.permits == state.max_in_flight);
+        state.configured = configured;
+        state.interval = if is_at_pace { configured } else { state.interval.max(configured) };
+        state.max_in_flight = max_in_flight;
+        if state.permits > max_in_flight {
+            self.give_up(&mut state, max_in_flight);
+        } else if is_at_most {
+            let more = max_in_flight - state.permits;
+            let kept = more.min(state.surplus);
+            state.surplus -= kept;
+            state.permits = max_in_flight;
+            self.in_flight.add_permits(more - kept);
+        }
     }
 
     /// Nothing panics while it holds the state.
@@ -151,22 +162,29 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn of_several_wishes_the_lower_one_holds() {
+    async fn a_pace_is_lowered_and_raised_while_it_is_in_use() {
         let (pace, start) = (PerSecond::new(10.0, 4), Instant::now());
-        pace.lower_to(5.0, 8);
-        pace.lower_to(100.0, 2);
+        pace.configure(5.0, 2);
         for call in 0..10_u32 {
-            let in_flight = pace.acquire().await;
+            drop(pace.acquire().await);
             assert_eq!(start.elapsed(), Duration::from_millis(200) * call);
-            drop(in_flight);
         }
         let two = [pace.acquire().await, pace.acquire().await];
         assert!(tokio::time::timeout(Duration::from_secs(60), pace.acquire()).await.is_err());
+        pace.configure(10.0, 1);
         drop(two);
+        let one = pace.acquire().await;
+        assert!(tokio::time::timeout(Duration::from_secs(60), pace.acquire()).await.is_err());
+        drop(one);
+        pace.configure(10.0, 3);
+        assert_eq!(pace.in_flight.available_permits(), 3);
+        pace.slow_down(Duration::ZERO);
+        pace.configure(20.0, 3);
         for _ in 0..RECOVER_AFTER * 9 {
             pace.on_success();
         }
-        assert_eq!(pace.in_flight.available_permits(), 2);
+        let state = pace.state();
+        assert_eq!((state.interval, state.permits), (Duration::from_millis(50), 3));
     }
 
     #[tokio::test(start_paused = true)]
