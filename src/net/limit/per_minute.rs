@@ -65,11 +65,14 @@ impl PerMinute {
             let wait = self.wait(budget, what)?;
             if !wait.is_zero() {
                 drop(taking);
-                if let Some(ledger) = ledger {
-                    ledger.wait_in_line().await;
-                }
                 budget.announce_wait(self.side, wait);
-                tokio::time::sleep(wait).await;
+                let told = async {
+                    if let Some(ledger) = ledger {
+                        ledger.wait_in_line().await;
+                    }
+                };
+                // Whether the others have been told or not, the wait is the same.
+                let _ = tokio::join!(tokio::time::sleep(wait), tokio::time::timeout(wait, told));
                 continue;
             }
             if self.reserve(budget, ledger).await? && self.wait(budget, what)?.is_zero() {
