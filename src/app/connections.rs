@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use secrecy::ExposeSecret as _;
-use tokio::time::Instant;
 
 use super::pipelines::{PipelineFile, PipelineSource};
 use super::{App, wiring};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::credentials::{Credentials, Notify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Wire;
 use crate::okki::Okki;
+use crate::store::limits::AccountLimits;
 use crate::targets::Target;
 
 /// A secret is read again after this long, so that a rotation takes effect even if nobody refuses the old one.
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     text: String,
     pub(super) okki: Okki,
     pub(super) target: Target,
+    /// The limits of the target's account.
+    pub(super) limits: Arc<AccountLimits>,
     /// Those of the two sides; the robot's are in `refreshed`.
     pub(super) credentials: Credentials,
     refreshed: std::sync::Mutex<Refreshed>,
@@ -35,26 +38,30 @@ pub(super) struct Connection {
 
 /// What a new look at the secret changes while the connection stays warm.
 struct Refreshed {
-    /// When the credentials were last read.
-    at: Instant,
+    /// When the credentials were last read, wall-clock milliseconds: a frozen environment stops the timer, and a secret
+    /// grows old there all the same.
+    at_ms: u64,
     notify: Notify,
 }
 
 impl Refreshed {
-    fn now(notify: Notify) -> std::sync::Mutex<Self> {
-        std::sync::Mutex::new(Self { at: Instant::now(), notify })
+    fn now(clock: Clock, notify: Notify) -> std::sync::Mutex<Self> {
+        std::sync::Mutex::new(Self { at_ms: clock.now_ms(), notify })
     }
 }
 
 impl Connection {
-    fn is_fresh(&self) -> bool {
-        self.refreshed.lock().is_ok_and(|refreshed| refreshed.at.elapsed() < CREDENTIALS_KEPT_FOR)
+    /// A time in the future comes from a clock that was set back.
+    fn is_fresh(&self, clock: Clock) -> bool {
+        let age_ms = |at_ms| clock.now_ms().checked_sub(at_ms).map(u128::from);
+        let read_at_ms = self.refreshed.lock().map(|refreshed| refreshed.at_ms).ok();
+        read_at_ms.and_then(age_ms).is_some_and(|age_ms| age_ms < CREDENTIALS_KEPT_FOR.as_millis())
     }
 
     /// No token depends on the robot: its address changes under a warm connection.
-    fn refresh(&self, notify: Notify) {
+    fn refresh(&self, clock: Clock, notify: Notify) {
         if let Ok(mut refreshed) = self.refreshed.lock() {
-            *refreshed = Refreshed { at: Instant::now(), notify };
+            *refreshed = Refreshed { at_ms: clock.now_ms(), notify };
         }
     }
 
@@ -110,7 +117,7 @@ impl App {
     ) -> Result<Arc<Connection>> {
         let warm =
             self.connections.lock().await.get(&file.key).filter(|warm| warm.text == file.text).cloned();
-        if let Some(warm) = warm.as_ref().filter(|warm| warm.is_fresh()) {
+        if let Some(warm) = warm.as_ref().filter(|warm| warm.is_fresh(self.clock)) {
             return Ok(Arc::clone(warm));
         }
         let config = self.config_of(&file)?;
@@ -120,7 +127,7 @@ impl App {
         };
         // The same credentials: tokens and connections stay warm.
         if let Some(warm) = warm.filter(|warm| same_credentials(&warm.credentials, &credentials)) {
-            warm.refresh(credentials.notify);
+            warm.refresh(self.clock, credentials.notify);
             return Ok(warm);
         }
         let connection = Arc::new(self.build(config, file.text, credentials)?);
@@ -148,17 +155,20 @@ impl App {
         }
         let source = wiring::source(&config, &credentials);
         let source_wire = self.wire(self.wires.source.as_ref(), &source.base_url)?;
-        let okki = Okki::new(source, source_wire, self.clock)?;
+        let source_pace = self.accounts.source(&source, &config.connection);
+        let okki = Okki::new(source, source_pace, source_wire, self.clock)?;
         let target = wiring::target(&config, &credentials);
         let target_wire = self.wire(self.wires.target.as_ref(), target.address())?;
-        let target =
-            Target::new(target, config.rows.id_name(), config.target.limit, target_wire, self.clock)?;
+        let limits = self.accounts.target(&target, self.clock);
+        let pace = wiring::target_pace(&config, &limits);
+        let target = Target::new(target, config.rows.id_name(), pace, target_wire, self.clock)?;
         Ok(Connection {
             config,
             text,
             okki,
             target,
-            refreshed: Refreshed::now(credentials.notify.clone()),
+            limits,
+            refreshed: Refreshed::now(self.clock, credentials.notify.clone()),
             credentials,
         })
     }
@@ -192,6 +202,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
+    use crate::app::Wires;
     use crate::config::Env;
 
     const PIPELINE: &str = "[target]\nkind = \"qeasy\"\nscheme_id = \"s\"";
@@ -209,7 +220,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_robot_that_changes_reaches_a_connection_that_stays_warm() {
-        let app = App::new(Env::of([("OKKI_SYNC_STORE", "memory:")]));
+        let env = Env::of([("OKKI_SYNC_STORE", "memory:")]);
+        let app = App::with_wires(env, Wires::default(), Clock::pinned());
         let from = PipelineSource::Text { name: "p.toml".to_owned(), text: PIPELINE.to_owned() };
         let ready = async |credentials| {
             let file = app.pipeline_file(&from).await.unwrap();

@@ -1,5 +1,6 @@
 //! The program: what is shared by all runs, and the way from a pipeline to a run's outcome. The only module that knows everybody.
 
+mod accounts;
 mod connections;
 mod inspect;
 mod notices;
@@ -13,6 +14,7 @@ use aws_config::SdkConfig;
 use tokio::sync::{Mutex, OnceCell, watch};
 use tokio::time::Instant;
 
+use self::accounts::Accounts;
 use self::connections::Connection;
 pub use self::inspect::{Checked, Judge, Part, StoredState};
 pub use self::pipelines::PipelineSource;
@@ -48,6 +50,7 @@ pub struct App {
     aws: OnceCell<SdkConfig>,
     store: OnceCell<Store>,
     connections: Mutex<HashMap<PipelineKey, Arc<Connection>>>,
+    accounts: Accounts,
     stop: watch::Sender<bool>,
 }
 
@@ -67,6 +70,7 @@ impl App {
             aws: OnceCell::new(),
             store: OnceCell::new(),
             connections: Mutex::new(HashMap::new()),
+            accounts: Accounts::default(),
             stop: watch::Sender::new(false),
         }
     }

@@ -1,5 +1,7 @@
 //! From a resolved pipeline and its credentials to the plain values that source, target and run take.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use secrecy::SecretString;
 
@@ -7,8 +9,11 @@ use super::connections::Connection;
 use crate::clock::Clock;
 use crate::config::credentials::Credentials;
 use crate::config::{Config, Endpoint, TargetAuth, TargetMethod};
+use crate::error::Side;
+use crate::net::limit::Pace;
 use crate::okki::SourceSettings;
 use crate::store::Store;
+use crate::store::limits::AccountLimits;
 use crate::sync::{RunContext, RunSettings};
 use crate::targets::TargetSettings;
 
@@ -60,6 +65,19 @@ pub(super) fn target(config: &Config, credentials: &Credentials) -> TargetSettin
     }
 }
 
+/// The pace of a connection towards its target's account.
+pub(super) fn target_pace(config: &Config, limits: &AccountLimits) -> Arc<Pace> {
+    let limit = config.target.limit;
+    let account = Arc::clone(limits.account());
+    Arc::new(Pace::per_minute(
+        limit.requests_per_minute,
+        limit.reserve_ratio,
+        Side::Target,
+        &config.connection,
+        account,
+    ))
+}
+
 /// What a run of this connection works with.
 pub(super) fn context<'a>(connection: &'a Connection, store: &'a Store, clock: Clock) -> RunContext<'a> {
     let config = &connection.config;
@@ -69,6 +87,7 @@ pub(super) fn context<'a>(connection: &'a Connection, store: &'a Store, clock: C
         okki: &connection.okki,
         target: &connection.target,
         store,
+        limits: &connection.limits,
         rows: &config.rows,
         clock,
         settings: RunSettings {

@@ -15,6 +15,9 @@ use crate::transform::{RecordSpec, RowMap};
 const QEASY_KEYS: [&str; 3] = ["base_url", "scheme_id", "token_in"];
 const HTTP_KEYS: [&str; 7] = ["url", "method", "headers", "auth", "wrap", "success", "read_url"];
 
+/// The largest of Qeasy's plans.
+const QEASY_REQUESTS_PER_MINUTE: u32 = 5_000;
+
 /// Headers that follow from the request itself.
 const OWN_HEADERS: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
 
@@ -107,6 +110,13 @@ impl Rules<'_> {
             TargetKind::Qeasy => {
                 self.keys_of_other_kind(&HTTP_KEYS, "http", "qeasy");
                 self.base_url("target.base_url", target.base_url.as_ref());
+                if target.requests_per_minute > QEASY_REQUESTS_PER_MINUTE {
+                    self.add(
+                        "target.requests_per_minute",
+                        format!("{} is more than Qeasy's largest plan allows", target.requests_per_minute),
+                        format!("write a number from 1 to {QEASY_REQUESTS_PER_MINUTE}"),
+                    );
+                }
                 if target.scheme_id.is_none() {
                     self.add(
                         "target.scheme_id",

@@ -120,6 +120,15 @@ fn numbers_out_of_range() {
 }
 
 #[test]
+fn a_plain_target_may_take_more_calls_a_minute_than_qeasy() {
+    let http = "[target]\nkind = \"http\"\nurl = \"https://example.com/x\"\nauth = \"none\"\n";
+    assert_snapshot!(mistakes(&format!("{http}requests_per_minute = 100000\n")), @"no mistake");
+    assert_snapshot!(mistakes(&format!("{http}requests_per_minute = 100001\n")), @"pipeline.toml:5 target.requests_per_minute: 100001 is out of range; write a number from 1 to 100000");
+    assert_snapshot!(mistakes(&format!("{QEASY}requests_per_minute = 5000\n")), @"no mistake");
+    assert_snapshot!(mistakes(&format!("{QEASY}requests_per_minute = 5001\n")), @"pipeline.toml:4 target.requests_per_minute: 5001 is more than Qeasy's largest plan allows; write a number from 1 to 5000");
+}
+
+#[test]
 fn values_that_are_not_allowed() {
     assert_snapshot!(mistakes("[source]\nproducts = \"fulll\"\n[record]\nshape = \"group-with-item\"\n[target]\nkind = \"qeesy\"\non_delete = \"drop\"\n"), @r#"
     pipeline.toml:2 source.products: "fulll" is not one of "none", "full", "incremental"; did you mean "full"?

@@ -190,9 +190,10 @@ pub(crate) struct TargetKeys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub max_concurrency: Option<usize>,
-    /// Calls per minute to the target, 1 to 5000, kept across runs.
+    /// Calls per minute of the account (host and key), shared by all connections that use it: 1 to 5000, of kind `http` to
+    /// 100000.
     #[serde(default = "default_requests_per_minute")]
-    #[schemars(range(min = 1, max = 5000))]
+    #[schemars(range(min = 1, max = 100000))]
     pub requests_per_minute: u32,
     /// Share of the limit that the target's `X-RateLimit-*` headers announce which is left to others, 0 to 0.9.
     #[serde(default = "default_reserve_ratio")]

@@ -1,5 +1,6 @@
 //! The one loop around a call: a turn, a token, send, judge, and the next step that `retry.rs` decides. Both sides use it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::net::call::{Attempts, Call, Counters, Requote};
 use crate::net::limit::{Pace, Turn};
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, CallAction, CallContext, FailureKind};
-use crate::net::token::{self, Auth, CachedToken, Login, Token, TokenCache};
+use crate::net::token::{self, Auth, Login, Token, TokenCache};
 use crate::net::verdict::{CallError, judge_redacted};
 use crate::net::{Answer, Request, TransportError, Wire};
 
@@ -35,7 +36,7 @@ pub(crate) struct Client {
     side: Side,
     wire: Wire,
     clock: Clock,
-    pub(crate) pace: Pace,
+    pub(crate) pace: Arc<Pace>,
     tokens: TokenCache,
     credentials: Vec<SecretString>,
     /// Backoffs of this run, all calls together.
@@ -49,11 +50,11 @@ impl Client {
         side: Side,
         wire: Wire,
         clock: Clock,
-        pace: Pace,
+        pace: Arc<Pace>,
         auth: Auth,
         credentials: Vec<SecretString>,
     ) -> Self {
-        let tokens = TokenCache::new(auth);
+        let tokens = TokenCache::new(auth, clock);
         let (waited_ms, counters) = (AtomicU64::new(0), Counters::default());
         Self { side, wire, clock, pace, tokens, credentials, waited_ms, counters }
     }
@@ -87,7 +88,7 @@ impl Client {
             let secrets = Secrets { credentials: &self.credentials, token: token_text };
             let error = match self.attempt(budget, &attempts, request, secrets, requote, &judge).await? {
                 Attempted::Done(done) => {
-                    self.pace.on_success().await;
+                    self.pace.on_success();
                     return Ok(done);
                 }
                 Attempted::Failed(error) => error,
@@ -96,7 +97,7 @@ impl Client {
                 Step::Repeat(wait) => budget.sleep(self.side, wait).await?,
                 Step::Refresh => {
                     // A token that expired while the call waited for its turn says nothing about the credentials.
-                    let stale = token.as_ref().is_some_and(CachedToken::is_stale);
+                    let stale = token.as_ref().is_some_and(|token| token.is_stale(self.clock));
                     attempts.can_refresh = stale && attempts.attempt + 1 < retry::MAX_ATTEMPTS;
                     if let Some(token) = token {
                         self.tokens.forget(&token).await;
@@ -149,7 +150,7 @@ impl Client {
         let answer = budget.unless_stopped(self.wire.send(request, budget.left())).await?;
         let took = started.elapsed();
         let now_ms = self.clock.now_ms();
-        self.pace.observe(&answer, took, now_ms).await;
+        self.pace.observe(&answer, took, now_ms);
         match answer {
             Ok(answer) => Ok(match judge_redacted(answer, secrets, requote, now_ms, judge) {
                 Ok(done) => Attempted::Done(done),
@@ -193,17 +194,17 @@ impl Client {
         match retry::after_call(&error.failure, context) {
             CallAction::Refresh => Ok(Step::Refresh),
             CallAction::Wait(wait) => {
-                self.back_off(what, &error, wait).await;
+                self.back_off(attempts.turn, &error, wait).await;
                 Ok(Step::Repeat(wait))
             }
             CallAction::ReadBack(wait) => {
                 // Reading back stands in for repeating the call.
                 self.counters.retries.fetch_add(1, Ordering::Relaxed);
-                self.back_off(what, &error, wait).await;
+                self.back_off(attempts.turn, &error, wait).await;
                 Ok(Step::ReadBack(wait))
             }
             CallAction::Pause(wait) => {
-                self.pace.block(&error.failure, wait);
+                self.pace.block(&error.failure, wait, attempts.turn).await;
                 let kind = if is_limit { ErrorKind::Throttled(self.side) } else { ErrorKind::Interrupted };
                 let message = format!("{what}: {}; come back in {} s", error.message, wait.as_secs().max(1));
                 Err(Error::new(kind, message).resume_after(wait))
@@ -216,11 +217,11 @@ impl Client {
         }
     }
 
-    async fn back_off(&self, what: &str, error: &CallError, wait: Duration) {
+    async fn back_off(&self, turn: Turn<'_>, error: &CallError, wait: Duration) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        tracing::debug!(side = %self.side, call = what, wait_ms, why = %error.message, "will try again");
+        tracing::debug!(side = %self.side, call = turn.what, wait_ms, why = %error.message, "will try again");
         self.waited_ms.fetch_add(wait_ms, Ordering::Relaxed);
-        self.pace.back_off(&error.failure, wait).await;
+        self.pace.back_off(&error.failure, wait, turn).await;
     }
 }
 

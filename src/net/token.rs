@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::net::verdict::CallError;
 use crate::net::{Answer, Request};
@@ -23,6 +23,8 @@ use crate::net::{Answer, Request};
 const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// A server that says "never" means this; no clock holds its number.
 const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A clock that is set right moves by less than this.
+const CLOCK_STEP: Duration = Duration::from_secs(3_600);
 /// Tokens that a call fetches at most while it waits for its turn.
 const TOKENS_PER_CALL: u32 = 4;
 
@@ -55,29 +57,34 @@ pub(super) trait Caller {
     fn log_in(&self, login: &Login) -> impl Future<Output = Result<Token>> + Send;
 }
 
-/// A token with the moment from which it is not used any more.
+/// A token, and how long it is used. It is measured by the wall clock: a frozen environment stops the timer, and the token
+/// expires all the same.
 #[derive(Debug, Clone)]
 pub(super) struct CachedToken {
     pub value: SecretString,
-    renew_at: Instant,
+    fetched_at_ms: u64,
+    use_for: Duration,
     generation: u64,
 }
 
 impl CachedToken {
-    pub(super) fn is_stale(&self) -> bool {
-        Instant::now() >= self.renew_at
+    /// A login that is more than an hour ahead was made before the clock was set back: nobody knows how old it is.
+    pub(super) fn is_stale(&self, clock: Clock) -> bool {
+        let age = Duration::from_millis(clock.now_ms().saturating_sub(self.fetched_at_ms));
+        age >= self.use_for || clock.until_ms(self.fetched_at_ms) > CLOCK_STEP
     }
 }
 
 pub(super) struct TokenCache {
     auth: Auth,
+    clock: Clock,
     cached: Mutex<Option<CachedToken>>,
     generation: AtomicU64,
 }
 
 impl TokenCache {
-    pub(super) fn new(auth: Auth) -> Self {
-        Self { auth, cached: Mutex::new(None), generation: AtomicU64::new(0) }
+    pub(super) fn new(auth: Auth, clock: Clock) -> Self {
+        Self { auth, clock, cached: Mutex::new(None), generation: AtomicU64::new(0) }
     }
 
     /// Whether another token can be had if this one is refused.
@@ -105,14 +112,14 @@ impl TokenCache {
         let login = match &self.auth {
             Auth::None => return Ok(None),
             Auth::Fixed(value) => {
-                let token = CachedToken { value: value.clone(), renew_at: Instant::now(), generation: 0 };
-                return Ok(Some(token));
+                let (value, use_for) = (value.clone(), Duration::ZERO);
+                return Ok(Some(CachedToken { value, fetched_at_ms: 0, use_for, generation: 0 }));
             }
             Auth::Login(login) => login,
         };
         // Locked while logging in, so that one worker logs in and the others use its token.
         let mut cached = self.cached.lock().await;
-        if let Some(token) = cached.as_ref().filter(|token| !token.is_stale()) {
+        if let Some(token) = cached.as_ref().filter(|token| !token.is_stale(self.clock)) {
             return Ok(Some(token.clone()));
         }
         let token = caller.log_in(login).await?;
@@ -120,7 +127,8 @@ impl TokenCache {
         let margin = TOKEN_MARGIN.min(expires_in / 2);
         let token = CachedToken {
             value: token.value,
-            renew_at: Instant::now() + expires_in.saturating_sub(margin),
+            fetched_at_ms: self.clock.now_ms(),
+            use_for: expires_in.saturating_sub(margin),
             generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
         };
         *cached = Some(token.clone());
@@ -142,6 +150,7 @@ mod tests {
     use std::sync::atomic::AtomicU32;
 
     use secrecy::ExposeSecret as _;
+    use tokio::time::Instant;
     use url::Url;
 
     use super::*;
@@ -194,7 +203,7 @@ mod tests {
 
     fn cache() -> TokenCache {
         let request = Request::get(Url::parse("https://example.com/login").unwrap());
-        TokenCache::new(Auth::Login(Login { request, read: |_, _| unreachable!() }))
+        TokenCache::new(Auth::Login(Login { request, read: |_, _| unreachable!() }), Clock::pinned())
     }
 
     async fn get(cache: &TokenCache, worker: &Worker) -> CachedToken {
@@ -213,6 +222,23 @@ mod tests {
         assert_eq!(value(&get(&cache, &worker).await), "1");
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(value(&get(&cache, &worker).await), "2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_grows_old_while_the_timer_stands_still() {
+        let cache = cache();
+        let token = get(&cache, &Worker::new(7200)).await;
+        let wall = |ms: u64| Clock::starting_at_ms(ms);
+        let fetched_ms = token.fetched_at_ms;
+        for (now_ms, is_stale) in [
+            (fetched_ms + 7_139_999, false),
+            (fetched_ms + 7_140_000, true),
+            // The clock was set back: by a little, and by nobody knows how much.
+            (fetched_ms - 3_600_000, false),
+            (fetched_ms - 3_600_001, true),
+        ] {
+            assert_eq!(token.is_stale(wall(now_ms)), is_stale, "{now_ms}, fetched at {fetched_ms}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,7 +289,7 @@ mod tests {
         let started = Instant::now();
         worker.turn = Turn::At(started + Duration::from_secs(200));
         let token = get(&cache, &worker).await;
-        assert_eq!((value(&token), token.is_stale()), ("2", false));
+        assert_eq!((value(&token), token.is_stale(cache.clock)), ("2", false));
         assert_eq!(started.elapsed(), Duration::from_secs(200));
     }
 
@@ -285,10 +311,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_fixed_token_needs_no_login_and_cannot_be_refreshed() {
-        let (fixed, worker) = (TokenCache::new(Auth::Fixed("fixed".into())), Worker::new(7200));
+        let (fixed, worker) =
+            (TokenCache::new(Auth::Fixed("fixed".into()), Clock::pinned()), Worker::new(7200));
         assert_eq!(value(&get(&fixed, &worker).await), "fixed");
         assert!(!fixed.can_refresh());
-        assert!(TokenCache::new(Auth::None).get_in_time(&worker).await.unwrap().is_none());
+        assert!(TokenCache::new(Auth::None, Clock::pinned()).get_in_time(&worker).await.unwrap().is_none());
         assert_eq!(worker.logins(), 0);
     }
 }

@@ -28,6 +28,7 @@ mod tree;
 mod whole;
 mod windows;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -152,7 +153,8 @@ impl SourceSettings {
 }
 
 impl Okki {
-    pub(crate) fn new(settings: SourceSettings, wire: Wire, clock: Clock) -> Result<Self> {
+    /// The source behind this wire, at the pace of its account.
+    pub(crate) fn new(settings: SourceSettings, pace: Arc<Pace>, wire: Wire, clock: Clock) -> Result<Self> {
         let login = serde_json::json!({
             "grant_type": "client_credentials",
             "client_id": exposed(&settings.client_id),
@@ -167,7 +169,6 @@ impl Okki {
             .idempotent(),
             read: protocol::token,
         });
-        let pace = Pace::per_second(settings.max_requests_per_second, settings.max_concurrency);
         let secrets = vec![settings.client_id.clone(), settings.client_secret.clone()];
         Ok(Self { client: Client::new(Side::Source, wire, clock, pace, auth, secrets), settings })
     }

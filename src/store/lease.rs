@@ -1,10 +1,11 @@
-//! The lease on a connection, and what its calls have used of the target's limit: one small object that outlives a crash.
+//! The lease on a connection: one small object that outlives a crash.
 //!
-//! `state/<connection>.run` has two subjects, [`Holder`] and [`RateWindow`], because both must be saved by the same
-//! compare-and-swap: the run that may call the target is also the only one that counts calls.
+//! `state/<connection>.run` says who runs ([`Holder`]). When a run ends it also leaves there what its connection knows of
+//! the target's limit ([`RateWindow`]), so that the next run needs no look at the account's object (`limits.rs`) as long
+//! as nobody else uses the account.
 //!
-//! Goals: one run of a connection at a time, the second ends at once and says whom it met; no call to the target that
-//! the next run does not know of; and a crash needs no cleaning up.
+//! Goals: one run of a connection at a time, the second ends at once and says whom it met; and a crash needs no cleaning
+//! up.
 //!
 //! Races, and what each comes to:
 //!
@@ -12,10 +13,11 @@
 //!   fails, and that run ends as `Busy`.
 //! - **A run is killed.** It renews its lease every 10 s for 30 s, so others wait at most that long. In a directory the
 //!   operating system's lock decides instead, which ends with the process.
-//! - **A run is killed between a call and its answer.** The call is reserved in the object *before* it is made. The next
-//!   run may count calls that were never made; it never misses one that was.
-//! - **A run is frozen, or its clock is wrong, and a second run takes over.** The first write of either one makes the
-//!   other's fail: that run ends before its next call to the target. Both may have one call in flight; it was reserved.
+//! - **A run is frozen, and a second run takes over.** Before it reserves its next calls, a run whose lease has expired
+//!   renews it. That fails, and the run ends before its next call to the target.
+//! - **A clock is wrong, and a second run takes over.** The first write of either one makes the other's fail. Until its
+//!   next renewal the first run does not know it; but the second one puts its name into the account's object (`limits.rs`)
+//!   before it does anything else, and the first one finds it there before it reserves its next calls.
 //! - **A renewal is cancelled after it took effect** (the run ended while it was in flight). The stored version is newer
 //!   than the one this run knows. If the stored lease is ours, [`Lease::adopt_own_write`] adopts its version.
 //! - **A renewal that failed, or hangs.** It is repeated until the lease expires; until it is stored, no other run sees
@@ -27,6 +29,9 @@
 //! compare-and-swap stands behind this one), a queue of waiting runs (the schedule comes back), and a lease on `plan`,
 //! which calls the source only.
 
+mod calls;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +40,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::limit::CallLedger;
+use crate::store::limits::{AccountLimits, KnownAccount, LastRun, MOST_CALLS_OF_A_RUN, Who};
 use crate::store::{RunLock, Store, Version, paths};
 
 /// A lease that is not renewed expires after this.
@@ -57,6 +62,9 @@ pub struct LeaseFile {
     /// What the target's limit has to count.
     #[serde(flatten)]
     pub window: RateWindow,
+    /// The account's object as it is, if no other connection uses it. `None` while a run goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<KnownAccount>,
 }
 
 /// Who holds the lease.
@@ -70,13 +78,13 @@ pub struct Holder {
     pub expires_at_ms: u64,
 }
 
-/// What the target's limit has to count, as of the last save.
+/// What the target's limit has to count of this connection's calls, as of the end of its last run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateWindow {
-    /// Calls of the last minute, made or reserved, wall-clock milliseconds.
+    /// Calls of the last minute, wall-clock milliseconds.
     #[serde(rename = "target_calls_ms")]
     pub calls_ms: Vec<u64>,
-    /// The target wants no call before this, wall-clock milliseconds.
+    /// No call before this, wall-clock milliseconds.
     #[serde(rename = "target_blocked_until_ms")]
     pub blocked_until_ms: Option<u64>,
 }
@@ -112,6 +120,11 @@ pub(crate) struct Lease {
     connection: String,
     run_id: String,
     clock: Clock,
+    account: Arc<AccountLimits>,
+    /// What the last run left; taken when this one looks at it.
+    last: Mutex<LastRun>,
+    /// The last run did not end, and may still go on.
+    takes_over: bool,
     current: Mutex<Current>,
     /// Dropped with the lease.
     lock: RunLock,
@@ -126,13 +139,24 @@ struct Current {
 
 impl Lease {
     /// Takes the lease for a run, or says who holds it since when.
-    pub(crate) async fn take(store: &Store, connection: &str, run_id: &str, clock: Clock) -> Result<Self> {
+    pub(crate) async fn take(
+        store: &Store,
+        connection: &str,
+        run_id: &str,
+        account: &Arc<AccountLimits>,
+        clock: Clock,
+    ) -> Result<Self> {
         let lock = store.lock_run(connection)?;
         if let RunLock::Theirs = lock {
             let holder = holder_of(store, connection).await;
             return Err(busy(connection, holder.as_ref(), "it ends with its process"));
         }
         let (mut file, version) = load(store, connection).await?;
+        let last = match &version {
+            None => LastRun::None,
+            // What is known does not outlive this run's first call.
+            Some(_) => LastRun::Knew(file.account.take()),
+        };
         // With the operating system's lock the time does not matter: the last holder's process has ended.
         if let (RunLock::Absent, Some(holder)) = (&lock, &file.holder) {
             let left = clock.until_ms(holder.expires_at_ms);
@@ -141,6 +165,7 @@ impl Lease {
                 return Err(busy(connection, Some(holder), &ends));
             }
         }
+        let takes_over = matches!(lock, RunLock::Absent) && file.holder.is_some();
         file.holder = Some(Holder {
             run_id: run_id.to_owned(),
             since: format!("{:.0}", clock.now()),
@@ -151,6 +176,9 @@ impl Lease {
             connection: connection.to_owned(),
             run_id: run_id.to_owned(),
             clock,
+            account: Arc::clone(account),
+            last: Mutex::new(last),
+            takes_over,
             current: Mutex::new(Current { file, version }),
             lock,
         };
@@ -164,9 +192,8 @@ impl Lease {
         }
     }
 
-    /// What earlier runs used of the target's limit.
-    pub(crate) async fn window(&self) -> RateWindow {
-        self.current.lock().await.file.window.clone()
+    fn who(&self) -> Who<'_> {
+        Who { connection: &self.connection, run_id: &self.run_id }
     }
 
     /// Renews the lease until it is lost, which is what it returns. In a directory there is nothing to renew.
@@ -193,12 +220,19 @@ impl Lease {
         }
     }
 
-    /// Ends the lease. The window holds the calls that were really made. Its pause replaces the stored one, which had
-    /// passed when this run began or came from a clock that was set back.
-    pub(crate) async fn release(&self, window: RateWindow) {
+    /// Ends the lease. `calls_ms` are the calls of the last minute that were really made; the next run makes none before
+    /// `pause` is over.
+    pub(crate) async fn release(&self, calls_ms: Vec<u64>, pause: Duration) {
+        let known = self.account.end(&self.store, self.who(), &calls_ms).await;
+        // Of several calls in flight one may have been told to wait, and another one ended the run.
+        let pause = pause.max(self.account.blocked_for());
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let blocked_until_ms = (pause_ms > 0).then(|| self.clock.now_ms().saturating_add(pause_ms));
         let mut current = self.current.lock().await;
-        current.file.holder = None;
-        current.file.window = window;
+        let file = &mut current.file;
+        (file.holder, file.account) = (None, known);
+        let calls_ms = if calls_ms.len() > MOST_CALLS_OF_A_RUN { Vec::new() } else { calls_ms };
+        file.window = RateWindow { calls_ms, blocked_until_ms };
         if let Err(error) = self.save(&mut current).await {
             tracing::warn!(error = %error.line(), "the lease could not be given back; it ends by itself");
         }
@@ -258,15 +292,6 @@ impl Lease {
     }
 }
 
-#[async_trait::async_trait]
-impl CallLedger for Lease {
-    async fn reserve(&self, calls_ms: Vec<u64>) -> Result<()> {
-        let mut current = self.current.lock().await;
-        current.file.window.calls_ms = calls_ms;
-        self.write(&mut current).await
-    }
-}
-
 /// Who holds the lease, for a message; `None` also if the object cannot be read.
 async fn holder_of(store: &Store, connection: &str) -> Option<Holder> {
     LeaseFile::load(store, connection).await.ok().and_then(|file| file.holder)
@@ -289,18 +314,28 @@ fn busy(connection: &str, holder: Option<&Holder>, ends: &str) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::net::limit::CallLedger as _;
+    use crate::store::limits::AccountId;
 
+    /// In a process of its own.
     async fn take(store: &Store, run: &str, clock: Clock) -> Result<Lease> {
-        Lease::take(store, "acme", run, clock).await
+        let account = AccountLimits::new(AccountId::of("target", "host", "key"), clock);
+        Lease::take(store, "acme", run, &Arc::new(account), clock).await
     }
 
-    fn used(call_ms: u64) -> RateWindow {
-        RateWindow { calls_ms: vec![call_ms], blocked_until_ms: None }
+    async fn calls_before(lease: &Lease) -> Vec<u64> {
+        lease.begin_calls().await.unwrap().0
+    }
+
+    async fn reserve(lease: &Lease, calls_ms: &[u64]) -> Result<bool> {
+        let seen = lease.account.account().changes();
+        lease.reserve(calls_ms.to_vec(), seen).await
     }
 
     #[test]
     fn both_subjects_are_one_flat_object() {
-        let file = LeaseFile { window: used(7), ..LeaseFile::fresh() };
+        let window = RateWindow { calls_ms: vec![7], blocked_until_ms: None };
+        let file = LeaseFile { window, ..LeaseFile::fresh() };
         let text = r#"{"format":"okki-sync run","version":1,"holder":null,"target_calls_ms":[7],"target_blocked_until_ms":null}"#;
         assert_eq!(serde_json::to_string(&file).unwrap(), text);
         assert_eq!(serde_json::from_str::<LeaseFile>(text).unwrap(), file);
@@ -313,9 +348,9 @@ mod tests {
         let error = take(&store, "run-2", clock).await.err().unwrap();
         assert_eq!(error.kind, ErrorKind::Busy);
         assert!(error.to_string().contains("run-1 (since 2027-01-15T08:00:00Z)"), "{error}");
-        first.release(used(7)).await;
+        first.release(vec![7], Duration::ZERO).await;
         let second = take(&store, "run-2", clock).await.unwrap();
-        assert_eq!(second.window().await.calls_ms, [7]);
+        assert_eq!(calls_before(&second).await, [7]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -335,11 +370,13 @@ mod tests {
         let store = Store::memory();
         let slow = Clock::starting_at_ms(1_800_000_000_000);
         let first = take(&store, "run-1", slow).await.unwrap();
+        calls_before(&first).await;
         let ahead = Clock::starting_at_ms(1_800_000_040_000);
         let second = take(&store, "run-2", ahead).await.unwrap();
-        assert_eq!(first.reserve(vec![1]).await.unwrap_err().kind, ErrorKind::StateConflict);
+        calls_before(&second).await;
+        assert_eq!(reserve(&first, &[1]).await.unwrap_err().kind, ErrorKind::StateConflict);
         assert_eq!(first.renew_until_lost().await.kind, ErrorKind::StateConflict);
-        second.reserve(vec![2]).await.unwrap();
+        assert!(reserve(&second, &[2]).await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
@@ -347,10 +384,23 @@ mod tests {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
         let lease = take(&store, "run-1", clock).await.unwrap();
         let stale = lease.current.lock().await.version.clone();
-        lease.reserve(vec![1]).await.unwrap();
+        lease.write(&mut *lease.current.lock().await).await.unwrap();
         lease.current.lock().await.version = stale;
-        lease.release(used(2)).await;
-        assert_eq!(take(&store, "run-2", clock).await.unwrap().window().await.calls_ms, [2]);
+        lease.release(vec![2], Duration::ZERO).await;
+        assert_eq!(calls_before(&take(&store, "run-2", clock).await.unwrap()).await, [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frozen_run_that_wakes_up_ends_before_it_reserves_a_call() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(1_800_000_000_000));
+        let first = take(&store, "run-1", clock).await.unwrap();
+        calls_before(&first).await;
+        assert!(reserve(&first, &[1]).await.unwrap());
+        tokio::time::advance(LEASE).await;
+        // A newer run that comes and goes leaves no holder behind.
+        let second = take(&store, "run-2", clock).await.unwrap();
+        second.release(Vec::new(), Duration::ZERO).await;
+        assert_eq!(reserve(&first, &[1]).await.unwrap_err().kind, ErrorKind::StateConflict);
     }
 
     #[tokio::test]

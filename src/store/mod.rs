@@ -5,6 +5,7 @@
 //! ([`paths`]), and what is old goes by the bucket's lifecycle rules.
 
 pub(crate) mod lease;
+pub(crate) mod limits;
 pub(crate) mod paths;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +30,7 @@ pub struct Store {
 }
 
 /// The version of an object that was read. A save on top of it fails if the object has changed since.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version(Option<String>);
 
 /// The operating system's lock on a connection, which it releases when the process ends, however it ends.

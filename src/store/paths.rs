@@ -9,8 +9,10 @@ const PIPELINE: &str = "pipelines/<connection>.toml";
 const STATE: &str = "state/<connection>.state";
 /// The state as the last run that saved found it.
 const STATE_PREVIOUS: &str = "cache/<connection>.state.previous";
-/// Who runs, the calls of the last minute, and until when the target wants none.
+/// Who runs, and what its runs know of the target's limit.
 const RUN: &str = "state/<connection>.run";
+/// The calls of an account's last minute, and until when it wants none. The name is a hash: it shows no key.
+const LIMITS: &str = "limits/<account>.json";
 /// The products of the last read, to which the next one adds what changed.
 const PRODUCTS: &str = "cache/<connection>.products";
 /// Where version 0.1.0 kept the products; it is read while there are no newer ones, and never written.
@@ -55,6 +57,10 @@ pub(crate) fn previous_state(connection: &str) -> String {
 
 pub(crate) fn run(connection: &str) -> String {
     of_connection(RUN, connection)
+}
+
+pub(crate) fn limits(account: &str) -> String {
+    LIMITS.replace("<account>", account)
 }
 
 pub(crate) fn products(connection: &str) -> String {
@@ -113,11 +119,12 @@ mod tests {
         InADirectory,
     }
 
-    const KEYS: [(&str, Written); 12] = [
+    const KEYS: [(&str, Written); 13] = [
         (PIPELINE, Written::ByPeople),
         (STATE, Written::ByTheProgram),
         (STATE_PREVIOUS, Written::ByTheProgram),
         (RUN, Written::ByTheProgram),
+        (LIMITS, Written::ByTheProgram),
         (PRODUCTS, Written::ByTheProgram),
         (COMPARED_PRODUCTS, Written::ByTheProgram),
         (READ_BACK, Written::ByTheProgram),
@@ -148,6 +155,7 @@ mod tests {
             state("acme"),
             previous_state("acme"),
             run("acme"),
+            limits("0123456789abcdef"),
             products("acme"),
             former_products("acme"),
             compared_products("acme"),
@@ -165,6 +173,7 @@ mod tests {
                 "cache/acme.state.previous",
                 "state/acme.run",
                 "cache/acme.products",
+                "limits/0123456789abcdef.json",
                 "state/acme.products",
                 "cache/acme.compared-products",
                 "cache/acme.read-back",

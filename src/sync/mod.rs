@@ -20,6 +20,7 @@ mod under_lease;
 mod verify;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -35,6 +36,7 @@ pub(crate) use crate::report::Watch;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts};
 use crate::store::Store;
 use crate::store::lease::Lease;
+use crate::store::limits::AccountLimits;
 use crate::targets::Target;
 use crate::transform::RowMap;
 #[cfg(feature = "cli")]
@@ -84,6 +86,8 @@ pub(crate) struct RunContext<'a> {
     pub target: &'a Target,
     /// Where state, report and quarantine are kept.
     pub store: &'a Store,
+    /// The limits of the target's account.
+    pub limits: &'a Arc<AccountLimits>,
     pub rows: &'a RowMap,
     /// The clock that both sides and the store are measured by.
     pub clock: Clock,

@@ -1,9 +1,10 @@
-//! A run's turn: it calls the target only under the connection's lease, and by what earlier runs used of the limit.
+//! A run's turn: it calls the target only under the connection's lease, and by what others have used of the account's
+//! limit.
 
-use super::{Run, RunContext, millis};
+use super::{Run, RunContext};
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::store::lease::{Lease, RateWindow};
+use crate::store::lease::Lease;
 use crate::testing::Mutant;
 
 impl Run<'_> {
@@ -24,40 +25,31 @@ impl Run<'_> {
     }
 
     async fn take_lease(&self) -> Result<Lease> {
-        let RunContext { store, connection, clock, .. } = *self.context;
-        Lease::take(store, connection, &self.start.run_id, clock).await
+        let RunContext { store, connection, limits, clock, .. } = *self.context;
+        Lease::take(store, connection, &self.start.run_id, limits, clock).await
     }
 
-    /// Tells the target's limit what earlier runs used. While the target wants no calls, not even a login is sent.
+    /// Tells the target's limit what earlier runs used, and other connections with the same key. While the target wants no
+    /// calls, not even a login is sent.
     pub(super) async fn restore_limits(&self, lease: &Lease) -> Result<()> {
-        let window = lease.window().await;
-        self.context.target.restore_calls(&window.calls_ms);
-        let wait = window.blocked_until_ms.map(|until_ms| self.context.clock.until_ms(until_ms));
-        match wait.filter(|wait| !wait.is_zero()) {
-            // A time that is more than an hour away comes from a clock that was set back.
-            Some(wait)
-                if wait <= crate::net::retry::RETRY_AFTER_CAP && !Mutant::CallDuringLockout.is_active() =>
-            {
-                let message = format!(
-                    "target asked for no calls until {} s from now (an earlier run was throttled)",
-                    wait.as_secs() + 1
-                );
-                Err(Error::new(ErrorKind::Throttled(Side::Target), message).resume_after(wait))
-            }
-            _ => Ok(()),
+        let (calls_ms, pause) = lease.begin_calls().await?;
+        self.context.target.restore_calls(&calls_ms);
+        let wait = pause.max(self.context.limits.blocked_for());
+        if wait.is_zero() || Mutant::CallDuringLockout.is_active() {
+            return Ok(());
         }
+        let message = format!(
+            "target asked for no calls until {} s from now (an earlier run was throttled)",
+            wait.as_secs() + 1
+        );
+        Err(Error::new(ErrorKind::Throttled(Side::Target), message).resume_after(wait))
     }
 
     async fn release<T>(&self, lease: &Lease, done: &Result<T>) {
-        let calls_ms = self.context.target.release_reservations();
-        let wait = match done {
+        let pause = match done {
             Err(error) if error.kind == ErrorKind::Throttled(Side::Target) => error.resume_after,
             _ => None,
         };
-        // Of several calls in flight one may have been told to wait, and another one ended the run.
-        let wait = wait.unwrap_or_default().max(self.context.target.blocked_for());
-        let blocked_until_ms =
-            (!wait.is_zero()).then(|| self.context.clock.now_ms().saturating_add(millis(wait)));
-        lease.release(RateWindow { calls_ms, blocked_until_ms }).await;
+        lease.release(self.context.target.release_reservations(), pause.unwrap_or_default()).await;
     }
 }

@@ -15,8 +15,8 @@ mod read_back;
 mod refused;
 mod settings;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -78,11 +78,11 @@ enum Protocol {
 }
 
 impl Target {
-    /// The target behind this wire. `id_field` is the target field that holds the row's id.
+    /// The target behind this wire, at the pace of its account. `id_field` is the target field that holds the row's id.
     pub(crate) fn new(
         settings: TargetSettings,
         id_field: String,
-        limit: Limit,
+        pace: Arc<Pace>,
         wire: Wire,
         clock: Clock,
     ) -> Result<Self> {
@@ -100,7 +100,6 @@ impl Target {
                 (Protocol::Http(http), wrap, auth, credentials)
             }
         };
-        let pace = Pace::per_minute(limit.requests_per_minute, limit.reserve_ratio, Side::Target, clock);
         let client = Client::new(Side::Target, wire, clock, pace, auth, credentials);
         Ok(Self {
             client,
@@ -148,11 +147,6 @@ impl Target {
     /// The run has ended: drops reserved calls, and returns the calls of the last minute.
     pub(crate) fn release_reservations(&self) -> Vec<u64> {
         self.client.pace.release_reservations()
-    }
-
-    /// For how long the target wants no call by anybody.
-    pub(crate) fn blocked_for(&self) -> Duration {
-        self.client.pace.blocked_for()
     }
 
     /// A run begins: counters and the budgets for retries and for bisecting start afresh.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::batch::Wrap;
-use crate::net::stored_host;
+use crate::net::{exposed, stored_host};
 
 /// How Qeasy's token travels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +57,14 @@ impl TargetSettings {
         match self {
             Self::Qeasy { base_url, .. } => base_url,
             Self::Http { url, .. } => url,
+        }
+    }
+
+    /// Whose limit its calls count against: host and key. A limit that needs no key is the host's.
+    pub(crate) fn account(&self) -> (&str, &str) {
+        match self {
+            Self::Qeasy { base_url, app_key, .. } => (stored_host(base_url), exposed(app_key)),
+            Self::Http { url, token, .. } => (stored_host(url), token.as_ref().map_or("", exposed)),
         }
     }
 

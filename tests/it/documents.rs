@@ -486,7 +486,7 @@ fn every_format_is_in_the_formats_with_its_version_and_a_sample() {
         assert!(formats.contains(&header), "{FORMATS} has no sample of {name}, {version}");
         seen += 1;
     }
-    assert_eq!(seen, 4, "state, run, products, read-back");
+    assert_eq!(seen, 5, "state, run, limits, products, read-back");
 }
 
 /// The samples of a document that name their file: `<!-- key -->` above the block.

@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod accounts;
 mod architecture;
 mod cleaning;
 mod cli;

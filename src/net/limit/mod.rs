@@ -1,34 +1,48 @@
 //! How often a side may be called: calls per second towards the source, calls per minute towards the target.
 //!
 //! The client asks its pace before each call ([`Pace::acquire`]) and tells it what came of it; it never asks which of the
-//! two it is.
+//! two it is. Both belong to the account: connections that use one key in this process share one [`PerSecond`] or one
+//! [`Account`], and [`CallLedger`] joins those of several processes.
 
+mod account;
 mod per_minute;
 mod per_second;
 mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::SemaphorePermit;
 
 use crate::budget::{Budget, interrupted};
-use crate::clock::Clock;
 use crate::error::{Result, Side};
 use crate::net::retry::FailureKind;
 use crate::net::{Answer, TransportError};
+pub(crate) use account::Account;
 use per_minute::PerMinute;
 use per_second::PerSecond;
 
 /// An answer that takes longer asks for a slower pace: the other side has enough to do.
 const SLOW_ANSWER: Duration = Duration::from_secs(10);
 
-/// Where a run's calls are stored before they are made, for limits that outlive the run.
+/// Where a run's calls are stored before they are made, for limits that outlive the run and belong to many.
 #[async_trait]
 pub(crate) trait CallLedger: Send + Sync {
     /// Stores the calls of the last minute, made and reserved, as wall-clock milliseconds. The calls may be made once
-    /// this has succeeded.
-    async fn reserve(&self, calls_ms: Vec<u64>) -> Result<()>;
+    /// this has succeeded. `false`: others have stored calls that the caller, who has `seen` so many changes of the
+    /// [`Account`], does not know. It knows them now, and decides again.
+    async fn reserve(&self, calls_ms: Vec<u64>, seen: u64) -> Result<bool>;
+
+    /// Brings the [`Account`] up to date where others use it. To be called before each call; an error if the run may make
+    /// none any more.
+    async fn look(&self) -> Result<()>;
+
+    /// The caller is about to wait until a call is free. Others who know that let it go first.
+    async fn wait_in_line(&self);
+
+    /// Stores that the other side wants silence, for the others.
+    async fn tell_silence(&self);
 }
 
 /// For whom a turn is taken.
@@ -59,9 +73,23 @@ impl Pace {
         Self::PerSecond(PerSecond::new(calls_per_second, max_in_flight))
     }
 
-    /// At most `calls` in any minute. Of a lower limit that the other side announces, `reserve_ratio` is left to others.
-    pub(crate) fn per_minute(calls: u32, reserve_ratio: f64, side: Side, clock: Clock) -> Self {
-        Self::PerMinute(PerMinute::new(calls, reserve_ratio, side, clock))
+    /// At most `calls` in any minute by all callers of the account. Of a lower limit that the other side announces,
+    /// `reserve_ratio` is left to strangers. `caller` names the one that makes these calls.
+    pub(crate) fn per_minute(
+        calls: u32,
+        reserve_ratio: f64,
+        side: Side,
+        caller: &str,
+        account: Arc<Account>,
+    ) -> Self {
+        Self::PerMinute(PerMinute::new(calls, reserve_ratio, side, caller, account))
+    }
+
+    /// Changes calls per second, and how many at a time, while callers use it.
+    pub(crate) fn configure(&self, calls_per_second: f64, max_in_flight: usize) {
+        if let Self::PerSecond(pace) = self {
+            pace.configure(calls_per_second, max_in_flight);
+        }
     }
 
     /// Waits for a call's turn; an error if it would come too late for this run.
@@ -91,48 +119,43 @@ impl Pace {
     }
 
     /// Learns from how long a call took and from the limits that its answer announces.
-    pub(super) async fn observe(&self, answer: &Result<Answer, TransportError>, took: Duration, now_ms: u64) {
+    pub(super) fn observe(&self, answer: &Result<Answer, TransportError>, took: Duration, now_ms: u64) {
         match (self, answer) {
-            (Self::PerSecond(pace), _) if took >= SLOW_ANSWER => pace.slow_down(Duration::ZERO).await,
+            (Self::PerSecond(pace), _) if took >= SLOW_ANSWER => pace.slow_down(Duration::ZERO),
             (Self::PerMinute(pace), Ok(answer)) => pace.observe(&answer.headers, now_ms),
             _ => {}
         }
     }
 
     /// A call failed and is repeated after `wait`: all callers slow down, not only this one.
-    pub(super) async fn back_off(&self, failure: &FailureKind, wait: Duration) {
+    pub(super) async fn back_off(&self, failure: &FailureKind, wait: Duration, turn: Turn<'_>) {
         match (self, failure) {
-            (Self::PerSecond(pace), FailureKind::Throttled(_)) => pace.slow_down(wait).await,
-            (Self::PerSecond(pace), FailureKind::ServerError) => pace.slow_down(Duration::ZERO).await,
+            (Self::PerSecond(pace), FailureKind::Throttled(_)) => pace.slow_down(wait),
+            (Self::PerSecond(pace), FailureKind::ServerError) => pace.slow_down(Duration::ZERO),
             (Self::PerSecond(_), _) => {}
-            (Self::PerMinute(_), _) => self.block(failure, wait),
+            (Self::PerMinute(_), _) => self.block(failure, wait, turn).await,
         }
     }
 
     /// A call failed and ends the run for `wait`: where the limit outlives the run, nobody calls before.
-    pub(super) fn block(&self, failure: &FailureKind, wait: Duration) {
+    pub(super) async fn block(&self, failure: &FailureKind, wait: Duration, turn: Turn<'_>) {
         if let Self::PerMinute(pace) = self
             && failure.is_limit()
         {
             pace.block(wait);
+            if let Some(ledger) = turn.ledger {
+                ledger.tell_silence().await;
+            }
         }
     }
 
-    pub(super) async fn on_success(&self) {
+    pub(super) fn on_success(&self) {
         if let Self::PerSecond(pace) = self {
-            pace.on_success().await;
+            pace.on_success();
         }
     }
 
-    /// For how long the other side wants no call by anybody.
-    pub(crate) fn blocked_for(&self) -> Duration {
-        match self {
-            Self::PerSecond(_) => Duration::ZERO,
-            Self::PerMinute(pace) => pace.blocked_for(),
-        }
-    }
-
-    /// Adds the calls of the last minute that earlier runs made.
+    /// A run begins: adds the calls of the last minute that earlier runs made.
     pub(crate) fn restore_calls(&self, calls_ms: &[u64]) {
         if let Self::PerMinute(pace) = self {
             pace.restore_calls(calls_ms);

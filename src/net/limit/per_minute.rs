@@ -3,44 +3,55 @@
 //! One caller at a time takes its turn, so that a reservation is stored before the next caller relies on it. Answers never
 //! wait for that turn: they lock the window for a moment only, so what an answer says holds for the very next caller.
 //!
-//! Two races are closed here:
+//! Other connections may use the account too, in this process or in another one. Their calls, made and reserved, count
+//! here like our own; [`Account`] brings them. Who has made fewer calls in the last minute goes first when one is free
+//! again, so that none starves ([`Window::wait`]).
+//!
+//! Three races are closed here:
 //! - While a caller waits, another caller's answer may ask for more patience. So nobody holds the turn while sleeping, and
 //!   the wait is worked out again afterwards.
 //! - While the reservation is being stored, an answer may ask for no more calls. So the wait is worked out once more
 //!   after it.
+//! - While a reservation is made, another caller's may be stored. So the store refuses it, and what is free is worked out
+//!   again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
 
 use super::window::{RateLimit, Window};
-use super::{CallLedger, Turn};
+use super::{Account, CallLedger, Turn};
 use crate::budget::{Budget, interrupted};
-use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
-use crate::net::retry::RETRY_AFTER_CAP;
+use crate::net::retry::PATIENCE;
+use crate::testing::Mutant;
 
 pub(crate) struct PerMinute {
     side: Side,
-    clock: Clock,
+    /// Who makes these calls, among the callers of the account.
+    caller: String,
+    account: Arc<Account>,
     window: Mutex<Window>,
     turn: tokio::sync::Mutex<()>,
     reserve_ratio: f64,
-    /// The other side wants no call by anybody before this, wall-clock milliseconds.
-    blocked_until_ms: AtomicU64,
 }
 
 impl PerMinute {
-    pub(super) fn new(calls: u32, reserve_ratio: f64, side: Side, clock: Clock) -> Self {
+    pub(super) fn new(
+        calls: u32,
+        reserve_ratio: f64,
+        side: Side,
+        caller: &str,
+        account: Arc<Account>,
+    ) -> Self {
         Self {
             side,
-            clock,
+            caller: caller.to_owned(),
+            account,
             window: Mutex::new(Window::new(calls, [])),
             turn: tokio::sync::Mutex::default(),
             reserve_ratio,
-            blocked_until_ms: AtomicU64::new(0),
         }
     }
 
@@ -48,16 +59,24 @@ impl PerMinute {
         let Turn { what, ledger } = turn;
         loop {
             let taking = self.turn.lock().await;
+            if let Some(ledger) = ledger {
+                in_time(budget, ledger.look()).await?;
+            }
             let wait = self.wait(budget, what)?;
             if !wait.is_zero() {
                 drop(taking);
                 budget.announce_wait(self.side, wait);
-                tokio::time::sleep(wait).await;
+                let told = async {
+                    if let Some(ledger) = ledger {
+                        ledger.wait_in_line().await;
+                    }
+                };
+                // Whether the others have been told or not, the wait is the same.
+                let _ = tokio::join!(tokio::time::sleep(wait), tokio::time::timeout(wait, told));
                 continue;
             }
-            self.reserve(budget, ledger).await?;
-            if self.wait(budget, what)?.is_zero() {
-                self.window().count(self.clock.now_ms());
+            if self.reserve(budget, ledger).await? && self.wait(budget, what)?.is_zero() {
+                self.window().count(self.now_ms());
                 return Ok(());
             }
         }
@@ -65,9 +84,10 @@ impl PerMinute {
 
     /// How long until the next call may be made; an error if that is too late for this run.
     pub(super) fn wait(&self, budget: &Budget, what: &str) -> Result<Duration> {
-        let (blocked, full) = (self.blocked_for(), self.window().wait(self.clock.now_ms()));
+        let (blocked, full) = (self.account.blocked_for(), self.window().wait(self.now_ms()));
         let wait = blocked.max(full);
-        if wait < budget.left() {
+        // A silence that another connection met: waiting it out would cost a run's whole time.
+        if wait < budget.left() && blocked <= PATIENCE {
             return Ok(wait);
         }
         let why = if blocked >= full && !blocked.is_zero() {
@@ -79,14 +99,24 @@ impl PerMinute {
         Err(Error::new(ErrorKind::Throttled(self.side), message).resume_after(wait))
     }
 
-    /// Reserves the next few calls if none are left, and stores that before the first of them is made.
-    async fn reserve(&self, budget: &Budget, ledger: Option<&dyn CallLedger>) -> Result<()> {
-        let reserved = self.window().reserve(self.clock.now_ms());
-        let (true, Some(ledger)) = (reserved, ledger) else { return Ok(()) };
-        let persisted_ms = self.window().persisted_ms();
-        let stored = tokio::time::timeout(budget.left(), ledger.reserve(persisted_ms)).await;
-        let stored = stored.unwrap_or_else(|_| Err(interrupted("the run's time is over")));
-        if stored.is_err() {
+    /// Reserves the next few calls if none are left, and stores that before the first of them is made. `false` if others
+    /// were first: what is free has to be worked out again.
+    async fn reserve(&self, budget: &Budget, ledger: Option<&dyn CallLedger>) -> Result<bool> {
+        let now_ms = self.now_ms();
+        let (persisted_ms, seen) = {
+            let mut window = self.window();
+            // Others may have stored calls since the wait was worked out.
+            if !window.wait(now_ms).is_zero() {
+                return Ok(false);
+            }
+            if !window.reserve(now_ms) {
+                return Ok(true);
+            }
+            (window.persisted_ms(), window.seen())
+        };
+        let Some(ledger) = ledger else { return Ok(true) };
+        let stored = in_time(budget, ledger.reserve(persisted_ms, seen)).await;
+        if !matches!(stored, Ok(true)) {
             self.window().release_reserved();
         }
         stored
@@ -97,20 +127,17 @@ impl PerMinute {
         self.window().observe(announced, self.reserve_ratio, now_ms);
     }
 
-    /// Stops all callers for this long. Nothing is awaited here: the next caller knows it already.
+    /// Stops all callers of the account for this long.
     pub(super) fn block(&self, wait: Duration) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.blocked_until_ms.fetch_max(self.clock.now_ms().saturating_add(wait_ms), Ordering::Relaxed);
-    }
-
-    /// A time that is more than an hour away comes from a clock that was set back: it does not count.
-    pub(super) fn blocked_for(&self) -> Duration {
-        let left = self.clock.until_ms(self.blocked_until_ms.load(Ordering::Relaxed));
-        if left > RETRY_AFTER_CAP { Duration::ZERO } else { left }
+        self.account.block_until(self.now_ms().saturating_add(wait_ms));
     }
 
     pub(super) fn restore_calls(&self, calls_ms: &[u64]) {
-        self.window().remember(calls_ms.iter().copied());
+        let mut window = self.window();
+        // A run that was dropped in the middle gave nothing back.
+        window.release_reserved();
+        window.remember(calls_ms.iter().copied());
     }
 
     pub(super) fn release_reservations(&self) -> Vec<u64> {
@@ -119,10 +146,29 @@ impl PerMinute {
         window.persisted_ms()
     }
 
-    /// Nothing panics while it holds the window.
-    fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    fn now_ms(&self) -> u64 {
+        self.account.clock.now_ms()
     }
+
+    /// The window, with what the account knows of the others. Nothing panics while it is held.
+    fn window(&self) -> MutexGuard<'_, Window> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(note) = self.account.take_note(&self.caller) {
+            window.hold_until(note.hold_until_ms);
+            if !Mutant::ForgetTheLimit.is_active() {
+                window.remember(note.earlier_ms);
+            }
+        }
+        if let Some(others) = self.account.others(&self.caller, window.seen()) {
+            window.see_others(others);
+        }
+        window
+    }
+}
+
+async fn in_time<T>(budget: &Budget, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = tokio::time::timeout(budget.left(), work).await;
+    done.unwrap_or_else(|_| Err(interrupted("the run's time is over")))
 }
 
 #[cfg(test)]
@@ -132,11 +178,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::clock::Clock;
 
     const STORE: Turn<'static> = Turn { what: "store", ledger: None };
 
     fn pace(calls: u32) -> PerMinute {
-        PerMinute::new(calls, 0.2, Side::Target, Clock::starting_at_ms(1_800_000_000_000))
+        let account = Arc::new(Account::new(Clock::starting_at_ms(1_800_000_000_000)));
+        PerMinute::new(calls, 0.2, Side::Target, "acme", account)
     }
 
     fn budget(seconds: u64) -> Budget {
@@ -169,7 +217,7 @@ mod tests {
         };
         let (waited, ()) = tokio::join!(acquired_after(&pace, &budget), told);
         assert_eq!(waited, Duration::from_secs(80));
-        assert_eq!(pace.blocked_for(), Duration::ZERO);
+        assert_eq!(pace.account.blocked_for(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
@@ -189,7 +237,7 @@ mod tests {
     async fn a_block_of_more_than_an_hour_comes_from_a_wrong_clock_and_does_not_count() {
         let pace = pace(1);
         pace.block(Duration::from_secs(3601));
-        assert_eq!(pace.blocked_for(), Duration::ZERO);
+        assert_eq!(pace.account.blocked_for(), Duration::ZERO);
     }
 
     /// Keeps what it was given; its store may fail, or take its time.
@@ -202,11 +250,19 @@ mod tests {
 
     #[async_trait::async_trait]
     impl CallLedger for Ledger {
-        async fn reserve(&self, calls_ms: Vec<u64>) -> Result<()> {
+        async fn reserve(&self, calls_ms: Vec<u64>, _: u64) -> Result<bool> {
             tokio::time::sleep(self.takes).await;
             self.stored.lock().unwrap().push(calls_ms);
-            if self.fails { Err(Error::new(ErrorKind::Store, "full")) } else { Ok(()) }
+            if self.fails { Err(Error::new(ErrorKind::Store, "full")) } else { Ok(true) }
         }
+
+        async fn look(&self) -> Result<()> {
+            Ok(())
+        }
+
+        async fn wait_in_line(&self) {}
+
+        async fn tell_silence(&self) {}
     }
 
     const NOW_MS: u64 = 1_800_000_000_000;

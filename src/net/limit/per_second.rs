@@ -1,5 +1,6 @@
 //! Calls per second, evenly spaced, at most N at a time. Both halve when the other side asks for less or grows slow, and
-//! recover step by step.
+//! recover step by step. All connections of an account in this process take their slots here, in the order in which they
+//! ask.
 //!
 //! tokio's timer wakes on whole milliseconds. A pace beyond 1,000 calls a second (a local server, a benchmark) therefore
 //! cannot sleep for each slot. Slots that are due within the next millisecond start at once, and up to one millisecond of
@@ -16,9 +17,10 @@
 //!
 //! At 1,000 calls a second or less `slack` is zero: every call waits for its slot, and missed slots are lost.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// Slowest pace after repeated throttling: one call in this time.
@@ -32,12 +34,13 @@ const RECOVER_AFTER: u32 = 20;
 pub(crate) struct PerSecond {
     state: Mutex<Spacing>,
     in_flight: Semaphore,
-    configured: Duration,
-    max_in_flight: usize,
 }
 
 #[derive(Debug)]
 struct Spacing {
+    /// Between two calls at the configured pace.
+    configured: Duration,
+    max_in_flight: usize,
     interval: Duration,
     /// When the next slot is due.
     next: Instant,
@@ -51,16 +54,51 @@ struct Spacing {
 impl PerSecond {
     /// At most `calls_per_second` (more than 0), and `max_in_flight` at a time.
     pub(crate) fn new(calls_per_second: f64, max_in_flight: usize) -> Self {
-        let configured = Duration::from_secs_f64(1.0 / calls_per_second.clamp(0.01, 1_000_000.0));
+        let configured = interval(calls_per_second);
         let max_in_flight = max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
         let state = Spacing {
+            configured,
+            max_in_flight,
             interval: configured,
             next: Instant::now(),
             good: 0,
             permits: max_in_flight,
             surplus: 0,
         };
-        Self { state: Mutex::new(state), in_flight: Semaphore::new(max_in_flight), configured, max_in_flight }
+        Self { state: Mutex::new(state), in_flight: Semaphore::new(max_in_flight) }
+    }
+
+    /// From now on this. A pace that was halved recovers towards it.
+    pub(super) fn configure(&self, calls_per_second: f64, max_in_flight: usize) {
+        let (configured, max_in_flight) =
+            (interval(calls_per_second), max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
+        let mut state = self.state();
+        let (is_at_pace, is_at_most) =
+            (state.interval == state.configured, state.permits == state.max_in_flight);
+        state.configured = configured;
+        state.interval = if is_at_pace { configured } else { state.interval.max(configured) };
+        state.max_in_flight = max_in_flight;
+        if state.permits > max_in_flight {
+            self.give_up(&mut state, max_in_flight);
+        } else if is_at_most {
+            let more = max_in_flight - state.permits;
+            let kept = more.min(state.surplus);
+            state.surplus -= kept;
+            state.permits = max_in_flight;
+            self.in_flight.add_permits(more - kept);
+        }
+    }
+
+    /// Nothing panics while it holds the state.
+    fn state(&self) -> MutexGuard<'_, Spacing> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Down to so many permits; calls in flight give theirs up when they return.
+    fn give_up(&self, state: &mut Spacing, permits: usize) {
+        let fewer = state.permits - permits;
+        state.surplus += fewer - self.in_flight.forget_permits(fewer);
+        state.permits = permits;
     }
 
     /// Waits for the next free slot. The call is in flight until the permit is dropped.
@@ -68,7 +106,7 @@ impl PerSecond {
         let (permit, at, slack) = loop {
             // The semaphore is never closed.
             let permit = self.in_flight.acquire().await.ok();
-            let mut state = self.state.lock().await;
+            let mut state = self.state();
             if state.surplus == 0 {
                 let slack = if state.interval < TIMER { TIMER } else { Duration::ZERO };
                 let now = Instant::now();
@@ -87,27 +125,25 @@ impl PerSecond {
     }
 
     /// The other side asked for less, or is slow: half the pace, half at a time, and no call before `wait` has passed.
-    pub(super) async fn slow_down(&self, wait: Duration) {
-        let mut state = self.state.lock().await;
-        state.interval = (state.interval * 2).min(SLOWEST.max(self.configured));
+    pub(super) fn slow_down(&self, wait: Duration) {
+        let mut state = self.state();
+        state.interval = (state.interval * 2).min(SLOWEST.max(state.configured));
         state.next = state.next.max(Instant::now() + wait);
         state.good = 0;
         let half = (state.permits / 2).max(1);
-        let given_up = self.in_flight.forget_permits(state.permits - half);
-        state.surplus += state.permits - half - given_up;
-        state.permits = half;
+        self.give_up(&mut state, half);
     }
 
     /// Enough good answers in a row bring the configured pace back, step by step.
-    pub(super) async fn on_success(&self) {
-        let mut state = self.state.lock().await;
+    pub(super) fn on_success(&self) {
+        let mut state = self.state();
         state.good += 1;
         if state.good < RECOVER_AFTER {
             return;
         }
         state.good = 0;
-        state.interval = (state.interval * 3 / 4).max(self.configured);
-        if state.permits < self.max_in_flight {
+        state.interval = (state.interval * 3 / 4).max(state.configured);
+        if state.permits < state.max_in_flight {
             state.permits += 1;
             match state.surplus {
                 0 => self.in_flight.add_permits(1),
@@ -117,23 +153,53 @@ impl PerSecond {
     }
 }
 
+fn interval(calls_per_second: f64) -> Duration {
+    Duration::from_secs_f64(1.0 / calls_per_second.clamp(0.01, 1_000_000.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pace_is_lowered_and_raised_while_it_is_in_use() {
+        let (pace, start) = (PerSecond::new(10.0, 4), Instant::now());
+        pace.configure(5.0, 2);
+        for call in 0..10_u32 {
+            drop(pace.acquire().await);
+            assert_eq!(start.elapsed(), Duration::from_millis(200) * call);
+        }
+        let two = [pace.acquire().await, pace.acquire().await];
+        assert!(tokio::time::timeout(Duration::from_secs(60), pace.acquire()).await.is_err());
+        pace.configure(10.0, 1);
+        drop(two);
+        let one = pace.acquire().await;
+        assert!(tokio::time::timeout(Duration::from_secs(60), pace.acquire()).await.is_err());
+        drop(one);
+        pace.configure(10.0, 3);
+        assert_eq!(pace.in_flight.available_permits(), 3);
+        pace.slow_down(Duration::ZERO);
+        pace.configure(20.0, 3);
+        for _ in 0..RECOVER_AFTER * 9 {
+            pace.on_success();
+        }
+        let state = pace.state();
+        assert_eq!((state.interval, state.permits), (Duration::from_millis(50), 3));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn throttling_halves_the_pace_and_stops_everybody_until_the_wait_is_over() {
         let pace = PerSecond::new(10.0, 4);
         let start = Instant::now();
         pace.acquire().await;
-        pace.slow_down(Duration::from_secs(5)).await;
+        pace.slow_down(Duration::from_secs(5));
         pace.acquire().await;
         assert!(start.elapsed() >= Duration::from_secs(5));
         let before = Instant::now();
         pace.acquire().await;
         assert_eq!(before.elapsed().as_millis(), 200);
         for _ in 0..100 {
-            pace.on_success().await;
+            pace.on_success();
         }
         pace.acquire().await;
         let before = Instant::now();
@@ -146,7 +212,7 @@ mod tests {
         let (pace, start) = (PerSecond::new(10_000.0, 100), Instant::now());
         for call in 0..1_000_u32 {
             pace.acquire().await;
-            assert!(start.elapsed() + 2 * TIMER >= pace.configured * call, "call {call}");
+            assert!(start.elapsed() + 2 * TIMER >= pace.state().configured * call, "call {call}");
         }
         assert!(start.elapsed() <= Duration::from_millis(105), "{:?}", start.elapsed());
     }
@@ -156,7 +222,7 @@ mod tests {
         let pace = PerSecond::new(1_000.0, 4);
         let in_flight =
             [pace.acquire().await, pace.acquire().await, pace.acquire().await, pace.acquire().await];
-        pace.slow_down(Duration::ZERO).await;
+        pace.slow_down(Duration::ZERO);
         drop(in_flight);
         let two = [pace.acquire().await, pace.acquire().await];
         assert!(tokio::time::timeout(Duration::from_secs(60), pace.acquire()).await.is_err());
@@ -168,14 +234,14 @@ mod tests {
     async fn throttling_halves_the_number_at_a_time_and_good_answers_bring_it_back() {
         let pace = PerSecond::new(1_000.0, 4);
         let free = || pace.in_flight.available_permits();
-        pace.slow_down(Duration::ZERO).await;
+        pace.slow_down(Duration::ZERO);
         assert_eq!(free(), 2);
         for _ in 0..3 {
-            pace.slow_down(Duration::ZERO).await;
+            pace.slow_down(Duration::ZERO);
         }
         assert_eq!(free(), 1);
         for _ in 0..RECOVER_AFTER * 9 {
-            pace.on_success().await;
+            pace.on_success();
         }
         assert_eq!(free(), 4);
     }

@@ -15,15 +15,26 @@
 //! | 6500  | the run ends      | 1000 2000                          |
 //!
 //! A reserved call counts as late as it may still be made, so a reader of the store never waits too little.
+//!
+//! Others may call too, each with a window of its own: their calls, made and reserved, count against the same limit.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+
+use super::account::Others;
 
 const MINUTE_MS: u64 = 60_000;
 /// Calls are reserved by this share of the limit: fewer writes to the store against fewer calls lost to a crash.
 const RESERVED_SHARE: usize = 8;
 /// A reservation that is not used within this time is reserved again.
 const RESERVED_FOR_MS: u64 = 5_000;
+/// Of several callers that want to reserve calls, one that has used the whole limit comes so much later than one that has
+/// made no call.
+const YIELD_MS: u64 = 1_000;
+/// A limit above this counts its calls at the next multiple of [`GRAIN_MS`], so that a minute of 100,000 calls is a short
+/// list of pairs in the store.
+const EXACT_LIMIT: usize = 5_000;
+const GRAIN_MS: u64 = 100;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Window {
@@ -31,6 +42,12 @@ pub(super) struct Window {
     /// What the server's headers leave of the configured limit.
     limit: usize,
     calls_ms: VecDeque<u64>,
+    /// The calls of others, in order of time.
+    others_ms: VecDeque<u64>,
+    /// Whether others call, or wait until they may.
+    is_shared: bool,
+    /// The change of the account that the two are from.
+    seen: u64,
     reserved: usize,
     reserved_until_ms: u64,
     hold_until_ms: u64,
@@ -44,6 +61,9 @@ impl Window {
             configured: limit,
             limit,
             calls_ms: calls_ms.into_iter().collect(),
+            others_ms: VecDeque::new(),
+            is_shared: false,
+            seen: 0,
             reserved: 0,
             reserved_until_ms: 0,
             hold_until_ms: 0,
@@ -53,19 +73,50 @@ impl Window {
     /// How long to wait before the next call; zero if it may go now.
     pub(super) fn wait(&mut self, now_ms: u64) -> Duration {
         // A call "in the future" is a clock that was set back: count it as made now.
-        for at in self.calls_ms.iter_mut().rev().take_while(|at| **at > now_ms) {
+        for at in self.calls_ms.iter_mut().rev().take_while(|at| **at > now_ms + GRAIN_MS) {
             *at = now_ms;
         }
-        while self.calls_ms.front().is_some_and(|&at| at + MINUTE_MS <= now_ms) {
-            self.calls_ms.pop_front();
+        // Those of others may be reserved.
+        for at in self.others_ms.iter_mut().rev().take_while(|at| **at > now_ms + MINUTE_MS) {
+            *at = now_ms;
+        }
+        for calls_ms in [&mut self.calls_ms, &mut self.others_ms] {
+            while calls_ms.front().is_some_and(|&at| at + MINUTE_MS <= now_ms) {
+                calls_ms.pop_front();
+            }
         }
         self.hold_until_ms = self.hold_until_ms.min(now_ms + MINUTE_MS);
-        let over = (self.calls_ms.len() + 1).saturating_sub(self.limit);
-        let free_at_ms = match over.checked_sub(1).and_then(|n| self.calls_ms.get(n)) {
-            Some(&at) => at + MINUTE_MS,
+        let over = (self.calls_ms.len() + self.others_ms.len() + 1).saturating_sub(self.limit);
+        let free_at_ms = match over.checked_sub(1).and_then(|n| self.nth(n)) {
+            Some(at) => at + MINUTE_MS + self.yields_ms(),
+            None if self.is_shared && self.reserved == 0 => {
+                self.calls_ms.back().map_or(now_ms, |last| last + self.yields_ms())
+            }
             None => now_ms,
         };
         Duration::from_millis(free_at_ms.max(self.hold_until_ms).saturating_sub(now_ms))
+    }
+
+    /// The call after the `n` oldest ones, our own and those of others.
+    fn nth(&self, n: usize) -> Option<u64> {
+        let (mut ours, mut others) = (self.calls_ms.iter().peekable(), self.others_ms.iter().peekable());
+        for _ in 0..n {
+            match (ours.peek(), others.peek()) {
+                (Some(our), Some(other)) if our > other => others.next(),
+                (Some(_), _) => ours.next(),
+                (None, _) => others.next(),
+            };
+        }
+        ours.next().into_iter().chain(others.next()).min().copied()
+    }
+
+    /// Who has made more calls of the last minute lets those go first who have made fewer.
+    fn yields_ms(&self) -> u64 {
+        if !self.is_shared {
+            return 0;
+        }
+        let (ours, limit) = (self.calls_ms.len() as u64, self.limit as u64);
+        (YIELD_MS * ours).checked_div(limit).unwrap_or(0).min(YIELD_MS)
     }
 
     /// Reserves the next few calls if none are left. `true` means: store [`Self::persisted_ms`] before the next call.
@@ -73,7 +124,7 @@ impl Window {
         if self.reserved > 0 && now_ms < self.reserved_until_ms {
             return false;
         }
-        let free = self.limit.saturating_sub(self.calls_ms.len());
+        let free = self.limit.saturating_sub(self.calls_ms.len() + self.others_ms.len());
         self.reserved = free.min(self.limit.div_ceil(RESERVED_SHARE)).max(1);
         self.reserved_until_ms = now_ms + RESERVED_FOR_MS;
         true
@@ -81,7 +132,22 @@ impl Window {
 
     pub(super) fn count(&mut self, now_ms: u64) {
         self.reserved = self.reserved.saturating_sub(1);
-        self.calls_ms.push_back(now_ms);
+        let grain_ms = if self.configured > EXACT_LIMIT { GRAIN_MS } else { 1 };
+        self.calls_ms.push_back(now_ms.next_multiple_of(grain_ms));
+    }
+
+    pub(super) fn see_others(&mut self, others: Others) {
+        (self.seen, self.is_shared, self.others_ms) = (others.seen, others.are_there, others.calls_ms.into());
+    }
+
+    /// The change of the account that this window knows of.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// No call before this.
+    pub(super) fn hold_until(&mut self, wall_ms: u64) {
+        self.hold_until_ms = self.hold_until_ms.max(wall_ms);
     }
 
     /// Frees what was reserved and not used.
@@ -251,6 +317,48 @@ mod tests {
         assert_eq!(announced, RateLimit { limit: Some(60), remaining: None, reset_in_ms: Some(12_000) });
         assert_eq!(RateLimit::from_headers(&headers("1800000030"), now_ms).reset_in_ms, Some(30_000));
         assert_eq!(RateLimit::from_headers(&headers("soon"), now_ms).reset_in_ms, None);
+    }
+
+    fn others(calls_ms: &[u64]) -> Others {
+        Others { seen: 1, are_there: true, calls_ms: calls_ms.to_vec() }
+    }
+
+    #[test]
+    fn calls_of_others_count_too_and_the_oldest_of_all_is_free_first() {
+        let mut pace = Window::new(4, [1_000, 3_000]);
+        pace.see_others(others(&[2_000, 9_000]));
+        let yields_ms = YIELD_MS / 2;
+        assert_eq!(pace.wait(10_000), Duration::from_millis(51_000 + yields_ms));
+        pace.see_others(others(&[2_000, 4_000, 9_000]));
+        assert_eq!(pace.wait(10_000), Duration::from_millis(52_000 + yields_ms));
+        pace.see_others(Others::default());
+        assert_eq!(pace.wait(10_000), Duration::ZERO);
+    }
+
+    #[test]
+    fn of_those_who_reserve_the_one_with_fewer_calls_goes_first() {
+        let (mut much, mut none) = (Window::new(10, [1_000; 5]), Window::new(10, []));
+        for pace in [&mut much, &mut none] {
+            pace.see_others(others(&[]));
+        }
+        assert_eq!((much.wait(1_000), none.wait(1_000)), (Duration::from_millis(500), Duration::ZERO));
+        assert!(much.reserve(1_500));
+        assert_eq!(much.wait(1_500), Duration::ZERO, "what is reserved waits for nobody");
+    }
+
+    #[test]
+    fn a_minute_of_a_hundred_thousand_calls_is_six_hundred_times() {
+        let mut pace = Window::new(100_000, []);
+        for call in 0..100_000 {
+            let now_ms = 1_000_050 + call * 6 / 10;
+            assert_eq!(pace.wait(now_ms), Duration::ZERO, "call {call}");
+            pace.count(now_ms);
+        }
+        assert!(pace.wait(1_060_051) > Duration::ZERO);
+        let mut times = pace.persisted_ms();
+        times.dedup();
+        assert!(times.len() <= 601, "{}", times.len());
+        assert!(times.iter().all(|at| at % GRAIN_MS == 0));
     }
 
     #[test]

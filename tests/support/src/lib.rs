@@ -6,10 +6,12 @@
 
 mod expected;
 mod pipelines;
+mod store;
 mod wires;
 mod world;
 
 pub use expected::{assert_rows, clean_groups, clean_products, expected, without_revival};
 pub use pipelines::{http, http_target, pipeline, qeasy};
+pub use store::Counted;
 pub use wires::{Seen, Tap, answer, in_process};
 pub use world::{World, env, env_with, request, small, wall};
