@@ -12,6 +12,7 @@ mod architecture;
 mod cleaning;
 mod cli;
 mod concurrency;
+mod day;
 mod documents;
 mod endurance;
 mod envelopes;
