@@ -14,7 +14,7 @@ PIPELINE ?= pipeline.toml
 # The version of cargo-auditable, which puts the list of dependencies into the program that is deployed.
 AUDITABLE := 0.7.7
 
-.PHONY: help demo test build lint schema unit simulate lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
+.PHONY: help demo test build lint schema unit simulate day lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ unit: ## unit and integration tests
 
 simulate: ## SEEDS=… worlds from FROM=… on, with what they covered; or one, SEED=…, with its story
 	@SEEDS=$(or $(SEEDS),10000) FROM=$(FROM) SEED=$(SEED) cargo test -q --test simulation every_seed -- --nocapture
+
+day: ## a day of an edit each second at 200,000 products, and a first read of 1,000,000, in virtual time; takes minutes
+	@cargo test -q --test it day:: -- --ignored --nocapture
 
 lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, with Secrets Manager and S3 over the wire
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/lambda

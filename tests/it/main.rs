@@ -14,6 +14,7 @@ mod cleaning;
 mod cli;
 mod concurrency;
 mod cost;
+mod day;
 mod documents;
 mod endurance;
 mod envelopes;

@@ -7,6 +7,11 @@
 //!   older than the read.
 //! - Every run that has the time for it covers at least one window more, and counts its progress truly.
 //!
+//! Two things no reader can know, and so nothing is asked of them: a source without a filter that changes while its pages
+//! are read (that way to read needs a catalogue that stands still, as the README says); and which products were deleted
+//! while others were created in the same moments. So in a run during which the source changes, a product that was deleted
+//! since the run before may still be sent: the target is never more than one run behind.
+//!
 //! A world whose changes become visible late moves the beginning of the read back by as much; where that is later than
 //! the overlap of the program's reads ([`Reading::is_too_late`](crate::reading::Reading::is_too_late)), a change can be
 //! missed until its window is read again, so only deletions are judged.
@@ -113,6 +118,9 @@ pub fn after_a_sync(
     let late_ms = world.reading.visible_late_s * 1_000;
     let span = Span { from_ms: since_ms.saturating_sub(late_ms), to_ms: world.clock.now_ms() };
     let past = world.past.lock().unwrap();
+    if past.changed_at_ms > before.now_ms && !world.reading.is_filtered() {
+        return Ok(());
+    }
     let shape = world.pipeline.shape;
     for (id, row) in journal(world, before.journal) {
         if world.reading.is_too_late() && !is_tombstone(row.get()) {

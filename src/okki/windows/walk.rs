@@ -210,7 +210,11 @@ impl<'a> Walk<'a> {
             match self.asker.total(self.axis, TimeRange::since(at)).await? {
                 0 => break at,
                 rows if rows <= page_size => return Ok(at),
-                _ if ahead > FARTHEST_AHEAD_SECONDS => return Ok(from),
+                _ if ahead > FARTHEST_AHEAD_SECONDS => {
+                    let message =
+                        "the source's time filter shows rows of a time that has not come".to_owned();
+                    return Err(Error::new(ErrorKind::NotSupported(Side::Source), message));
+                }
                 _ => (shows_more, ahead) = (at, ahead * 8),
             }
         };

@@ -195,7 +195,8 @@ impl Scenario {
         if request.mode == Mode::Sync {
             invariants::no_call_before_its_time(&self.world, &before, &process.clock)?;
             let is_done = outcome.as_ref().is_some_and(promises::is_done);
-            let from_ms = if is_done { since_ms } else { self.compared_since.min(since_ms) };
+            let moves = self.world.past.lock().unwrap().changed_at_ms > before.now_ms;
+            let from_ms = if is_done && !moves { since_ms } else { self.compared_since.min(since_ms) };
             promises::after_a_sync(&self.world, &before, from_ms, outcome.as_ref())?;
             if is_done {
                 self.compared_since = since_ms;
