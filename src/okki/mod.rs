@@ -57,9 +57,6 @@ use snapshot::SnapshotBuilder;
 pub(crate) use whole::MAX_READS;
 use windows::{Asker, Ledger, Sizing, SourceClock};
 
-/// After this time a source that could not be read in windows is tried again.
-const TRY_WINDOWS_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
-
 /// Calls that a run has time for, for each page that a window of it has.
 const CALLS_FOR_A_PAGE: f64 = 12.0;
 
@@ -213,7 +210,7 @@ impl Okki {
         let ReadStart { cache, full_read_every, clock } = start;
         let mut ledger = cache.map_or_else(Ledger::default, |cache| builder.add_cached(cache));
         if let Some(why) = ledger.whole_because.clone() {
-            let every = full_read_every.unwrap_or(TRY_WINDOWS_AGAIN_AFTER);
+            let every = full_read_every.unwrap_or(whole::TRY_WINDOWS_AGAIN_AFTER);
             if ledger.is_whole_due(every, clock.now_ms()) {
                 // Perhaps its filters can be believed by now.
                 (builder, ledger) = (SnapshotBuilder::new(&self.settings, map, &groups), Ledger::default());

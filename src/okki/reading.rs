@@ -97,12 +97,14 @@ impl<K: Keep> Reading<'_, '_, K> {
     /// Reads what is missing, and what changed. `full_read_every`: every part is read again within this time.
     pub(super) async fn run(&mut self, full_read_every: Option<Duration>) -> Step<()> {
         let is_first = !self.ledger.complete;
-        if is_first && self.ledger.windows().is_empty() {
+        if is_first && self.ledger.filter_lag_seconds.is_none() {
             self.check_filters().await?;
         }
         if is_first {
             let end = self.closed_end().await?;
             self.ledger.extend_to(end);
+            // Also a run that ends before its first window spares the next one these questions.
+            self.is_dirty = true;
             self.cover(None).await?;
             self.ledger.complete = self.ledger.gaps().is_empty();
             self.ledger.rolled_at_ms = self.clock.now_ms();

@@ -11,6 +11,7 @@
 //!   plan knows whether that matters; [`ReadInfo::grew`](super::ReadInfo) tells it.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use super::page::ProductPage;
 use super::protocol::GroupList;
@@ -27,6 +28,8 @@ use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 use crate::transform::{Columns, RowMap};
 
+/// After this time a source that could not be read in windows is tried again.
+pub(super) const TRY_WINDOWS_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// Reads of everything before giving up on a catalogue that keeps changing.
 pub(crate) const MAX_READS: u32 = 5;
 

@@ -1,7 +1,7 @@
 //! A catalogue as years leave it: what cannot go through is set aside with its reason, and all the rest arrives.
 
 use okki_sync::testing::report::Status;
-use okki_sync_sandbox::Options;
+use okki_sync_sandbox::{ListOrder, Options};
 
 use crate::support::{World, expected, pipeline, qeasy, small};
 
@@ -68,7 +68,8 @@ async fn a_dirty_catalogue_is_written_once_and_stays_partial() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_that_really_repeats_is_believed_where_one_page_holds_both_rows() {
-    let world = World::new(small(), qeasy(SHAPE, ""));
+    let list_order = ListOrder::ById;
+    let world = World::new(Options { list_order, ..small() }, qeasy(SHAPE, ""));
     world.sandbox.edit(|catalogue| {
         let mut copy = catalogue.products[7].clone();
         copy.name = "the second of the same id".to_owned();

@@ -114,7 +114,8 @@ async fn an_outage_that_flickers_costs_minutes_and_not_hours() {
     let started = Instant::now();
     let outcome = world.sync().await;
     assert_eq!(outcome.error.unwrap().kind, ErrorKind::Unavailable(Side::Source));
-    assert!(started.elapsed() < Duration::from_secs(15 * 60), "{:?}", started.elapsed());
+    // Ten minutes of backoff, and the slowest pace between the calls that come through.
+    assert!(started.elapsed() < Duration::from_secs(45 * 60), "{:?}", started.elapsed());
     assert_eq!(world.target_calls(), 0);
 }
 
@@ -234,7 +235,7 @@ async fn a_total_that_the_pages_never_hold_deletes_nothing_and_costs_little() {
         let outcome = world.sync_well().await;
         assert_eq!((outcome.report.plan.update, outcome.report.plan.delete), (1, 0));
         let calls = world.calls(Endpoint::OkkiProducts) - calls;
-        assert!(calls < 100, "{calls}");
+        assert!(calls < 120, "{calls}");
         world.assert_complete();
         lying.store(0, Ordering::Relaxed);
         world.sync_well().await;

@@ -88,7 +88,8 @@ async fn a_killed_run_loses_two_minutes_of_reading_at_most() {
 
 #[tokio::test(start_paused = true)]
 async fn what_interrupts_the_read_does_not_matter() {
-    let world = World::new(options(), fast("products"));
+    let list_order = ListOrder::NewestUpdateFirstStable;
+    let world = World::new(Options { list_order, ..options() }, fast("products"));
     // The source fails half-way: the run fails, and what it has read is kept.
     world.fault(Endpoint::OkkiProducts, FaultKind::Status(500), 30, 30);
     let failed = world.sync().await;
@@ -229,7 +230,7 @@ async fn a_source_whose_filters_cannot_be_believed_is_read_the_old_way() {
     world.wind(600).await;
     world.sandbox.edit(|catalogue| catalogue.products[2].name.push('!'));
     let second = world.sync_well().await.report.source;
-    assert!(second.requests < first / 4 && !second.full_read, "{second:?}");
+    assert!(second.requests < first && !second.full_read, "{second:?}, first {first}");
     world.assert_complete();
 }
 

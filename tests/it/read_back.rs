@@ -152,9 +152,11 @@ async fn what_a_sync_wrote_meanwhile_is_not_called_different() {
     let world = synced().await;
     assert_eq!(verify_for(&world, 70).await.report.status, Status::Paused);
     // Of the rows that were read: one changes, one goes. And one comes.
+    let rows = world.rows();
+    let [changed, gone] = [0, 1].map(|at| rows.get_index(at).unwrap().0.clone());
     world.sandbox.edit(|catalogue| {
-        catalogue.products[0].name.push('!');
-        catalogue.products.remove(1);
+        catalogue.products.iter_mut().find(|p| p.product_id == changed).unwrap().name.push('!');
+        catalogue.products.retain(|product| product.product_id != gone);
         let mut product = catalogue.products[2].clone();
         product.product_id = "99999999999".to_owned();
         catalogue.products.push(product);
