@@ -59,9 +59,6 @@ use windows::{Asker, Ledger, Sizing, SourceClock};
 /// A source that cannot be read in windows is asked again whether it can after this time.
 const TRY_WINDOWS_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
-/// Calls that a run has time for, for each page that a window of it has.
-const CALLS_FOR_A_PAGE: f64 = 12.0;
-
 /// What a read goes on from.
 pub(crate) struct ReadStart {
     /// Of an earlier read.
@@ -277,15 +274,6 @@ impl Okki {
             ..ReadInfo::of(cleaned)
         };
         Ok((catalogue, info))
-    }
-
-    /// A window is small enough for a run to read a few of them, however short it is.
-    fn pages_of_a_window(&self, budget: &Budget) -> u64 {
-        let calls = budget.left().as_secs_f64() * self.settings.max_requests_per_second;
-        // A cast saturates.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pages")]
-        let pages = (calls / CALLS_FOR_A_PAGE) as u64;
-        pages.clamp(1, windows::PAGES_OF_A_WINDOW)
     }
 
     async fn groups(&self, budget: &Budget) -> Result<GroupList> {

@@ -129,6 +129,10 @@ pub(super) async fn read(
     drop(answers);
     let is_whole = proof.is_whole() || Mutant::DropTheLastPage.is_active();
     Ok(match is_whole {
+        // The mutant counts what it found: then no later total contradicts it.
+        true if Mutant::AcceptMovedTotal.is_active() => {
+            WindowRead::Whole(WindowRows::whole(pages, proof.distinct))
+        }
         true => WindowRead::Whole(WindowRows::whole(pages, total)),
         false => WindowRead::Doubtful(said),
     })
