@@ -57,9 +57,6 @@ use snapshot::SnapshotBuilder;
 pub(crate) use whole::MAX_READS;
 use windows::{Asker, Ledger, Sizing, SourceClock};
 
-/// Calls that a run has time for, for each page that a window of it has.
-const CALLS_FOR_A_PAGE: f64 = 12.0;
-
 /// What a read goes on from.
 pub(crate) struct ReadStart {
     /// Of an earlier read.
@@ -275,15 +272,6 @@ impl Okki {
             ..ReadInfo::of(cleaned)
         };
         Ok((catalogue, info))
-    }
-
-    /// A window is small enough for a run to read a few of them, however short it is.
-    fn pages_of_a_window(&self, budget: &Budget) -> u64 {
-        let calls = budget.left().as_secs_f64() * self.settings.max_requests_per_second;
-        // A cast saturates.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pages")]
-        let pages = (calls / CALLS_FOR_A_PAGE) as u64;
-        pages.clamp(1, windows::PAGES_OF_A_WINDOW)
     }
 
     async fn groups(&self, budget: &Budget) -> Result<GroupList> {

@@ -101,8 +101,8 @@ async fn a_day(products: usize, hours: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_day_of_an_edit_each_second_arrives() {
-    a_day(5_000, 24).await;
+async fn a_working_day_of_an_edit_each_second_arrives() {
+    a_day(5_000, 8).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,6 @@ use crate::oracle::{Shape, doubt, is_tombstone};
 use crate::past::Span;
 use crate::support::without_revival;
 use crate::world::World;
-
 /// How the world stood before a run.
 pub struct Before {
     revision: u64,
@@ -188,13 +187,13 @@ pub async fn after_one_run(
     if world.pipeline.qeasy && told + lockouts > most && told > 0 {
         return Err(format!("a lockout was knocked on: {told} calls were refused by it in one run"));
     }
-    // All that has changed must have become visible before the run. (Later than the program allows for, it is missed.)
+    // All changes must be visible before the run. (Later than the program allows for, they are missed.)
     let late_ms = world.reading.visible_late_s * 1_000;
     let is_seen = world.past.lock().unwrap().changed_at_ms + late_ms <= before.now_ms;
     let still = world.sandbox.revision() == before.revision && is_seen && !world.reading.is_too_late();
     let catalogue = world.catalogue();
     let wanted = world.pipeline.shape.rows(&catalogue);
-    // A run that is not done may have had no time to look for deletions; `promises` judges what it sent.
+    // Of a run that is not done, `promises` judges what it sent.
     if still && outcome.is_some_and(crate::promises::is_done) {
         nothing_outside_the_plan(world, before, &wanted, &journal)?;
     }

@@ -3,6 +3,7 @@
 //! `times` (the source's clock), `ledger` (what was read, pure), `question` (asking), `window` (one window and its
 //! proof), `walk` (many of them), `sizing` (how large they are, pure). `okki/reading.rs` puts them together.
 
+mod front;
 pub(super) mod ledger;
 pub(super) mod question;
 mod sizing;

@@ -14,26 +14,20 @@
 //! Race: a row that is edited leaves a closed window of update times for the open one at the end. So the open one is
 //! read after all others have ended, and only as one answer (a single page).
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
+use super::front::front;
 use super::question::{Asker, Question};
 use super::sizing::{Piece, Sizing};
 use super::times::{Seconds, TimeAxis, TimeRange};
 use super::window::{self, WindowRead, WindowRows};
-use crate::error::{Error, ErrorKind, Result, Side};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Doubts about one page that no other page can have moved.
 const MAX_DOUBTS: u32 = 5;
-
-/// The first guess of where an open range can be closed lies this much around `now`.
-const FRONT_SECONDS: i64 = 60;
-/// No time zone is farther away. (A filter that shows rows beyond it filters nothing.)
-const FARTHEST_AHEAD_SECONDS: i64 = 366 * 86_400;
 
 /// The source's own time, as it goes on.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +163,8 @@ impl<'a> Walk<'a> {
             return Ok(Some(self.with_the_next(piece, sizing.rows())));
         }
         if piece.expected.is_some() {
-            let front = self.front(piece.range.from, sizing.page_size).await?;
+            let front =
+                front(self.asker, self.axis, self.clock.now(), piece.range.from, sizing.page_size).await?;
             self.todo.pop();
             self.todo.push(Piece { range: TimeRange::since(front), expected: None, doubts: 0 });
             if front > piece.range.from {
@@ -197,41 +192,6 @@ impl<'a> Walk<'a> {
             self.todo.pop();
         }
         piece
-    }
-
-    /// Up to where an open range is closed: the filter has shown a row of this second or a later one, so its clock has
-    /// passed what lies before, and nothing enters that any more. `now` plays no part in it: the filter may go by another
-    /// clock. From the front on there is at most a page of rows.
-    async fn front(&self, from: Seconds, page_size: u64) -> Result<Seconds> {
-        let now = self.clock.now().max(from);
-        let (mut shows_more, mut ahead) = (from, FRONT_SECONDS);
-        let mut shows_none = loop {
-            let at = now.saturating_add(ahead);
-            match self.asker.total(self.axis, TimeRange::since(at)).await? {
-                0 => break at,
-                rows if rows <= page_size => return Ok(at),
-                _ if ahead > FARTHEST_AHEAD_SECONDS => {
-                    let message =
-                        "the source's time filter shows rows of a time that has not come".to_owned();
-                    return Err(Error::new(ErrorKind::NotSupported(Side::Source), message));
-                }
-                _ => (shows_more, ahead) = (at, ahead * 8),
-            }
-        };
-        let mut at = now - FRONT_SECONDS / 2;
-        while shows_none - shows_more > 1 {
-            if at <= shows_more || at >= shows_none {
-                at = shows_more + (shows_none - shows_more) / 2;
-            }
-            match self.asker.total(self.axis, TimeRange::since(at)).await? {
-                0 => shows_none = at,
-                rows if rows <= page_size => return Ok(at),
-                _ => shows_more = at,
-            }
-        }
-        // One second holds them all, and more of it may still come.
-        self.asker.budget.sleep(Side::Source, Duration::from_millis(1_100)).await?;
-        Ok(shows_none)
     }
 
     fn begin(&mut self, piece: Piece, sizing: &Sizing) {

@@ -162,6 +162,10 @@ pub(super) async fn read(
         mend(asker, question, rows, &mut proof, &mut pages).await? || Mutant::DropTheLastPage.is_active();
     let in_rounds = proof.rows > total;
     Ok(match is_whole {
+        // The mutant counts what it found: then no later total contradicts it.
+        true if Mutant::AcceptMovedTotal.is_active() => {
+            WindowRead::Whole(WindowRows::whole(pages, proof.distinct))
+        }
         true => WindowRead::Whole(WindowRows { in_rounds, ..WindowRows::whole(pages, total) }),
         false => WindowRead::Doubtful(said),
     })

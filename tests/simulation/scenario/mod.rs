@@ -208,9 +208,8 @@ impl Scenario {
             }
         }
         let is_sync = request.mode == Mode::Sync;
-        if is_sync && outcome.as_ref().is_some_and(promises::has_read) {
-            self.unread_since = None;
-        } else if !is_sync && self.unread_since == Some(before.now_ms) {
+        let has_read = is_sync && outcome.as_ref().is_some_and(promises::has_read);
+        if has_read || (!is_sync && self.unread_since == Some(before.now_ms)) {
             self.unread_since = None;
         }
         Ok(outcome)
