@@ -36,7 +36,9 @@ impl<K: Keep> Reading<'_, '_, K> {
             self.is_dirty |= fresh.rows > 0;
             self.has_unplaced |= fresh.created > 0;
             self.learn_lag(from, fresh.rows).await?;
-            self.move_cursor(now);
+            if !fresh.is_unsure {
+                self.move_cursor(now);
+            }
             if fresh.ambiguous.is_empty() {
                 return Ok(());
             }
@@ -58,6 +60,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             match walk.next(&mut sizing, true).await {
                 Ok(Some(found)) => {
                     pages += found.rows.pages.len();
+                    fresh.is_unsure |= !found.rows.sure;
                     self.builder.add_changes(&found.rows.pages, number, &self.ledger, &mut fresh)?
                 }
                 Ok(None) => break,

@@ -63,6 +63,8 @@ pub(super) struct Fresh {
     pub rows: u64,
     /// Rows that were not known at all.
     pub created: u64,
+    /// Whether a row may have been missed.
+    pub is_unsure: bool,
     /// Numbers of the reads that found two rows with an id that came again: which of them changed, only reading tells.
     pub ambiguous: Vec<u32>,
 }

@@ -110,7 +110,8 @@ async fn of_five_that_need_more_than_the_minute_has_none_starves() {
             tokio::time::sleep(Duration::from_secs(60)).await;
             let calls: Vec<usize> = processes.iter().map(|process| process.target.seen().len()).collect();
             let (least, most) = (calls.iter().min().unwrap(), calls.iter().max().unwrap());
-            assert!(*least >= 5 * minute.min(12), "minute {minute}: {calls:?}");
+            // The first minute goes to reading the source.
+            assert!(*least >= 5 * (minute - 1).min(12), "minute {minute}: {calls:?}");
             assert!(most - least <= 30, "minute {minute}: {calls:?}");
         }
     };

@@ -265,7 +265,10 @@ mod tests {
     async fn the_filter_can_speak_another_time_zone_than_now() {
         let sandbox = with_ties(ListOrder::ById);
         let (token, _) = log_in(&sandbox).await;
-        sandbox.set_options(|options| options.filter_clock_offset_s = -28_800);
+        sandbox.set_options(|options| {
+            options.filter_clock_offset_s = -28_800;
+            options.row_times = true;
+        });
         let beijing = "time_type=1&start_time=2023-11-15%2006:13:20&end_time=2023-11-15%2006:13:20";
         let utc = "time_type=1&start_time=2023-11-14%2022:13:20&end_time=2023-11-14%2022:13:20";
         assert_eq!(list(&sandbox, &token, beijing).await["count"], 0);
@@ -303,7 +306,11 @@ mod tests {
 
     #[tokio::test]
     async fn rows_come_without_times_and_some_have_no_creation_time() {
-        let sandbox = small(|options| options.untimed_rows = 7);
+        let sandbox = small(|options| {
+            options.untimed_rows = 7;
+            options.list_order = ListOrder::ById;
+            options.row_times = true;
+        });
         let (token, _) = log_in(&sandbox).await;
         let reply = list(&sandbox, &token, "count=8").await;
         assert_eq!((&reply["count"], &reply["list"][6]["create_time"]), (&json!(250), &json!("")));
