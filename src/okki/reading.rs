@@ -141,13 +141,16 @@ impl<K: Keep> Reading<'_, '_, K> {
     async fn check_filters(&mut self) -> Step<()> {
         let ever = TimeRange::since(super::windows::times::OLDEST);
         let next_year = TimeRange::since(self.source_clock.began.saturating_add(YEAR_SECONDS));
-        for _ in 0..3 {
+        let mut created = 0;
+        for _ in 0..5 {
             let total = self.asker.total_of_all().await?;
             self.ledger.source_total = total;
             if total == 0 {
                 return Ok(());
             }
-            let created = self.asker.total(TimeAxis::Creation, ever).await?;
+            if created < total {
+                created = self.asker.total(TimeAxis::Creation, ever).await?;
+            }
             if created >= total {
                 return match self.asker.total(TimeAxis::Creation, next_year).await? {
                     0 => Ok(()),

@@ -37,11 +37,11 @@ const LARGEST_PAGE: u32 = 1_000;
 /// OKKI's product types: plain, with variants, bundle.
 const PRODUCT_TYPES: [u8; 3] = [1, 2, 3];
 /// Reads of one second whose pages never agree, put together, before what they brought is taken as it is.
-const MAX_ROUNDS: u32 = 40;
+const MAX_ROUNDS: u32 = 12;
 /// Calls that mend a window, even if it has fewer pages.
 const FEWEST_MENDING_CALLS: usize = 3;
 /// Rounds in a row without a new row: the difference is the source's own.
-const QUIET_ROUNDS: u32 = 12;
+const QUIET_ROUNDS: u32 = 4;
 
 /// What a range held.
 #[derive(Debug)]
@@ -189,6 +189,10 @@ async fn mend(
     proof: &mut Proof,
     pages: &mut Vec<ProductPage>,
 ) -> Result<bool> {
+    if question.range.is_one_second() {
+        // Its rows share one time, and have no order that a border could cut.
+        return Ok(proof.is_whole());
+    }
     let most_calls = pages.len().max(FEWEST_MENDING_CALLS);
     let borders: Vec<u64> = proof.borders.iter().copied().filter(|border| *border > 1).collect();
     let around = borders.iter().map(|border| around(*border, page_size));
