@@ -10,7 +10,6 @@ const PAGES: u64 = 2_000;
 
 fn world(edits_per_minute: f64, list_order: ListOrder) -> World {
     let text = qeasy("products", "max_rows_per_batch = 5000");
-    println!("{list_order:?}");
     World::new(
         Options { groups: 100, products: PRODUCTS, edits_per_minute, list_order, ..Options::default() },
         text,
@@ -26,7 +25,6 @@ async fn reading_200_000_products_costs_little_more_than_their_pages() {
     let world = world(0.0, ListOrder::NewestUpdateFirstStable);
     world.sync_well().await;
     let first = list_calls(&world.sandbox.stats());
-    println!("first read: {first} calls for {PAGES} pages");
     // The parts that are read again by turns come on top: they are the daily full read, spread out.
     let quiet = async |deleted: u64| {
         let report = world.sync_well().await.report;
@@ -44,10 +42,8 @@ async fn reading_200_000_products_costs_little_more_than_their_pages() {
         .collect();
     assert!(world.sandbox.remove(&ids[0]));
     let one = quiet(1).await;
-    println!("one deletion: {one} calls");
     ids[1..].iter().for_each(|id| assert!(world.sandbox.remove(id)));
     let ten = quiet(ids.len() as u64 - 1).await;
-    println!("{} deletions: {ten} calls", ids.len() - 1);
     assert!(first * 100 <= PAGES * 108 && one <= 25 && ten <= 160, "{first} {one} {ten}");
 }
 
@@ -56,6 +52,5 @@ async fn six_hundred_changes_an_hour_make_a_read_a_third_dearer_at_most() {
     let world = world(10.0, ListOrder::NewestUpdateFirstStable);
     world.sync_well().await;
     let first = list_calls(&world.sandbox.stats());
-    println!("first read at 600 changes an hour: {first} calls for {PAGES} pages");
     assert!(first * 10 <= PAGES * 13, "{first}");
 }
