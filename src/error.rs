@@ -42,7 +42,7 @@ pub enum ErrorKind {
     NotSupported(Side),
     /// The named side wants no more calls for a while: come back later.
     Throttled(Side),
-    /// The source never gave two reads that agree: run again when it is quieter.
+    /// The source contradicts itself: a page its own total, or, read the old way, one read the other.
     InconsistentSource,
     /// The delete guard or the empty-source guard struck: look, then allow it once.
     GuardRefused,

@@ -5,10 +5,8 @@
 //! start is asked for a second earlier, and the search goes on. Without this, windows would miss the rows at their borders,
 //! and no total of a delta would tell.
 
-use super::Okki;
 use super::reading::{Keep, Reading, Step};
-use super::windows::{self, Asker, Seconds, TimeAxis, TimeRange};
-use crate::budget::Budget;
+use super::windows::{Asker, Seconds, TimeAxis, TimeRange};
 
 /// Rows that were edited during the search leave the range that is searched: then it begins again.
 const MAX_SEARCHES: u32 = 4;
@@ -57,19 +55,5 @@ impl<K: Keep> Reading<'_, '_, K> {
 
     async fn shows(&self, from: Seconds, to: Seconds) -> Step<bool> {
         Ok(self.asker.total(TimeAxis::Update, TimeRange::new(from, to)).await? > 0)
-    }
-}
-
-/// Calls that a run has time for, for each page that a window of it has.
-const CALLS_FOR_A_PAGE: f64 = 12.0;
-
-impl Okki {
-    /// A window is small enough for a run to read a few of them, however short it is.
-    pub(super) fn pages_of_a_window(&self, budget: &Budget) -> u64 {
-        let calls = budget.left().as_secs_f64() * self.settings.max_requests_per_second;
-        // A cast saturates.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pages")]
-        let pages = (calls / CALLS_FOR_A_PAGE) as u64;
-        pages.clamp(1, windows::PAGES_OF_A_WINDOW)
     }
 }

@@ -233,7 +233,11 @@ impl Okki {
             key: self.cache_key(map),
             keep,
             watch,
-            sizing: Sizing::new(self.settings.page_size, self.pages_of_a_window(budget)),
+            sizing: Sizing::for_run(
+                self.settings.page_size,
+                budget.left(),
+                self.settings.max_requests_per_second,
+            ),
             held_at_start: 0,
             kept_at: Instant::now(),
             is_checkpoint_there: is_resumed,

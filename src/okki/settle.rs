@@ -5,9 +5,9 @@
 //! read again:
 //!
 //! ```text
-//! total 199,999, held 200,000       222 windows
+//! total 199,999, held 200,000       208 windows
 //! left half as expected ─▶ right half differs ─▶ … ─▶ window 171: 8 calls
-//! window 171 is read again: 9 calls; the row that it no longer holds is gone
+//! window 171 is read again: 10 calls; the row that it no longer holds is gone
 //! ```
 //!
 //! A total above what is held means a row that neither windows nor delta brought: one that was restored, or became visible

@@ -13,7 +13,7 @@ mod window;
 
 pub(super) use ledger::{Ledger, Window};
 pub(super) use question::Asker;
-pub(super) use sizing::{PAGES_OF_A_WINDOW, Sizing};
+pub(super) use sizing::Sizing;
 pub(super) use times::{Seconds, TimeAxis, TimeRange};
 pub(super) use walk::{Found, SourceClock, Walk};
 pub(super) use window::WindowRows;

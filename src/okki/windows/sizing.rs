@@ -1,12 +1,17 @@
 //! How large the windows to come are: what doubts, calm, density and the time left have taught. Pure.
 
+use std::time::Duration;
+
 use super::times::{Seconds, TimeRange};
 use super::window::First;
 
 /// Pages of a window where nothing is in doubt.
-pub(in crate::okki) const PAGES_OF_A_WINDOW: u64 = 10;
+const PAGES_OF_A_WINDOW: u64 = 10;
 /// Windows without a doubt, after many doubts, that let the next ones grow.
 const MOST_CALM_NEEDED: u32 = 16;
+
+/// Calls that a run has time for, for each page that a window of it has.
+const CALLS_FOR_A_PAGE: f64 = 12.0;
 
 /// A range that is still to be read.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +40,15 @@ pub(in crate::okki) struct Sizing {
 }
 
 impl Sizing {
-    pub(in crate::okki) fn new(page_size: u32, pages: u64) -> Self {
+    /// For a run with this time left: a window is small enough to read a few of them, however short the run is.
+    pub(in crate::okki) fn for_run(page_size: u32, left: Duration, calls_per_second: f64) -> Self {
+        // A cast saturates.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pages")]
+        let pages = (left.as_secs_f64() * calls_per_second / CALLS_FOR_A_PAGE) as u64;
+        Self::new(page_size, pages.clamp(1, PAGES_OF_A_WINDOW))
+    }
+
+    fn new(page_size: u32, pages: u64) -> Self {
         let page_size = u64::from(page_size).max(1);
         let mut sizing = Self {
             page_size,

@@ -9,7 +9,7 @@
 //!
 //! A window is cut so that it holds about [`Sizing::target`] rows, by how dense the rows were lately. It is small, ten
 //! pages, for two reasons: a doubt costs one window, and so does a deletion that is only known by a total. Ten pages
-//! cost about 4 % more calls than one long list, because the last page of each is not full.
+//! cost some 6 % more calls than one long list, because the last page of each is not full.
 //!
 //! Race: a row that is edited leaves a closed window of update times for the open one at the end. So the open one is
 //! read after all others have ended, and only as one answer (a single page).
