@@ -20,7 +20,7 @@
 use std::collections::HashSet;
 
 use super::reading::{Keep, Reading, Step, Stop};
-use super::windows::times::LATEST;
+use super::windows::times::{LATEST, OLDEST};
 use super::windows::{Asker, Seconds, TimeAxis, TimeRange, Walk, Window};
 use crate::error::Result;
 
@@ -32,9 +32,48 @@ const MAX_ROUNDS: u32 = 4;
 const READ_AGAIN_AFTER: u32 = 2;
 const ACCEPT_AFTER: u32 = 4;
 
+/// Where the total of the right half of a range comes from.
+#[derive(Clone, Copy)]
+enum Parts {
+    /// From the total of both less the left one: a call less, and rows between two windows show.
+    Derived,
+    /// From the source.
+    Asked,
+}
+
 impl<K: Keep> Reading<'_, '_, K> {
     /// Compares the source's total with the rows held, and reads again where they differ.
     pub(super) async fn settle(&mut self) -> Step<()> {
+        let (is_busy, before) = (self.has_unplaced, self.ledger.last_number());
+        self.settle_total().await?;
+        if (is_busy || self.has_unplaced) && !self.ledger.all_newer_than(before) {
+            self.place_new_rows().await?;
+            self.settle_windows().await?;
+        }
+        Ok(())
+    }
+
+    /// Where people create products, one that was created a moment ago can hide in the total that another one was
+    /// deleted. Nothing enters windows that lie in the past: their total is lower only by what was deleted.
+    ///
+    /// Each part is asked for by itself, so a row that is deleted while the search goes on cannot hide an earlier one
+    /// either: one search finds everything that was deleted before it began.
+    async fn settle_windows(&mut self) -> Step<()> {
+        let Some(end) = self.ledger.end().filter(|_| self.ledger.gaps().is_empty()) else { return Ok(()) };
+        let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
+        let held = self.ledger.rows_in_windows();
+        let due = match held.saturating_sub(in_windows) {
+            0 => return Ok(()),
+            1..=MOST_TO_SEARCH => self.search(in_windows, Parts::Asked).await?.unwrap_or_default(),
+            _ => self.ledger.windows().to_vec(),
+        };
+        if !due.is_empty() {
+            self.read_again(&due, in_windows).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_total(&mut self) -> Step<()> {
         self.place_new_rows().await?;
         let mut total = self.total().await?;
         if total > self.held() {
@@ -74,6 +113,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             self.read_again(&due, total).await?;
             if !self.is_settled(total) {
                 self.read_changes().await?;
+                self.place_new_rows().await?;
                 total = self.total().await?;
             }
         }
@@ -192,7 +232,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             return Ok(Some(self.ledger.windows().to_vec()));
         }
         if in_windows != held {
-            return self.search(in_windows).await;
+            return self.search(in_windows, Parts::Derived).await;
         }
         // Together the windows are as they were. A row that waits is gone, or a window has lost one row and got another
         // one back: only reading tells.
@@ -201,7 +241,7 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 
     /// Searches half by half.
-    async fn search(&self, in_windows: u64) -> Step<Option<Vec<Window>>> {
+    async fn search(&self, in_windows: u64, parts_are: Parts) -> Step<Option<Vec<Window>>> {
         let windows = self.ledger.windows();
         let mut due = Vec::new();
         let mut parts = vec![(0..windows.len(), in_windows)];
@@ -214,12 +254,18 @@ impl<K: Keep> Reading<'_, '_, K> {
                 due.push(window.clone());
                 continue;
             }
-            let middle = part.start + part.len() / 2;
-            let Some(left) = windows.get(part.start..middle) else { continue };
-            let left = total_of(&self.asker, left).await?;
-            let Some(right) = total.checked_sub(left) else { return Ok(None) };
-            parts.push((middle..part.end, right));
-            parts.push((part.start..middle, left));
+            let (left, right) = of_part.split_at(of_part.len() / 2);
+            let of_left = total_of(&self.asker, left).await?;
+            let of_right = match parts_are {
+                Parts::Asked => total_of(&self.asker, right).await?,
+                Parts::Derived => match total.checked_sub(of_left) {
+                    Some(rest) => rest,
+                    None => return Ok(None),
+                },
+            };
+            let middle = part.start + left.len();
+            parts.push((middle..part.end, of_right));
+            parts.push((part.start..middle, of_left));
         }
         Ok((!due.is_empty()).then_some(due))
     }

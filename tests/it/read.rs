@@ -56,7 +56,8 @@ async fn a_read_that_does_not_fit_into_one_run_goes_on_in_the_next() {
         }
         assert_eq!(report.status, Status::Paused, "{report:?}");
         if report.error.as_ref().is_some_and(|error| error.contains("products are read")) {
-            assert_eq!((report.remaining, report.target.requests), (5_000 - report.source.products, 0));
+            let unread = (5_000 - report.source.products).max(1);
+            assert_eq!((report.remaining, report.target.requests), (unread, 0));
             assert_eq!(report.source.newly_read, Some(report.source.products - read));
             assert!(report.source.products > read, "each run comes further: {report:?}");
             assert_eq!(report.resume_after_seconds, Some(1));
