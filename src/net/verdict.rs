@@ -8,6 +8,7 @@ use crate::net::call::Requote;
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, FailureKind};
 use crate::net::{Answer, Field, excerpt};
+use crate::words::{Message, say};
 
 /// Error bodies are shorter; of a longer one only this much is looked at.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
@@ -22,11 +23,11 @@ pub(crate) struct CallError {
     /// The error that ends the run if nothing more can be done.
     pub kind: ErrorKind,
     /// One line; text of the server's is an excerpt.
-    pub message: String,
+    pub message: Message,
 }
 
 impl CallError {
-    pub(crate) fn new(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(failure: FailureKind, kind: ErrorKind, message: impl Into<Message>) -> Self {
         Self { failure, kind, message: message.into() }
     }
 }
@@ -56,10 +57,10 @@ pub(super) fn judge_redacted<T>(
             if !holds_none {
                 error.message = match judge(&answer, now_ms) {
                     Err(without_secrets) => without_secrets.message,
-                    Ok(_) => UNQUOTED.to_owned(),
+                    Ok(_) => Message::plain(UNQUOTED),
                 };
             }
-            error.message = secrets.excerpt(&error.message);
+            error.message = error.message.map_text(&|text| secrets.excerpt(text));
             Err(error)
         }
     }
@@ -82,8 +83,10 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
         401 => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(side)),
         403 => (FailureKind::Refused, ErrorKind::CredentialsRefused(side)),
         300..=399 => {
-            let message = format!(
-                "{side} answered HTTP {status} with a redirect, which is not followed; set base_url to the final address"
+            let message = say!(
+                "{side} answered HTTP {status} with a redirect, which is not followed; set base_url to the final address",
+                side,
+                status,
             );
             return Some(CallError::new(FailureKind::Refused, ErrorKind::BadAnswer(side), message));
         }
@@ -99,7 +102,8 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
         (401 | 403 | 429, _) | (503, FailureKind::Throttled(_)) => status.as_str().to_owned(),
         _ => status.to_string(),
     };
-    let message = format!("{side} answered HTTP {status}: {}", server_message(&answer.body));
+    let said = server_message(&answer.body);
+    let message = say!("{side} answered HTTP {status}: {said}", side, status, said);
     Some(CallError::new(failure, kind, message))
 }
 

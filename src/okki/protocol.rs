@@ -22,7 +22,7 @@ const MAX_ERROR_BYTES: usize = 16 * 1024;
 /// A client_credentials token without `expires_in` lasts this long (OKKI's documentation).
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
-fn call_error(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> CallError {
+fn call_error(failure: FailureKind, kind: ErrorKind, message: impl Into<crate::words::Message>) -> CallError {
     CallError { failure, kind, message: message.into() }
 }
 

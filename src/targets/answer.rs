@@ -176,7 +176,7 @@ impl Counted {
 }
 
 /// An answer that is not this protocol. A proxy's error page looks like this, so another attempt may end otherwise.
-pub(super) fn bad_answer(message: impl Into<String>) -> CallError {
+pub(super) fn bad_answer(message: impl Into<crate::words::Message>) -> CallError {
     CallError::new(FailureKind::ServerError, ErrorKind::BadAnswer(Side::Target), message)
 }
 
