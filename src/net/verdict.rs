@@ -8,12 +8,12 @@ use crate::net::call::Requote;
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, FailureKind};
 use crate::net::{Answer, Field, excerpt};
-use crate::words::{Message, say};
+use crate::words::{Message, phrase, say, written};
 
 /// Error bodies are shorter; of a longer one only this much is looked at.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 /// For an answer that means something else without the secrets in it.
-pub(crate) const UNQUOTED: &str = "(its text holds a credential and is not shown)";
+pub(crate) const UNQUOTED: &str = phrase!("(its text holds a credential and is not shown)");
 
 /// A call that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +138,7 @@ fn known_message(body: &[u8]) -> Option<String> {
 pub(crate) fn server_message(body: &[u8]) -> String {
     let body = body.get(..MAX_MESSAGE_BYTES).unwrap_or(body);
     let message = known_message(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    if message.trim().is_empty() { "(no text)".to_owned() } else { excerpt(&message, &[]) }
+    if message.trim().is_empty() { written!("(no text)") } else { excerpt(&message, &[]) }
 }
 
 #[cfg(test)]

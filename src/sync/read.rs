@@ -209,10 +209,11 @@ impl Run<'_> {
         if !self.tally.is_uncompared {
             return Ok(());
         }
-        let message =
-            "there was no time to compare the source's total; products deleted lately may be held still";
+        let message = say!(
+            "there was no time to compare the source's total; products deleted lately may be held still"
+        );
         Err(Error::new(ErrorKind::Interrupted, message)
-            .help("the next run goes on from there")
+            .help(say!("the next run goes on from there"))
             .resume_after(RESUME_AFTER))
     }
 
@@ -225,10 +226,14 @@ impl Run<'_> {
         if error.kind != ErrorKind::Interrupted || error.resume_after.is_some() {
             return error;
         }
-        let message =
-            format!("{}; {read} of {} products are read", error.message, read.saturating_add(unread));
+        let message = say!(
+            "{message}; {read} of {unread} products are read",
+            message = error.message,
+            read,
+            unread = read.saturating_add(unread)
+        );
         Error::new(ErrorKind::Interrupted, message)
-            .help("the next run goes on from there")
+            .help(say!("the next run goes on from there"))
             .resume_after(RESUME_AFTER)
     }
 

@@ -220,6 +220,17 @@ impl From<&str> for Message {
     }
 }
 
+/// Its English text, for files.
+impl From<Message> for String {
+    fn from(message: Message) -> Self {
+        match message.0 {
+            Said::Plain(text) => text.to_owned(),
+            Said::Filled(said) => said.english,
+            Said::AsItIs(text) => text.into(),
+        }
+    }
+}
+
 /// A piece of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part<'a> {

@@ -44,15 +44,22 @@ macro_rules! value {
     };
 }
 
-/// A sentence that text is made of which nobody translates before it is shown: a reason that a file keeps, a row's `why`.
-/// Whoever shows it recognises it.
+/// A sentence without placeholders where plain text is wanted. Whoever shows it recognises it.
 macro_rules! phrase {
     ($template:literal) => {
         $template
     };
 }
 
-pub(crate) use {phrase, say, value};
+/// A sentence that goes into a file, such as the reason of a quarantined row: its English text, filled in. Whoever shows it
+/// recognises it.
+macro_rules! written {
+    ($($said:tt)+) => {
+        String::from($crate::words::say!($($said)+))
+    };
+}
+
+pub(crate) use {phrase, say, value, written};
 
 #[cfg(test)]
 mod tests;

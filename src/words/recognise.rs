@@ -87,7 +87,7 @@ fn known(text: &str, depth: usize) -> Option<String> {
 
 /// Whether the filling is looked up. A single word may be the name of a product; only some placeholders hold words of ours.
 fn may_be_a_sentence(placeholder: &str, filled: &str) -> bool {
-    filled.contains(' ') || ["side", "kind", "what"].contains(&placeholder)
+    filled.contains(' ') || ["side", "kind", "condition"].contains(&placeholder)
 }
 
 /// Whether this can fill the placeholder. Counts and times are numbers: `{n} rows` is not every text about rows.

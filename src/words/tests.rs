@@ -156,9 +156,13 @@ fn said_in(text: &str) -> Vec<String> {
         .filter(|line| !line.trim_start().starts_with("//"))
         .fold(String::new(), |code, line| code + line + "\n");
     let mut found = Vec::new();
-    for (start, all) in
-        [("say!(", false), ("phrase!(", false), ("counted!(", true), ("\"$comment\" = ", false)]
-    {
+    for (start, all) in [
+        ("say!(", false),
+        ("phrase!(", false),
+        ("written!(", false),
+        ("counted!(", true),
+        ("\"$comment\" = ", false),
+    ] {
         for (at, _) in code.match_indices(start) {
             let literals = literals(&code[at + start.len()..]);
             found.extend(literals.into_iter().take(if all { usize::MAX } else { 1 }));

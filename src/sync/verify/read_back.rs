@@ -222,7 +222,7 @@ impl Run<'_> {
 /// The target cannot be asked for single rows. What its pages said has to do, unless a sync has made it untrue.
 fn doubtful(has_stale_rows: bool, error: Error) -> Result<()> {
     if has_stale_rows {
-        return Err(error.help("a sync wrote while the target was read back: verify while none runs"));
+        return Err(error.help(say!("a sync wrote while the target was read back: verify while none runs")));
     }
     tracing::warn!(error = %error.line(), "rows that look missing are not asked for by their ids");
     Ok(())
