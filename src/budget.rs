@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::report::{Progress, Watch};
+use crate::words::{Message, say};
 
 /// Time kept free before the deadline, for saving the state and the report.
 pub(crate) const SAVE_RESERVE: Duration = Duration::from_secs(5);
@@ -109,7 +110,7 @@ impl Budget {
             // In this order, so that a simulated run replays exactly.
             biased;
             done = work => Ok(done),
-            () = turned(Some(self.stop.clone())) => Err(interrupted("the run was asked to stop")),
+            () = turned(Some(self.stop.clone())) => Err(interrupted(say!("the run was asked to stop"))),
         }
     }
 
@@ -145,12 +146,12 @@ async fn turned(flag: Option<watch::Receiver<bool>>) {
 }
 
 fn closed() -> Error {
-    interrupted("another batch ended the writing")
+    interrupted(say!("another batch ended the writing"))
 }
 
 /// The run ends here, in good order.
-pub(crate) fn interrupted(why: &str) -> Error {
-    Error::new(ErrorKind::Interrupted, why).help("what remains is for the next run")
+pub(crate) fn interrupted(why: impl Into<Message>) -> Error {
+    Error::new(ErrorKind::Interrupted, why).help(say!("what remains is for the next run"))
 }
 
 #[cfg(test)]

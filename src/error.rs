@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::words::{Lang, Message, Words, say};
+
 /// The side of the wire that an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -13,12 +15,18 @@ pub enum Side {
     Target,
 }
 
+impl Words for Side {
+    fn words(&self) -> Message {
+        match self {
+            Self::Source => say!("source"),
+            Self::Target => say!("target"),
+        }
+    }
+}
+
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Source => "source",
-            Self::Target => "target",
-        })
+        self.words().fmt(f)
     }
 }
 
@@ -101,9 +109,9 @@ pub struct Error {
     /// What kind it is.
     pub kind: ErrorKind,
     /// What happened, and where.
-    pub message: String,
+    pub message: Message,
     /// What to do about it, if the message does not say so itself.
-    pub help: Option<String>,
+    pub help: Option<Message>,
     /// When it makes sense to come back, if that is known.
     pub resume_after: Option<Duration>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
@@ -111,12 +119,12 @@ pub struct Error {
 
 impl Error {
     /// An error of this kind with this message.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<Message>) -> Self {
         Self { kind, message: message.into(), help: None, resume_after: None, cause: None }
     }
 
     /// The same error, with what to do about it.
-    pub fn help(mut self, help: impl Into<String>) -> Self {
+    pub fn help(mut self, help: impl Into<Message>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -137,6 +145,11 @@ impl Error {
     pub fn line(&self) -> String {
         format!("{}: {self}", self.kind.name())
     }
+
+    /// The line in the language of a person. The kind's name is the same in all.
+    pub fn line_in(&self, lang: Lang) -> String {
+        say!("{kind}: {error}", kind = self.kind.name(), error = self).in_language(lang)
+    }
 }
 
 /// Errors are equal if they say the same; the cause does not count.
@@ -147,13 +160,18 @@ impl PartialEq for Error {
     }
 }
 
+impl Words for Error {
+    fn words(&self) -> Message {
+        match &self.help {
+            Some(help) => say!("{message}; {help}", message = self.message, help),
+            None => self.message.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        match &self.help {
-            Some(help) => write!(f, "; {help}"),
-            None => Ok(()),
-        }
+        self.words().fmt(f)
     }
 }
 
@@ -170,21 +188,28 @@ pub struct Diagnostic {
     /// key alone.
     pub place: String,
     /// What is wrong.
-    pub message: String,
+    pub message: Message,
     /// What to do about it.
-    pub help: String,
+    pub help: Message,
 }
 
 impl Diagnostic {
     /// A mistake at this place.
-    pub fn new(place: impl Into<String>, message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub fn new(place: impl Into<String>, message: impl Into<Message>, help: impl Into<Message>) -> Self {
         Self { place: place.into(), message: message.into(), help: help.into() }
+    }
+}
+
+impl Words for Diagnostic {
+    fn words(&self) -> Message {
+        let place = Message::from(self.place.as_str());
+        say!("{place}: {message}; {help}", place, message = self.message, help = self.help)
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.place, self.message, self.help)
+        self.words().fmt(f)
     }
 }
 

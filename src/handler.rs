@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{self, MetricsSettings};
 use crate::report::{Mode, Report, Status};
 use crate::sync::{Outcome, RunRequest};
+use crate::words::{Message, say};
 
 /// The sources of a scheduled event: an EventBridge rule, and EventBridge Scheduler.
 const SCHEDULE_SOURCES: [&str; 2] = ["aws.events", "aws.scheduler"];
@@ -30,9 +31,9 @@ pub struct Invocation {
 
 /// Reads an event. An unknown field or a value of the wrong kind is an error that names the field.
 pub fn parse(event: &Value) -> Result<Invocation> {
-    let bad = |message: String| Error::new(ErrorKind::BadEvent, message);
+    let bad = |message: Message| Error::new(ErrorKind::BadEvent, message);
     let Some(fields) = event.as_object() else {
-        return Err(bad("the event is not a JSON object".to_owned()).help("send {\"mode\": \"sync\"}"));
+        return Err(bad(say!("the event is not a JSON object")).help(say!("send {\"mode\": \"sync\"}")));
     };
     if fields.contains_key("detail-type") || fields.contains_key("source") {
         return scheduled(event);
@@ -48,32 +49,36 @@ pub fn parse(event: &Value) -> Result<Invocation> {
             other => {
                 let known = ["mode", "connection", "full", "allow_mass_delete"];
                 let near = crate::transform::nearest(other, known).unwrap_or("mode");
-                return Err(bad(format!(
-                    "field {}: unknown; did you mean \"{near}\"?",
-                    crate::catalogue::short(other)
+                return Err(bad(say!(
+                    "field {other}: unknown; did you mean \"{near}\"?",
+                    other = crate::catalogue::short(other),
+                    near
                 )));
             }
         }
     }
     request.mode =
-        mode.ok_or_else(|| bad("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"".to_owned()))?;
+        mode.ok_or_else(|| bad(say!("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"")))?;
     Ok(Invocation { connection, request })
 }
 
 fn scheduled(event: &Value) -> Result<Invocation> {
-    let bad = |message: String| Error::new(ErrorKind::BadEvent, message);
-    let parsed: EventBridgeEvent<Value> = serde_json::from_value(event.clone())
-        .map_err(|error| bad(format!("field \"detail-type\": not a whole EventBridge event ({error})")))?;
+    let bad = |message: Message| Error::new(ErrorKind::BadEvent, message);
+    let parsed: EventBridgeEvent<Value> = serde_json::from_value(event.clone()).map_err(|error| {
+        bad(say!("field \"detail-type\": not a whole EventBridge event ({error})", error))
+    })?;
     if !SCHEDULE_SOURCES.contains(&parsed.source.as_str()) {
         let source = crate::catalogue::short(&parsed.source);
-        return Err(bad(format!(
-            "field \"source\": {source} is no schedule; expected aws.events or aws.scheduler"
+        return Err(bad(say!(
+            "field \"source\": {source} is no schedule; expected aws.events or aws.scheduler",
+            source
         )));
     }
     if parsed.detail_type != "Scheduled Event" {
         let kind = crate::catalogue::short(&parsed.detail_type);
-        return Err(bad(format!(
-            "field \"detail-type\": {kind} is no schedule; expected \"Scheduled Event\""
+        return Err(bad(say!(
+            "field \"detail-type\": {kind} is no schedule; expected \"Scheduled Event\"",
+            kind
         )));
     }
     Ok(Invocation { connection: None, request: RunRequest::new(Mode::Sync) })
@@ -83,9 +88,9 @@ fn parse_mode(value: &Value) -> Result<Mode> {
     serde_json::from_value(value.clone()).map_err(|_| {
         Error::new(
             ErrorKind::BadEvent,
-            format!(
-                "field \"mode\": {} is none; send \"sync\", \"plan\" or \"verify\"",
-                crate::catalogue::short(&value.to_string())
+            say!(
+                "field \"mode\": {value} is none; send \"sync\", \"plan\" or \"verify\"",
+                value = crate::catalogue::short(&value.to_string())
             ),
         )
     })
@@ -96,9 +101,9 @@ fn parse_connection(value: &Value) -> Result<String> {
         Some(name) if crate::config::is_connection_name(name) => Ok(name.to_owned()),
         _ => Err(Error::new(
             ErrorKind::BadEvent,
-            format!(
-                "field \"connection\": {} is no connection name; use 1 to 64 of a-z, 0-9 and -",
-                crate::catalogue::short(&value.to_string())
+            say!(
+                "field \"connection\": {value} is no connection name; use 1 to 64 of a-z, 0-9 and -",
+                value = crate::catalogue::short(&value.to_string())
             ),
         )),
     }
@@ -108,9 +113,10 @@ fn parse_flag(field: &str, value: &Value) -> Result<bool> {
     value.as_bool().ok_or_else(|| {
         Error::new(
             ErrorKind::BadEvent,
-            format!(
-                "field \"{field}\": {} is not true or false",
-                crate::catalogue::short(&value.to_string())
+            say!(
+                "field \"{field}\": {value} is not true or false",
+                field,
+                value = crate::catalogue::short(&value.to_string())
             ),
         )
     })

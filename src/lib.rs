@@ -17,6 +17,9 @@ pub mod logging;
 // The story
 mod sync;
 
+// What people read, in their language
+pub mod words;
+
 // Core
 mod catalogue;
 mod error;

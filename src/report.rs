@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Side;
+use crate::words::{Message, Words, say};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,6 +26,16 @@ impl Mode {
             Self::Sync => "sync",
             Self::Plan => "plan",
             Self::Verify => "verify",
+        }
+    }
+}
+
+impl Words for Mode {
+    fn words(&self) -> Message {
+        match self {
+            Self::Sync => say!("sync"),
+            Self::Plan => say!("plan"),
+            Self::Verify => say!("verify"),
         }
     }
 }
@@ -57,6 +68,17 @@ impl Status {
             Self::Partial => "partial",
             Self::Paused => "paused",
             Self::Failed => "failed",
+        }
+    }
+}
+
+impl Words for Status {
+    fn words(&self) -> Message {
+        match self {
+            Self::Succeeded => say!("succeeded"),
+            Self::Partial => say!("partial"),
+            Self::Paused => say!("paused"),
+            Self::Failed => say!("failed"),
         }
     }
 }
@@ -162,7 +184,7 @@ pub enum Progress {
         /// Which attempt starts, from 2.
         attempt: u32,
         /// Why the last one does not count.
-        why: String,
+        why: Message,
     },
     /// The plan is made and believed.
     Planned(PlanCounts),

@@ -16,6 +16,7 @@ use crate::net::Wire;
 use crate::okki::Okki;
 use crate::store::limits::AccountLimits;
 use crate::targets::Target;
+use crate::words::{Message, say};
 
 /// A secret is read again after this long, so that a rotation takes effect even if nobody refuses the old one.
 const CREDENTIALS_KEPT_FOR: Duration = Duration::from_secs(15 * 60);
@@ -147,11 +148,11 @@ impl App {
         let missing = credentials.require(&config.target.endpoint);
         if let Some(first) = missing.first() {
             let more = if missing.len() > 1 {
-                format!(" (and {} more: okki-sync check lists all)", missing.len() - 1)
+                say!(" (and {missing} more: okki-sync check lists all)", missing = missing.len() - 1)
             } else {
-                String::new()
+                Message::plain("")
             };
-            return Err(Error::new(ErrorKind::MissingCredentials, format!("{first}{more}")));
+            return Err(Error::new(ErrorKind::MissingCredentials, say!("{first}{more}", first, more)));
         }
         let source = wiring::source(&config, &credentials);
         let source_wire = self.wire(self.wires.source.as_ref(), &source.base_url)?;

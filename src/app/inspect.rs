@@ -10,6 +10,7 @@ use crate::state::State;
 use crate::store::lease::LeaseFile;
 use crate::store::paths;
 use crate::sync::{self, Extras, Rebuilt, Watch};
+use crate::words::{phrase, say};
 
 /// What the store holds of a connection.
 #[derive(Debug)]
@@ -91,13 +92,13 @@ impl App {
     pub async fn check(&self, from: PipelineSource, judge: Judge) -> Checked {
         let mut checked = Checked::default();
         let as_mistake = |place: &str, error: &Error| {
-            let help = error.help.clone().unwrap_or_else(|| format!("this is {}", error.kind.name()));
-            Diagnostic::new(place, &error.message, help)
+            let help = error.help.clone().unwrap_or_else(|| say!("this is {kind}", kind = error.kind.name()));
+            Diagnostic::new(place, error.message.clone(), help)
         };
         let store = match self.store().await {
             Ok(store) => Some(store),
             Err(error) => {
-                checked.add(Part::Store, [as_mistake("store", &error)]);
+                checked.add(Part::Store, [as_mistake(phrase!("store"), &error)]);
                 None
             }
         };
@@ -105,7 +106,7 @@ impl App {
             Ok(file) if judge == Judge::AsStored => file.judged_as_stored(),
             Ok(file) => file,
             Err(error) => {
-                checked.add(Part::Pipeline, [as_mistake("pipeline", &error)]);
+                checked.add(Part::Pipeline, [as_mistake(phrase!("pipeline"), &error)]);
                 return checked;
             }
         };
@@ -123,12 +124,15 @@ impl App {
                 if let Some(store) = store
                     && let Err(error) = store.load(&paths::state(&config.connection)).await
                 {
-                    checked.add(Part::Store, [as_mistake("store", &error)]);
+                    checked.add(Part::Store, [as_mistake(phrase!("store"), &error)]);
                 }
                 checked.config = Some(config);
             }
         }
-        checked.add(Part::Credentials, credentials.err().map(|error| as_mistake("credentials", &error)));
+        checked.add(
+            Part::Credentials,
+            credentials.err().map(|error| as_mistake(phrase!("credentials"), &error)),
+        );
         checked.add(Part::Credentials, notify.webhook().err());
         checked
     }

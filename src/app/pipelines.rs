@@ -10,6 +10,7 @@ use super::App;
 use crate::config::{self, Config, Env};
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::store::paths;
+use crate::words::{Message, say};
 
 /// The pipeline file unless the caller or `OKKI_SYNC_PIPELINE` names one.
 const DEFAULT_PIPELINE: &str = "pipeline.toml";
@@ -80,8 +81,8 @@ impl PipelineFile {
         if named != wanted && named != "default" {
             return Err(vec![Diagnostic::new(
                 name,
-                format!("says connection = \"{named}\", but is filed under \"{wanted}\""),
-                "make them the same, since the state goes by this name",
+                say!("says connection = \"{named}\", but is filed under \"{wanted}\"", named, wanted),
+                say!("make them the same, since the state goes by this name"),
             )]);
         }
         wanted.clone_into(&mut config.connection);
@@ -104,8 +105,8 @@ impl App {
                 }
                 let stored = self.stored_text(name).await?.map(|text| PipelineFile::stored(name, text));
                 stored.ok_or_else(|| {
-                    bad(format!("pipeline file \"{name}\" does not exist here, nor in the store"))
-                        .help("name one with --pipeline or OKKI_SYNC_PIPELINE")
+                    bad(say!("pipeline file \"{name}\" does not exist here, nor in the store", name))
+                        .help(say!("name one with --pipeline or OKKI_SYNC_PIPELINE"))
                 })
             }
             PipelineSource::Connection(connection) => {
@@ -115,10 +116,12 @@ impl App {
                     }
                 }
                 let store = self.store().await?.name();
-                Err(bad(format!(
-                    "connection \"{connection}\": the store {store} holds no pipelines/{connection}.toml"
+                Err(bad(say!(
+                    "connection \"{connection}\": the store {store} holds no pipelines/{connection}.toml",
+                    connection,
+                    store
                 ))
-                .help("put it there"))
+                .help(say!("put it there")))
             }
         }
     }
@@ -133,8 +136,9 @@ impl App {
             return Ok(None);
         }
         let Some((bytes, _)) = self.store().await?.load(key).await? else { return Ok(None) };
-        let text = String::from_utf8(bytes.to_vec())
-            .map_err(|_| bad(format!("{key} in the store is not UTF-8 text")).help("save it as UTF-8"))?;
+        let text = String::from_utf8(bytes.to_vec()).map_err(|_| {
+            bad(say!("{key} in the store is not UTF-8 text", key)).help(say!("save it as UTF-8"))
+        })?;
         Ok(Some(text))
     }
 
@@ -181,12 +185,12 @@ fn read_local(name: &str) -> Result<Option<String>> {
     match std::fs::read(Path::new(name)) {
         Ok(bytes) => String::from_utf8(bytes)
             .map(Some)
-            .map_err(|_| bad(format!("{name} is not UTF-8 text")).help("save it as UTF-8")),
+            .map_err(|_| bad(say!("{name} is not UTF-8 text", name)).help(say!("save it as UTF-8"))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(bad(format!("{name}: {error}")).caused_by(error)),
+        Err(error) => Err(bad(say!("{name}: {error}", name, error)).caused_by(error)),
     }
 }
 
-fn bad(what: String) -> Error {
+fn bad(what: Message) -> Error {
     Error::new(ErrorKind::BadPipeline, what)
 }

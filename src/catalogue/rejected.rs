@@ -5,10 +5,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::words::{Message, Words, say};
+
 use super::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN};
 
 /// What a rejected row was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RowKind {
     /// A product group of the source.
@@ -19,13 +21,19 @@ pub enum RowKind {
     Record,
 }
 
+impl Words for RowKind {
+    fn words(&self) -> Message {
+        match self {
+            Self::Group => say!("group"),
+            Self::Product => say!("product"),
+            Self::Record => say!("record"),
+        }
+    }
+}
+
 impl fmt::Display for RowKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Group => "group",
-            Self::Product => "product",
-            Self::Record => "record",
-        })
+        self.words().fmt(f)
     }
 }
 

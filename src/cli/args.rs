@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 
 use okki_sync_sandbox::{ChangeMix, IdCheck, Options};
 
+use crate::words::phrase;
+
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 bad usage, pipeline or credentials · \
                           3 done in part (rows quarantined, differences found, or work left for the next run)";
 
@@ -20,6 +22,9 @@ pub struct Args {
     /// Log more, on stderr (progress is then shown as plain lines)
     #[arg(short, long, global = true)]
     pub verbose: bool,
+    /// Language of everything that people read, zh or en [default: OKKI_SYNC_LANG, else the locale]
+    #[arg(long, global = true, value_name = "LANG")]
+    pub lang: Option<String>,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -184,7 +189,7 @@ impl SandboxArgs {
 
 fn changes_per_minute(text: &str) -> Result<f64, &'static str> {
     let number = text.parse().ok().filter(|number| (0.0..=MOST_CHANGES_PER_MINUTE).contains(number));
-    number.ok_or("expected a number from 0 to 60000")
+    number.ok_or(phrase!("expected a number from 0 to 60000"))
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -8,16 +8,17 @@ use crate::app::App;
 use crate::config::Env;
 use crate::report::{Mode, Status};
 use crate::sync::RunRequest;
+use crate::words::{Message, say};
 
 const GROUPS: usize = 120;
 const PRODUCTS: usize = 3_000;
 
 /// Each step runs in this mode below this heading.
-const STEPS: [(Mode, &str); 4] = [
-    (Mode::Sync, "1. sync: the target is empty, everything is new"),
-    (Mode::Plan, "2. people have changed the catalogue in OKKI; plan: what would change"),
-    (Mode::Sync, "3. sync: only the changes go out"),
-    (Mode::Verify, "4. verify: the target read back and compared"),
+const STEPS: [(Mode, Message); 4] = [
+    (Mode::Sync, say!("1. sync: the target is empty, everything is new")),
+    (Mode::Plan, say!("2. people have changed the catalogue in OKKI; plan: what would change")),
+    (Mode::Sync, say!("3. sync: only the changes go out")),
+    (Mode::Verify, say!("4. verify: the target read back and compared")),
 ];
 
 /// Plays the steps and returns the gravest exit code. Ends early where a step fails or pauses, because the next ones
@@ -25,12 +26,12 @@ const STEPS: [(Mode, &str); 4] = [
 pub(super) async fn demo(env: &Env, screen: Screen) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(error) => return cannot_start("signals cannot be received", &error),
+        Err(error) => return cannot_start(screen, say!("signals cannot be received"), &error),
     };
     let options = Options { groups: GROUPS, products: PRODUCTS, ..Options::default() };
     let (sandbox, serving) = match sandbox::start(options).await {
         Ok(started) => started,
-        Err(error) => return cannot_start("the sandbox cannot start", &error),
+        Err(error) => return cannot_start(screen, say!("the sandbox cannot start"), &error),
     };
     // A memory store lives as long as its App: one App for all steps, and nothing is left behind.
     let app = App::new(sandbox::environment(env, &serving).with("OKKI_SYNC_STORE", "memory:"));
@@ -39,10 +40,10 @@ pub(super) async fn demo(env: &Env, screen: Screen) -> u8 {
         if mode == Mode::Plan {
             sandbox.simulate_edits();
         }
-        print(&format!("\n{}\n", screen.style().bold(heading)));
+        print(&format!("\n{}\n", screen.style().bold(&screen.say(&heading))));
         let request = RunRequest::new(mode);
         let Some(outcome) =
-            run::run_watched(&app, sandbox::pipeline(), &request, screen.progress(), &mut signals).await
+            run::run_watched(&app, sandbox::pipeline(), &request, screen.view(), &mut signals).await
         else {
             return EXIT_INTERRUPTED;
         };

@@ -7,6 +7,7 @@
 mod args;
 mod check;
 mod demo;
+mod help;
 mod progress;
 mod run;
 mod sandbox;
@@ -17,9 +18,13 @@ mod tree;
 
 use crate::app::{App, PipelineSource};
 use crate::config::Env;
+use crate::words::{Lang, Message, say};
 
 pub use args::Args;
 use args::Command;
+#[cfg(test)]
+pub(crate) use help::sentences;
+pub use help::{language, parse};
 use run::RunCommand;
 use term::{Screen, print_error};
 
@@ -33,19 +38,24 @@ const EXIT_PARTIAL: u8 = 3;
 const EXIT_INTERRUPTED: u8 = 130;
 
 /// Runs the command and returns its exit code.
-pub async fn dispatch(args: Args) -> u8 {
+pub async fn dispatch(args: Args, lang: Lang) -> u8 {
     let env = Env::process();
-    let screen = Screen::new(&env, args.verbose);
+    let screen = Screen::new(&env, args.verbose, lang);
     match args.command {
         Command::Sync(args) => run::run(&env, screen, &RunCommand::sync(&args)).await,
         Command::Plan(args) => run::run(&env, screen, &RunCommand::plan(&args)).await,
         Command::Verify(args) => run::run(&env, screen, &RunCommand::verify(&args)).await,
         Command::State(command) => state::dispatch(&env, screen, &command).await,
-        Command::Sandbox(args) => sandbox::serve(&args).await,
-        Command::Check(args) => check::check(&env, args).await,
-        Command::Schema => check::schema(),
+        Command::Sandbox(args) => sandbox::serve(screen, &args).await,
+        Command::Check(args) => check::check(&env, screen, args).await,
+        Command::Schema => check::schema(screen),
         Command::Demo => demo::demo(&env, screen).await,
     }
+}
+
+/// What to say if not even the async runtime starts.
+pub fn no_runtime(error: &std::io::Error, lang: Lang) -> String {
+    say!("error: the async runtime cannot start: {error}", error).in_language(lang)
 }
 
 /// The file that `--pipeline` names, else the app's default.
@@ -53,7 +63,7 @@ fn pipeline(app: &App, file: Option<&String>) -> PipelineSource {
     file.map_or_else(|| app.default_pipeline(), |file| PipelineSource::File(file.clone()))
 }
 
-fn cannot_start(what: &str, error: &std::io::Error) -> u8 {
-    print_error(&format!("error: {what}: {error}"));
+fn cannot_start(screen: Screen, what: Message, error: &std::io::Error) -> u8 {
+    print_error(&screen.say(&say!("error: {what}: {error}", what, error)));
     EXIT_FAILURE
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::term::{count, duration, sanitize};
+use super::term::{count, duration, print_error, sanitize};
 use crate::error::Side;
 use crate::sync::{Progress, Watch};
+use crate::words::{Lang, Message, say};
 
 /// How often plain lines say how far a phase has come.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -36,18 +37,18 @@ enum Phase {
 }
 
 impl Phase {
-    fn label(self) -> &'static str {
+    fn label(self) -> Message {
         match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::ReadBack => "read back",
+            Self::Read => say!("read"),
+            Self::Write => say!("write"),
+            Self::ReadBack => say!("read back"),
         }
     }
 
-    fn unit(self) -> &'static str {
+    fn unit(self) -> Message {
         match self {
-            Self::Read => "products",
-            Self::Write | Self::ReadBack => "rows",
+            Self::Read => say!("products"),
+            Self::Write | Self::ReadBack => say!("rows"),
         }
     }
 }
@@ -59,6 +60,7 @@ pub(super) struct ProgressView(Arc<Mutex<BarState>>);
 #[derive(Debug)]
 struct BarState {
     mode: ProgressMode,
+    lang: Lang,
     bars: MultiProgress,
     current: Option<(Phase, ProgressBar)>,
     last_line: Instant,
@@ -69,13 +71,14 @@ struct BarState {
 type WaitsUntil = Arc<Mutex<Option<Instant>>>;
 
 impl ProgressView {
-    pub(super) fn new(mode: ProgressMode) -> Self {
+    pub(super) fn new(mode: ProgressMode, lang: Lang) -> Self {
         let bars = MultiProgress::with_draw_target(match mode {
             ProgressMode::Bars { .. } => ProgressDrawTarget::stderr(),
             ProgressMode::Lines | ProgressMode::Silent => ProgressDrawTarget::hidden(),
         });
         Self(Arc::new(Mutex::new(BarState {
             mode,
+            lang,
             bars,
             current: None,
             last_line: Instant::now(),
@@ -92,8 +95,14 @@ impl ProgressView {
     }
 
     /// Prints a line above the bars.
-    pub(super) fn note(&self, line: &str) {
+    pub(super) fn note(&self, line: &Message) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).note(line);
+    }
+
+    /// Prints a line after the view has ended, whatever it showed.
+    pub(super) fn error(&self, line: &Message) {
+        let lang = self.0.lock().unwrap_or_else(PoisonError::into_inner).lang;
+        print_error(&line.in_language(lang));
     }
 
     /// Ends the view; bars stay where they are.
@@ -111,7 +120,8 @@ impl BarState {
             }
             Progress::ReadingBack(rows) => self.step(Phase::ReadBack, rows, None),
             Progress::ReadingAgain { attempt, why } => {
-                self.note(&format!("reading again (attempt {attempt}): {}", sanitize(&why, 160)));
+                let why = why.map_text(&|text| sanitize(text, 160));
+                self.note(&say!("reading again (attempt {attempt}): {why}", attempt, why));
                 if let Some((_, bar)) = &self.current {
                     bar.reset();
                 }
@@ -121,10 +131,10 @@ impl BarState {
                 self.end_phase();
                 if self.mode == ProgressMode::Lines {
                     let changes = plan.create + plan.update + plan.delete;
-                    self.note(&format!(
-                        "planned: {} rows change, {} do not",
-                        count(changes),
-                        count(plan.unchanged)
+                    self.note(&say!(
+                        "planned: {changes} rows change, {unchanged} do not",
+                        changes = count(changes),
+                        unchanged = count(plan.unchanged),
                     ));
                 }
             }
@@ -147,8 +157,8 @@ impl BarState {
         if self.current.as_ref().is_none_or(|(current, _)| *current != phase) {
             self.end_phase();
             let bar = self.bars.add(total.map_or_else(ProgressBar::no_length, ProgressBar::new));
-            bar.set_style(style(total.is_some(), colour, &self.waits_until));
-            bar.set_prefix(phase.label());
+            bar.set_style(style(total.is_some(), colour, &self.waits_until, self.lang));
+            bar.set_prefix(phase.label().in_language(self.lang));
             bar.enable_steady_tick(TICK);
             self.current = Some((phase, bar));
         }
@@ -166,8 +176,11 @@ impl BarState {
             return;
         }
         self.last_line = Instant::now();
-        let of = total.map(|total| format!(" of {}", count(total))).unwrap_or_default();
-        self.note(&format!("{}: {}{of} {}", phase.label(), count(done), phase.unit()));
+        let (label, done, unit) = (phase.label(), count(done), phase.unit());
+        self.note(&match total {
+            Some(total) => say!("{label}: {done} of {total} {unit}", label, done, total = count(total), unit),
+            None => say!("{label}: {done} {unit}", label, done, unit),
+        });
     }
 
     fn wait(&self, side: Side, time: Duration) {
@@ -175,7 +188,7 @@ impl BarState {
             (Some(_), ProgressMode::Bars { .. }) => self.set_wait(Instant::now().checked_add(time)),
             // Short pauses between two calls are the ordinary pace.
             _ if time < Duration::from_secs(2) => {}
-            _ => self.note(&format!("waiting {} for the {side}", duration(time))),
+            _ => self.note(&say!("waiting {time} for the {side}", time = duration(time), side)),
         }
     }
 
@@ -183,7 +196,8 @@ impl BarState {
         *self.waits_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    fn note(&self, line: &str) {
+    fn note(&self, line: &Message) {
+        let line = line.in_language(self.lang);
         match self.mode {
             // A stderr that is gone does not end a run.
             ProgressMode::Bars { .. } => self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))),
@@ -201,7 +215,7 @@ impl BarState {
     }
 }
 
-fn style(with_total: bool, colour: bool, waits_until: &WaitsUntil) -> ProgressStyle {
+fn style(with_total: bool, colour: bool, waits_until: &WaitsUntil, lang: Lang) -> ProgressStyle {
     let bar = if colour { "{bar:28.cyan/black.bright}" } else { "{bar:28}" };
     let template = if with_total {
         ["{prefix:9} ", bar, " {human_pos}/{human_len} {rate} {left} {wait}"].concat()
@@ -213,26 +227,27 @@ fn style(with_total: bool, colour: bool, waits_until: &WaitsUntil) -> ProgressSt
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─")
         .with_key("rate", rate)
-        .with_key("left", left)
-        .with_key("wait", wait_left(waits_until))
+        .with_key("left", move |state: &ProgressState, out: &mut dyn std::fmt::Write| left(state, out, lang))
+        .with_key("wait", wait_left(waits_until, lang))
 }
 
 fn wait_left(
     waits_until: &WaitsUntil,
+    lang: Lang,
 ) -> impl Fn(&ProgressState, &mut dyn std::fmt::Write) + Clone + Send + Sync + 'static {
     let waits_until = Arc::clone(waits_until);
     move |_, out| {
         if let Some(until) = *waits_until.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = out.write_str(&wait_text(until, Instant::now()));
+            let _ = out.write_str(&wait_text(until, Instant::now(), lang));
         }
     }
 }
 
 /// `waiting 1m 15s`; empty once the wait has ended.
-fn wait_text(until: Instant, now: Instant) -> String {
+fn wait_text(until: Instant, now: Instant, lang: Lang) -> String {
     match until.saturating_duration_since(now) {
         Duration::ZERO => String::new(),
-        left => format!("waiting {}", duration(left)),
+        left => say!("waiting {time}", time = duration(left)).in_language(lang),
     }
 }
 
@@ -241,14 +256,14 @@ fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
     let _ = write!(out, "{:.0}/s", state.per_sec());
 }
 
-fn left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
-    let eta = state.eta().as_secs();
-    let _ = match (state.is_finished(), eta) {
-        (true, _) => write!(out, "in {}", duration(state.elapsed())),
+fn left(state: &ProgressState, out: &mut dyn std::fmt::Write, lang: Lang) {
+    let text = match (state.is_finished(), state.eta().as_secs()) {
+        (true, _) => say!("in {time}", time = duration(state.elapsed())),
         // Not known yet, or nearly done.
-        (false, 0) => Ok(()),
-        (false, eta) => write!(out, "{} left", duration(Duration::from_secs(eta))),
+        (false, 0) => return,
+        (false, eta) => say!("{time} left", time = duration(Duration::from_secs(eta))),
     };
+    let _ = out.write_str(&text.in_language(lang));
 }
 
 #[cfg(test)]
@@ -259,12 +274,12 @@ mod tests {
     #[test]
     fn every_kind_of_progress_is_accepted_in_every_mode() {
         for mode in [ProgressMode::Bars { colour: true }, ProgressMode::Lines, ProgressMode::Silent] {
-            let shown = ProgressView::new(mode);
+            let shown = ProgressView::new(mode, Lang::Zh);
             let watch = shown.watch();
             watch(Progress::Waiting { side: Side::Target, wait: Duration::from_secs(1) });
             watch(Progress::Reading { read: 0, total: 0 });
             watch(Progress::Reading { read: 1, total: 2 });
-            watch(Progress::ReadingAgain { attempt: 2, why: "pages\u{1b}[2J moved".to_owned() });
+            watch(Progress::ReadingAgain { attempt: 2, why: "pages\u{1b}[2J moved".into() });
             watch(Progress::Reading { read: 3, total: 2 });
             watch(Progress::Planned(PlanCounts::default()));
             watch(Progress::Writing { acknowledged: 1, planned: 2 });
@@ -277,16 +292,16 @@ mod tests {
     #[test]
     fn a_wait_counts_down_and_ends() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
-        assert_eq!(wait_text(now + 75 * second, now), "waiting 1m 15s");
-        assert_eq!(wait_text(now + 75 * second, now + 72 * second), "waiting 3.0s");
-        assert_eq!(wait_text(now, now + second), "");
+        assert_eq!(wait_text(now + 75 * second, now, Lang::En), "waiting 1m 15s");
+        assert_eq!(wait_text(now + 75 * second, now + 72 * second, Lang::En), "waiting 3.0s");
+        assert_eq!(wait_text(now, now + second, Lang::En), "");
     }
 
     #[test]
     fn the_templates_are_sound() {
         for (with_total, colour) in [(true, true), (true, false), (false, true)] {
             let bar = ProgressBar::with_draw_target(Some(2), ProgressDrawTarget::hidden());
-            bar.set_style(style(with_total, colour, &WaitsUntil::default()));
+            bar.set_style(style(with_total, colour, &WaitsUntil::default(), Lang::Zh));
             bar.inc(1);
             bar.abandon();
         }

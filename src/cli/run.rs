@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::args::{PlanArgs, RunArgs, SyncArgs, VerifyArgs};
-use super::progress::{ProgressMode, ProgressView};
+use super::progress::ProgressView;
 use super::term::{Screen, Signals, Style, print, print_error};
 use super::{
     EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, cannot_start, pipeline, sandbox, summary, tree,
@@ -14,6 +14,7 @@ use crate::app::{App, PipelineSource};
 use crate::config::Env;
 use crate::report::{Mode, Status};
 use crate::sync::{Outcome, RunRequest};
+use crate::words::say;
 
 /// How long a run may take after the first Ctrl-C to save what was acknowledged, which a slow store delays. Who does
 /// not want to wait presses it again; containers are killed ten seconds after SIGTERM.
@@ -69,7 +70,7 @@ impl<'a> RunCommand<'a> {
 pub(super) async fn run(env: &Env, screen: Screen, command: &RunCommand<'_>) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(error) => return cannot_start("signals cannot be received", &error),
+        Err(error) => return cannot_start(screen, say!("signals cannot be received"), &error),
     };
     let args = command.args;
     let file = args.pipeline.as_ref();
@@ -77,7 +78,7 @@ pub(super) async fn run(env: &Env, screen: Screen, command: &RunCommand<'_>) -> 
     let (app, from, _serving) = if args.sandbox {
         let serving = match sandbox::start(args.catalogue.options()).await {
             Ok((_, serving)) => serving,
-            Err(error) => return cannot_start("the sandbox cannot start", &error),
+            Err(error) => return cannot_start(screen, say!("the sandbox cannot start"), &error),
         };
         let app = App::new(sandbox::environment(env, &serving));
         let named = file.is_some() || env.pipeline().is_some();
@@ -88,13 +89,13 @@ pub(super) async fn run(env: &Env, screen: Screen, command: &RunCommand<'_>) -> 
         let from = pipeline(&app, file);
         (app, from, None)
     };
-    let mode = if args.json { screen.progress_with_json() } else { screen.progress() };
-    let Some(outcome) = run_watched(&app, from, &command.request(), mode, &mut signals).await else {
+    let view = if args.json { screen.view_with_json() } else { screen.view() };
+    let Some(outcome) = run_watched(&app, from, &command.request(), view, &mut signals).await else {
         return EXIT_INTERRUPTED;
     };
     if args.json {
         print(&json(&outcome, screen.out));
-        print_failure(&outcome);
+        print_failure(&outcome, screen);
     } else {
         show(&outcome, command.lines, screen);
     }
@@ -106,10 +107,9 @@ pub(super) async fn run_watched(
     app: &App,
     from: PipelineSource,
     request: &RunRequest,
-    mode: ProgressMode,
+    view: ProgressView,
     signals: &mut Signals,
 ) -> Option<Outcome> {
-    let view = ProgressView::new(mode);
     let watch = view.watch();
     stoppable(app, app.run(from, request, &*watch), &view, signals).await
 }
@@ -131,7 +131,7 @@ pub(super) async fn stoppable<T>(
         Some(done) => Some(done),
         None => {
             app.stop();
-            view.note("stopping; press Ctrl-C again to leave at once");
+            view.note(&say!("stopping; press Ctrl-C again to leave at once"));
             tokio::select! {
                 done = &mut work => Some(done),
                 () = signals.next() => None,
@@ -141,7 +141,7 @@ pub(super) async fn stoppable<T>(
     };
     view.end();
     if done.is_none() {
-        print_error("left before the run had ended; the next run finds out what the target has taken");
+        view.error(&say!("left before the run had ended; the next run finds out what the target has taken"));
     }
     done
 }
@@ -151,7 +151,7 @@ pub(super) fn show(outcome: &Outcome, lines: tree::Lines, screen: Screen) {
     print(&text(outcome, lines, screen.style()));
     // On a terminal that shows both streams the summary has just said it.
     if !(screen.out && screen.err) {
-        print_failure(outcome);
+        print_failure(outcome, screen);
     }
 }
 
@@ -169,11 +169,11 @@ fn json(outcome: &Outcome, pretty: bool) -> String {
 }
 
 /// A failure's one line on stderr.
-fn print_failure(outcome: &Outcome) {
+fn print_failure(outcome: &Outcome, screen: Screen) {
     if outcome.report.status == Status::Failed
-        && let Some(line) = summary::error_line(outcome)
+        && let Some(line) = summary::error_line(outcome, screen.lang)
     {
-        print_error(&format!("error: {line}"));
+        print_error(&screen.say(&say!("error: {line}", line)));
     }
 }
 

@@ -5,11 +5,12 @@ use std::path::Path;
 use okki_sync_sandbox::{Options, Sandbox, Serving};
 
 use super::args::SandboxArgs;
-use super::term::{Signals, print, print_error};
+use super::term::{Screen, Signals, print, print_error};
 use super::{EXIT_OK, cannot_start};
 use crate::app::PipelineSource;
 use crate::clock::Clock;
 use crate::config::Env;
+use crate::words::say;
 
 /// A sandbox on free loopback ports. It serves until the second value is dropped.
 pub(super) async fn start(options: Options) -> std::io::Result<(Sandbox, Serving)> {
@@ -43,28 +44,29 @@ pub(super) fn environment(env: &Env, serving: &Serving) -> Env {
 }
 
 /// `sandbox`.
-pub(super) async fn serve(args: &SandboxArgs) -> u8 {
+pub(super) async fn serve(screen: Screen, args: &SandboxArgs) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(error) => return cannot_start("signals cannot be received", &error),
+        Err(error) => return cannot_start(screen, say!("signals cannot be received"), &error),
     };
     let sandbox = Sandbox::new(args.options(), now_ms);
     let serving = match sandbox.serve(args.okki_port, args.target_port).await {
         Ok(serving) => serving,
-        Err(error) => return cannot_start("the sandbox cannot start", &error),
+        Err(error) => return cannot_start(screen, say!("the sandbox cannot start"), &error),
     };
     let lines: String =
         Sandbox::environment(&serving).iter().map(|(key, value)| format!("{key}={value}\n")).collect();
     if let Some(path) = &args.env_file
         && let Err(error) = write_whole(path, &lines)
     {
-        return cannot_start(&format!("{} cannot be written", path.display()), &error);
+        return cannot_start(screen, say!("{path} cannot be written", path = path.display()), &error);
     }
     print(&lines);
-    print_error(&format!(
-        "OKKI at {}, target at {}; set these variables for okki-sync in another shell; Ctrl-C ends",
-        serving.okki_url, serving.target_url
-    ));
+    print_error(&screen.say(&say!(
+        "OKKI at {okki}, target at {target}; set these variables for okki-sync in another shell; Ctrl-C ends",
+        okki = serving.okki_url,
+        target = serving.target_url,
+    )));
     signals.next().await;
     EXIT_OK
 }

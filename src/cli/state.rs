@@ -1,46 +1,49 @@
 //! `state show` prints what the target has acknowledged; `state rebuild` restores that record when it is lost.
 
-use std::fmt::Write as _;
-
 use serde_json::json;
 
 use super::args::{StateCommand, StateRebuildArgs, StateShowArgs};
-use super::progress::ProgressView;
 use super::run::stoppable;
-use super::term::{Screen, Signals, print, print_error, sanitize};
+use super::term::{Screen, Signals, pad, print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, cannot_start, pipeline};
 use crate::app::{App, StoredState};
+use crate::catalogue::RecordId;
 use crate::config::Env;
 use crate::error::{Error, ErrorKind};
-use crate::state::{Acknowledged, State};
+use crate::state::{Acknowledged, Refusal, State};
 use crate::sync::Extras;
+use crate::words::{Lang, Message, say};
 
 /// Refused rows shown; the rest is counted.
 const REFUSED_SHOWN: usize = 20;
 
 pub(super) async fn dispatch(env: &Env, screen: Screen, command: &StateCommand) -> u8 {
     let done = match command {
-        StateCommand::Show(args) => show_state(env, args).await.map(|()| EXIT_OK),
+        StateCommand::Show(args) => show_state(env, screen, args).await.map(|()| EXIT_OK),
         StateCommand::Rebuild(args) => rebuild(env, screen, args).await,
     };
     match done {
         Ok(code) => code,
         Err(error) if matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Throttled(_)) => {
-            print_error(&format!("paused: {}", sanitize(&error.line(), usize::MAX)));
-            print_error("the state is as it was; state rebuild goes on from here when it is called again");
+            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
+            print_error(&screen.say(&say!("paused: {line}", line)));
+            let then =
+                say!("the state is as it was; state rebuild goes on from here when it is called again");
+            print_error(&screen.say(&then));
             EXIT_PARTIAL
         }
         Err(error) => {
-            print_error(&format!("error: {}", sanitize(&error.line(), usize::MAX)));
+            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
+            print_error(&screen.say(&say!("error: {line}", line)));
             if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
         }
     }
 }
 
-async fn show_state(env: &Env, args: &StateShowArgs) -> Result<(), Error> {
+async fn show_state(env: &Env, screen: Screen, args: &StateShowArgs) -> Result<(), Error> {
     let app = App::new(env.clone());
     let stored = app.stored_state(pipeline(&app, args.pipeline.as_ref())).await?;
-    let text = if args.json { as_json(&stored) } else { as_text(&stored) };
+    let text = if args.json { as_json(&stored) } else { as_text(&stored, screen.lang) };
     print(&text);
     Ok(())
 }
@@ -67,47 +70,70 @@ fn as_json(stored: &StoredState) -> String {
     format!("{whole}\n")
 }
 
-fn as_text(stored: &StoredState) -> String {
-    let mut text = format!("connection   {}\nstate        {}\n", stored.connection, stored.at);
-    // Writing to a string cannot fail.
+/// Columns of a label; one follows it.
+const LABEL_COLUMNS: usize = 12;
+
+fn as_text(stored: &StoredState, lang: Lang) -> String {
+    let mut lines = vec![
+        field(say!("connection"), stored.connection.as_str().into(), lang),
+        field(say!("state"), stored.at.as_str().into(), lang),
+    ];
     match &stored.state {
-        None => text.push_str("             nothing yet: the next sync writes every row\n"),
+        None => {
+            lines.push(field("".into(), say!("nothing yet: the next sync writes every row"), lang));
+        }
         Some((state, target)) => {
-            let _ = writeln!(text, "target       {}", sanitize(target, usize::MAX));
-            let _ = writeln!(text, "acknowledged {} rows", state.rows.len() - announced(state));
-            let _ = writeln!(text, "announced    {} rows (sent perhaps, not acknowledged)", announced(state));
-            let _ = writeln!(text, "refused      {} rows", state.refused.len());
-            for (id, refusal) in state.refused.iter().take(REFUSED_SHOWN) {
-                let due = refusal.not_before_run.saturating_sub(state.runs).max(1);
-                let line = format!(
-                    "  {id}: {} times, again in {due} runs or when it changes: {}",
-                    refusal.times, refusal.said
-                );
-                let _ = writeln!(text, "{}", sanitize(&line, usize::MAX));
-            }
-            if let Some(more) = state.refused.len().checked_sub(REFUSED_SHOWN + 1) {
-                let _ = writeln!(text, "  … and {} more (--json shows all)", more + 1);
-            }
-            let products = state.source_products.map_or_else(|| "not known".to_owned(), |n| n.to_string());
-            let _ = writeln!(text, "products     {products} at the last complete run");
+            let (acknowledged, announced) = (state.rows.len() - announced(state), announced(state));
+            lines.push(field(say!("target"), sanitize(target, usize::MAX).into(), lang));
+            lines.push(field(say!("acknowledged"), say!("{rows} rows", rows = acknowledged), lang));
+            let sent = say!("{rows} rows (sent perhaps, not acknowledged)", rows = announced);
+            lines.push(field(say!("announced"), sent, lang));
+            lines.push(field(say!("refused"), say!("{rows} rows", rows = state.refused.len()), lang));
+            lines.extend(refused(state, lang));
+            let products = state.source_products.map_or_else(|| say!("not known"), |n| n.to_string().into());
+            let products = say!("{products} at the last complete run", products);
+            lines.push(field(say!("products"), products, lang));
         }
     }
-    let _ = match &stored.lease.holder {
+    let run = match &stored.lease.holder {
         Some(holder) => {
-            writeln!(text, "run          {} holds the lease since {}", holder.run_id, holder.since)
+            say!("{run} holds the lease since {since}", run = holder.run_id, since = holder.since)
         }
-        None => writeln!(text, "run          none"),
+        None => say!("none"),
     };
-    text
+    lines.push(field(say!("run"), run, lang));
+    lines.concat()
+}
+
+fn field(label: Message, value: Message, lang: Lang) -> String {
+    format!("{} {}\n", pad(&label.in_language(lang), LABEL_COLUMNS), value.in_language(lang))
+}
+
+fn refused(state: &State, lang: Lang) -> Vec<String> {
+    let line = |(id, refusal): (&RecordId, &Refusal)| {
+        let line = say!(
+            "  {id}: {times} times, again in {runs} runs or when it changes: {said}",
+            id = id.as_str(),
+            times = refusal.times,
+            runs = refusal.not_before_run.saturating_sub(state.runs).max(1),
+            said = Message::from(refusal.said.as_str()),
+        );
+        sanitize(&line.in_language(lang), usize::MAX) + "\n"
+    };
+    let mut lines: Vec<String> = state.refused.iter().take(REFUSED_SHOWN).map(line).collect();
+    if let Some(more) = state.refused.len().checked_sub(REFUSED_SHOWN + 1) {
+        lines.push(say!("  … and {more} more (--json shows all)", more = more + 1).in_language(lang) + "\n");
+    }
+    lines
 }
 
 async fn rebuild(env: &Env, screen: Screen, args: &StateRebuildArgs) -> Result<u8, Error> {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(error) => return Ok(cannot_start("signals cannot be received", &error)),
+        Err(error) => return Ok(cannot_start(screen, say!("signals cannot be received"), &error)),
     };
     let app = App::new(env.clone());
-    let view = ProgressView::new(screen.progress());
+    let view = screen.view();
     let extras = if args.own_extra { Extras::Own } else { Extras::Leave };
     let watch = view.watch();
     let work = app.rebuild_state(pipeline(&app, args.pipeline.as_ref()), extras, &*watch);
@@ -116,15 +142,20 @@ async fn rebuild(env: &Env, screen: Screen, args: &StateRebuildArgs) -> Result<u
     };
     let found = rebuilt?;
     let extra = match (found.extra, found.extra_owned) {
-        (0, _) => String::new(),
-        (n, true) => format!("; {n} that only the target has were taken over, the next sync deletes them"),
-        (n, false) => format!(
-            "; {n} that only the target has were left alone (with --own-extra the next sync deletes them)"
+        (0, _) => Message::plain(""),
+        (n, true) => say!("; {n} that only the target has were taken over, the next sync deletes them", n),
+        (n, false) => say!(
+            "; {n} that only the target has were left alone (with --own-extra the next sync deletes them)",
+            n,
         ),
     };
-    print(&format!(
-        "state rebuilt: {} rows are as they should be, {} differ, {} are missing{extra}\n",
-        found.same, found.differing, found.missing
-    ));
+    let line = say!(
+        "state rebuilt: {same} rows are as they should be, {differing} differ, {missing} are missing{extra}",
+        same = found.same,
+        differing = found.differing,
+        missing = found.missing,
+        extra,
+    );
+    print(&(screen.say(&line) + "\n"));
     Ok(EXIT_OK)
 }

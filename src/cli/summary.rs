@@ -3,16 +3,19 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::term::{Style, count, duration, sanitize};
-use crate::catalogue::Rejected;
+use super::term::{Style, count, counted, duration, pad, sanitize};
+use crate::catalogue::{Rejected, RowKind};
 use crate::report::{Mode, Report, Status};
 use crate::store::paths;
 use crate::sync::Outcome;
+use crate::words::{Lang, Message, Words as _, recognise_line, say};
 
 /// Reasons for the quarantine that a summary names; the file has them all.
 const REASONS: usize = 5;
 /// Characters of a name or an id that are shown, and half as many as of a reason.
 const TEXT_CHARS: usize = 80;
+/// Columns of a label; one follows it.
+const LABEL_COLUMNS: usize = 10;
 
 /// How a run ended, in a few short lines.
 pub(super) fn summary(outcome: &Outcome, style: Style) -> String {
@@ -21,156 +24,184 @@ pub(super) fn summary(outcome: &Outcome, style: Style) -> String {
     // A run that failed before its first call has nothing but its error to show.
     let began = report.source.requests > 0 || report.status != Status::Failed;
     if began {
-        field(&mut text, style, "source", &source(report));
-        field(&mut text, style, if report.mode == Mode::Verify { "result" } else { "plan" }, &plan(report));
+        let label = if report.mode == Mode::Verify { say!("result") } else { say!("plan") };
+        field(&mut text, style, &say!("source"), &source(report));
+        field(&mut text, style, &label, &plan(report));
     }
     if began && (report.mode == Mode::Sync || report.target.requests > 0) {
-        field(&mut text, style, "target", &target(report));
+        field(&mut text, style, &say!("target"), &target(report));
     }
     if report.quarantined > 0 {
-        field(&mut text, style, "quarantine", &quarantine(report));
+        field(&mut text, style, &say!("quarantine"), &quarantine(report));
         for reason in reasons(&outcome.rejected) {
-            field(&mut text, style, "", &format!("- {reason}"));
+            field(&mut text, style, &Message::plain(""), &say!("- {reason}", reason));
         }
     }
     if let Some(remaining) = remaining(report) {
-        field(&mut text, style, "remaining", &remaining);
+        field(&mut text, style, &say!("remaining"), &remaining);
     }
-    if let Some(stopped) = error_line(outcome) {
-        let label = if report.status == Status::Failed { "error" } else { "stopped" };
-        field(&mut text, style, label, &stopped);
+    if let Some(stopped) = error_line(outcome, style.lang) {
+        let label = if report.status == Status::Failed { say!("error") } else { say!("stopped") };
+        // The line is in its language already.
+        let _ = writeln!(text, "  {} {stopped}", style.dim(&pad(&style.say(&label), LABEL_COLUMNS)));
     }
     text
 }
 
 /// What stopped the run: `ErrorKind: message`, in one line.
-pub(super) fn error_line(outcome: &Outcome) -> Option<String> {
-    let line = outcome.error.as_ref().map(crate::error::Error::line).or_else(|| outcome.report.error.clone());
-    line.map(|line| sanitize(&line, usize::MAX))
+pub(super) fn error_line(outcome: &Outcome, lang: Lang) -> Option<String> {
+    let line = match (&outcome.error, &outcome.report.error) {
+        (Some(error), _) => error.line_in(lang),
+        (None, Some(line)) => recognise_line(line, lang),
+        (None, None) => return None,
+    };
+    Some(sanitize(&line, usize::MAX))
 }
 
 fn headline(report: &Report, style: Style) -> String {
-    format!(
-        "{} {} · connection {} · started {} · took {} · run {}\n",
-        style.bold(report.mode.as_str()),
-        style.status(report.status),
-        sanitize(&report.connection, TEXT_CHARS),
-        report.started_at,
-        duration(Duration::from_millis(report.duration_ms)),
-        report.run_id,
-    )
+    let line = say!(
+        "{mode} {status} · connection {connection} · started {at} · took {time} · run {run}",
+        mode = style.bold(&style.say(&report.mode.words())),
+        status = style.status(report.status),
+        connection = sanitize(&report.connection, TEXT_CHARS),
+        at = report.started_at,
+        time = duration(Duration::from_millis(report.duration_ms)),
+        run = report.run_id,
+    );
+    style.say(&line) + "\n"
 }
 
-fn field(text: &mut String, style: Style, label: &str, value: &str) {
-    // Padding counts characters; the labels are ASCII.
-    let _ = writeln!(text, "  {} {value}", style.dim(&format!("{label:<10}")));
+fn field(text: &mut String, style: Style, label: &Message, value: &Message) {
+    let label = style.dim(&pad(&style.say(label), LABEL_COLUMNS));
+    let _ = writeln!(text, "  {label} {}", style.say(value));
 }
 
-fn source(report: &Report) -> String {
+fn source(report: &Report) -> Message {
     let source = &report.source;
-    let read = if source.full_read { "everything read" } else { "changes read" };
-    format!(
-        "{}, {} ({read}) · {}",
-        counted(source.groups, "group", "groups"),
-        counted(source.products, "product", "products"),
-        calls(source.requests, source.retries, source.throttled),
+    say!(
+        "{groups}, {products} ({read}) · {calls}",
+        groups = counted!(source.groups, "{n} group", "{n} groups"),
+        products = counted!(source.products, "{n} product", "{n} products"),
+        read = if source.full_read { say!("everything read") } else { say!("changes read") },
+        calls = calls(source.requests, source.retries, source.throttled),
     )
 }
 
-fn calls(requests: u64, retries: u64, throttled: u64) -> String {
-    let mut text = counted(requests, "call", "calls");
+fn calls(requests: u64, retries: u64, throttled: u64) -> Message {
+    let mut text = counted!(requests, "{n} call", "{n} calls");
     if retries > 0 {
-        let _ = write!(text, ", {}", counted(retries, "repeat", "repeats"));
+        text = and(text, counted!(retries, "{n} repeat", "{n} repeats"));
     }
     if throttled > 0 {
-        let _ = write!(text, ", {} slowed down", count(throttled));
+        text = and(text, say!("{n} slowed down", n = count(throttled)));
     }
     text
 }
 
-fn plan(report: &Report) -> String {
-    let plan = &report.plan;
-    let words = match report.mode {
-        Mode::Verify => ["missing at the target", "differ", "extra at the target", "the same"],
-        Mode::Sync | Mode::Plan => ["to create", "to update", "to delete", "unchanged"],
-    };
-    let counts = [plan.create, plan.update, plan.delete, plan.unchanged];
-    counts.iter().zip(words).map(|(&n, word)| format!("{} {word}", count(n))).collect::<Vec<_>>().join(", ")
+fn and(one: Message, other: Message) -> Message {
+    say!("{one}, {other}", one, other)
 }
 
-fn target(report: &Report) -> String {
+fn plan(report: &Report) -> Message {
+    let plan = &report.plan;
+    let [create, update, delete, same] = [plan.create, plan.update, plan.delete, plan.unchanged].map(count);
+    match report.mode {
+        Mode::Verify => say!(
+            "{create} missing at the target, {update} differ, {delete} extra at the target, {same} the same",
+            create,
+            update,
+            delete,
+            same,
+        ),
+        Mode::Sync | Mode::Plan => say!(
+            "{create} to create, {update} to update, {delete} to delete, {same} unchanged",
+            create,
+            update,
+            delete,
+            same,
+        ),
+    }
+}
+
+fn target(report: &Report) -> Message {
     let target = &report.target;
     let calls = calls(target.requests, target.retries, target.throttled);
     if report.mode != Mode::Sync {
-        return format!("read only · {calls}");
+        return say!("read only · {calls}", calls);
     }
-    format!(
-        "{} written, {} deleted in {} · {calls}",
-        count(target.written),
-        count(target.deleted),
-        counted(target.batches, "batch", "batches"),
+    say!(
+        "{written} written, {deleted} deleted in {batches} · {calls}",
+        written = count(target.written),
+        deleted = count(target.deleted),
+        batches = counted!(target.batches, "{n} batch", "{n} batches"),
+        calls,
     )
 }
 
-fn quarantine(report: &Report) -> String {
-    let rows = counted(report.quarantined, "row", "rows");
+fn quarantine(report: &Report) -> Message {
+    let rows = counted!(report.quarantined, "{n} row", "{n} rows");
     match report.mode {
-        Mode::Sync => format!(
-            "{rows} in quarantine, with reasons in {} of the store",
-            paths::quarantine(&sanitize(&report.connection, TEXT_CHARS), &report.run_id)
-        ),
+        Mode::Sync => {
+            let path = paths::quarantine(&sanitize(&report.connection, TEXT_CHARS), &report.run_id);
+            say!("{rows} in quarantine, with reasons in {path} of the store", rows, path)
+        }
         // These modes write nothing, so there is no file to point at.
-        Mode::Plan | Mode::Verify => format!("{rows} cannot go through; a sync puts them into quarantine"),
+        Mode::Plan | Mode::Verify => {
+            say!("{rows} cannot go through; a sync puts them into quarantine", rows)
+        }
     }
 }
 
 /// The first reasons, each once, with its number of rows and an example.
-fn reasons(rejected: &[Rejected]) -> Vec<String> {
-    let mut reasons: indexmap::IndexMap<(String, &str), (u64, Option<&str>)> = indexmap::IndexMap::new();
+fn reasons(rejected: &[Rejected]) -> Vec<Message> {
+    let mut reasons: indexmap::IndexMap<(RowKind, &str), (u64, Option<&str>)> = indexmap::IndexMap::new();
     for row in rejected {
-        let found = reasons.entry((row.kind.to_string(), row.reason.as_str())).or_default();
+        let found = reasons.entry((row.kind, row.reason.as_str())).or_default();
         found.0 += 1;
         found.1 = found.1.or(row.id.as_deref());
     }
-    let mut lines: Vec<String> =
-        reasons.iter().take(REASONS).map(|(key, found)| reason(key, *found)).collect();
+    let mut lines: Vec<Message> =
+        reasons.iter().take(REASONS).map(|(key, found)| reason(*key, *found)).collect();
     if reasons.len() > REASONS {
-        lines.push(format!("and {} more reasons", count((reasons.len() - REASONS) as u64)));
+        lines.push(say!("and {more} more reasons", more = count((reasons.len() - REASONS) as u64)));
     }
     lines
 }
 
-fn reason((kind, reason): &(String, &str), (rows, example): (u64, Option<&str>)) -> String {
+fn reason((kind, reason): (RowKind, &str), (rows, example): (u64, Option<&str>)) -> Message {
     let example = example.map(|id| sanitize(id, TEXT_CHARS)).unwrap_or_default();
-    let who = match (rows, example.is_empty()) {
-        (1, true) => kind.clone(),
-        (1, false) => format!("{kind} {example}"),
-        (_, true) => counted(rows, kind, &format!("{kind}s")),
-        (_, false) => format!("{} such as {example}", counted(rows, kind, &format!("{kind}s"))),
+    let kinds = match kind {
+        RowKind::Group => counted!(rows, "{n} group", "{n} groups"),
+        RowKind::Product => counted!(rows, "{n} product", "{n} products"),
+        RowKind::Record => counted!(rows, "{n} record", "{n} records"),
     };
-    format!("{who}: {}", sanitize(reason, 2 * TEXT_CHARS))
+    let who = match (rows, example.is_empty()) {
+        (1, true) => kind.words(),
+        (1, false) => say!("{kind} {example}", kind, example),
+        (_, true) => kinds,
+        (_, false) => say!("{kinds} such as {example}", kinds, example),
+    };
+    say!("{who}: {reason}", who, reason = Message::from(sanitize(reason, 2 * TEXT_CHARS)))
 }
 
-fn remaining(report: &Report) -> Option<String> {
+fn remaining(report: &Report) -> Option<Message> {
     let when = match report.resume_after_seconds {
-        Some(seconds) => format!("come back in {}", duration(Duration::from_secs(seconds))),
-        None => "run again to go on".to_owned(),
+        Some(seconds) => say!("come back in {time}", time = duration(Duration::from_secs(seconds))),
+        None => say!("run again to go on"),
     };
     match (report.remaining, report.status, report.resume_after_seconds) {
         (0, Status::Paused, _) | (0, _, Some(_)) => Some(when),
         (0, _, None) => None,
-        (rows, ..) => Some(format!("{} for the next run; {when}", counted(rows, "row", "rows"))),
+        (n, ..) => {
+            let rows = counted!(n, "{n} row", "{n} rows");
+            Some(say!("{rows} for the next run; {when}", rows, when))
+        }
     }
-}
-
-fn counted(n: u64, one: &str, many: &str) -> String {
-    format!("{} {}", count(n), if n == 1 { one } else { many })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::RowKind;
     use crate::error::{Error, ErrorKind};
     use crate::report::{PlanCounts, SourceCounts, TargetCounts};
 
@@ -246,13 +277,13 @@ mod tests {
             (0..9).map(|n| Rejected::new(RowKind::Group, None, format!("reason {n}"), "{}")).collect();
         let lines = reasons(&rejected);
         assert_eq!(lines.len(), REASONS + 1);
-        assert_eq!(lines.last().map(String::as_str), Some("and 4 more reasons"));
+        assert_eq!(lines.last().map(ToString::to_string).as_deref(), Some("and 4 more reasons"));
     }
 
     #[test]
     fn a_summary_has_colours_only_where_they_are_wanted() {
         let failed = outcome(Mode::Sync, Status::Failed);
-        assert!(summary(&failed, Style { colour: true }).contains('\u{1b}'));
+        assert!(summary(&failed, Style { colour: true, ..Style::PLAIN }).contains('\u{1b}'));
         assert!(!summary(&failed, Style::PLAIN).contains('\u{1b}'));
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use owo_colors::OwoColorize as _;
 
-use super::progress::ProgressMode;
+use super::progress::{ProgressMode, ProgressView};
 use crate::config::Env;
 use crate::report::Status;
 use crate::sync::DiffKind;
+use crate::words::{Lang, Message, Words as _, say};
 
 /// What the two output streams are, found out once.
 #[derive(Debug, Clone, Copy)]
@@ -21,31 +22,47 @@ pub(super) struct Screen {
     colour: bool,
     /// Logs share stderr.
     verbose: bool,
+    /// What its reader speaks.
+    pub(super) lang: Lang,
 }
 
 impl Screen {
-    pub(super) fn new(env: &Env, verbose: bool) -> Self {
+    pub(super) fn new(env: &Env, verbose: bool, lang: Lang) -> Self {
         let dumb = env.get("TERM").is_some_and(|term| term == "dumb");
         Self {
             out: std::io::stdout().is_terminal(),
             err: std::io::stderr().is_terminal() && !dumb,
             colour: !dumb && env.get("NO_COLOR").is_none(),
             verbose,
+            lang,
         }
+    }
+
+    /// The message for the one who reads this screen.
+    pub(super) fn say(self, message: &Message) -> String {
+        message.in_language(self.lang)
     }
 
     /// The style of text on stdout.
     pub(super) fn style(self) -> Style {
-        Style { colour: self.out && self.colour }
+        Style { colour: self.out && self.colour, lang: self.lang }
     }
 
-    /// How a run shows its progress where stdout gets text for people.
-    pub(super) fn progress(self) -> ProgressMode {
+    /// The view of a run where stdout gets text for people.
+    pub(super) fn view(self) -> ProgressView {
+        ProgressView::new(self.progress(), self.lang)
+    }
+
+    /// The view of a run where stdout gets nothing but JSON.
+    pub(super) fn view_with_json(self) -> ProgressView {
+        ProgressView::new(self.progress_with_json(), self.lang)
+    }
+
+    fn progress(self) -> ProgressMode {
         self.progress_if(self.out, ProgressMode::Lines)
     }
 
-    /// How a run shows its progress where stdout gets nothing but JSON.
-    pub(super) fn progress_with_json(self) -> ProgressMode {
+    fn progress_with_json(self) -> ProgressMode {
         self.progress_if(true, ProgressMode::Silent)
     }
 
@@ -70,16 +87,22 @@ pub(super) fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Colours text or leaves it plain, decided once for the stream that is written to.
+/// Colours text or leaves it plain, and translates it: decided once for the stream that is written to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
     /// Whether ANSI codes are wanted.
     pub(super) colour: bool,
+    /// What its reader speaks.
+    pub(super) lang: Lang,
 }
 
 impl Style {
     #[cfg(test)]
-    pub(super) const PLAIN: Self = Self { colour: false };
+    pub(super) const PLAIN: Self = Self { colour: false, lang: Lang::En };
+
+    pub(super) fn say(self, message: &Message) -> String {
+        message.in_language(self.lang)
+    }
 
     fn apply(self, style: owo_colors::Style, text: &str) -> String {
         if self.colour { text.style(style).to_string() } else { text.to_owned() }
@@ -115,7 +138,7 @@ impl Style {
             Status::Partial | Status::Paused => plain.yellow(),
             Status::Failed => plain.red(),
         };
-        self.apply(style.bold(), status.as_str())
+        self.apply(style.bold(), &self.say(&status.words()))
     }
 }
 
@@ -172,14 +195,29 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// A duration in the two units that matter: `4h 2m`, `12m 5s`, `3.2s`, `80ms`.
-pub(super) fn duration(time: Duration) -> String {
+pub(super) fn duration(time: Duration) -> Message {
     let (seconds, ms) = (time.as_secs(), time.subsec_millis());
     match seconds {
-        0 => format!("{ms}ms"),
-        1..60 => format!("{seconds}.{}s", ms / 100),
-        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        _ => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        0 => say!("{ms}ms", ms),
+        1..60 => say!("{seconds}s", seconds = format!("{seconds}.{}", ms / 100)),
+        60..3600 => say!("{minutes}m {seconds}s", minutes = seconds / 60, seconds = seconds % 60),
+        _ => say!("{hours}h {minutes}m", hours = seconds / 3600, minutes = seconds % 3600 / 60),
     }
+}
+
+/// A number of things, in the singular or the plural: `counted!(n, "{n} row", "{n} rows")`.
+macro_rules! counted {
+    ($count:expr, $one:literal, $many:literal) => {{
+        let n = $crate::cli::term::count($count);
+        if $count == 1 { $crate::words::say!($one, n) } else { $crate::words::say!($many, n) }
+    }};
+}
+pub(super) use counted;
+
+/// The text with spaces after it up to this number of columns. A Han character takes two.
+pub(super) fn pad(text: &str, columns: usize) -> String {
+    let missing = columns.saturating_sub(unicode_width::UnicodeWidthStr::width(text));
+    format!("{text}{:missing$}", "")
 }
 
 /// Ctrl-C and, on Unix, SIGTERM.
@@ -234,7 +272,7 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        let shown = |ms| duration(Duration::from_millis(ms));
+        let shown = |ms| duration(Duration::from_millis(ms)).to_string();
         assert_eq!(
             [shown(80), shown(3_290), shown(725_000), shown(14_520_000)],
             ["80ms", "3.2s", "12m 5s", "4h 2m"]
@@ -242,8 +280,16 @@ mod tests {
     }
 
     #[test]
+    fn a_han_character_takes_two_columns() {
+        assert_eq!(
+            [pad("计划", 6), pad("plan", 6), pad("隔离区是满的", 6)],
+            ["计划  ", "plan  ", "隔离区是满的"]
+        );
+    }
+
+    #[test]
     fn bars_are_drawn_only_where_nothing_tears_them() {
-        let screen = |out, err, verbose| Screen { out, err, verbose, colour: true };
+        let screen = |out, err, verbose| Screen { out, err, verbose, colour: true, lang: Lang::En };
         let bars = ProgressMode::Bars { colour: true };
         assert_eq!(screen(true, true, false).progress(), bars);
         assert_eq!(screen(false, true, false).progress(), ProgressMode::Lines);

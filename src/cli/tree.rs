@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::term::{Style, count, sanitize};
 use crate::report::Mode;
 use crate::sync::{DiffKind, DiffLine};
+use crate::words::{Message, say};
 
 /// Lines that are shown unless all were asked for.
 const FIRST_LINES: usize = 200;
@@ -41,24 +42,24 @@ pub(super) fn tree(mode: Mode, lines: &[DiffLine], shown: Lines, style: Style) -
     if shown.is_empty() {
         return String::new();
     }
-    let mut text = format!("{}\n", style.dim(legend(mode)));
+    let mut text = format!("{}\n", style.dim(&style.say(&legend(mode))));
     for (line, guide) in shown.iter().zip(guides(&shown)).take(cap) {
         row(line, &guide, style, &mut text);
     }
     let more = shown.iter().skip(cap).filter(|line| line.kind != DiffKind::Same).count();
     if more > 0 {
-        let more = format!("… and {} more; --all shows them", count(more as u64));
+        let more = style.say(&say!("… and {more} more; --all shows them", more = count(more as u64)));
         let _ = writeln!(text, "{}", style.dim(&more));
     }
     text
 }
 
-fn legend(mode: Mode) -> &'static str {
+fn legend(mode: Mode) -> Message {
     match mode {
         Mode::Verify => {
-            "= same   + missing at the target   - extra at the target   * differs   ! could not be read"
+            say!("= same   + missing at the target   - extra at the target   * differs   ! could not be read")
         }
-        Mode::Sync | Mode::Plan => "+ create   * update   - delete   = unchanged",
+        Mode::Sync | Mode::Plan => say!("+ create   * update   - delete   = unchanged"),
     }
 }
 
@@ -73,7 +74,8 @@ fn row(line: &DiffLine, guide: &str, style: Style, text: &mut String) {
     };
     // An unchanged row only shows where the others are: it needs no reason.
     if line.kind != DiffKind::Same && !line.why.is_empty() {
-        let _ = write!(text, "  {}", style.dim(&format!("({})", line.why)));
+        let why = style.say(&say!("({why})", why = Message::from(line.why)));
+        let _ = write!(text, "  {}", style.dim(&why));
     }
     text.push('\n');
 }
@@ -179,7 +181,10 @@ mod tests {
     #[test]
     fn colours_only_where_they_are_wanted() {
         let lines = [line(0, '+', "a", "1", "new")];
-        assert!(tree(Mode::Plan, &lines, Lines::First, Style { colour: true }).contains("\u{1b}[32m+"));
+        assert!(
+            tree(Mode::Plan, &lines, Lines::First, Style { colour: true, ..Style::PLAIN })
+                .contains("\u{1b}[32m+")
+        );
         assert!(!tree(Mode::Plan, &lines, Lines::First, Style::PLAIN).contains('\u{1b}'));
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::config::{Endpoint, Env, TargetAuth};
 use crate::error::{Diagnostic, Error, ErrorKind, Result};
 use crate::notify::Webhook;
+use crate::words::{Message, say};
 
 /// The variables that every pipeline can do without: they turn on notices.
 #[cfg(feature = "cli")]
@@ -76,17 +77,19 @@ impl Notify {
     pub(crate) fn webhook(&self) -> Result<Option<Webhook>, Diagnostic> {
         if let Some(variable) = self.wrong {
             return Err(Diagnostic {
-                place: format!("credentials {variable}"),
-                message: "is not a string".to_owned(),
-                help: format!("put the value of the secret's field {} in quotes", variable.to_lowercase()),
+                place: say!("credentials {variable}", variable).to_string(),
+                message: say!("is not a string"),
+                help: say!(
+                    "put the value of the secret's field {variable} in quotes",
+                    variable = variable.to_lowercase()
+                ),
             });
         }
         let Some(url) = &self.webhook else { return Ok(None) };
         Webhook::parse(url, self.secret.as_ref()).map(Some).ok_or_else(|| Diagnostic {
             place: "credentials NOTIFY_WEBHOOK".to_owned(),
-            message: "is not the address of a WeCom, DingTalk or Feishu robot".to_owned(),
-            help: "copy it whole from the robot's settings, https:// and key included, or remove it"
-                .to_owned(),
+            message: say!("is not the address of a WeCom, DingTalk or Feishu robot"),
+            help: say!("copy it whole from the robot's settings, https:// and key included, or remove it"),
         })
     }
 }
@@ -109,8 +112,9 @@ impl Credentials {
     ///
     /// The JSON is taken apart by hand because serde's messages repeat what they stumble over.
     pub(crate) fn from_secret_json(json: &SecretString) -> Result<Self> {
-        let value: Value = serde_json::from_str(json.expose_secret()).map_err(|_| bad("is not JSON"))?;
-        let Value::Object(fields) = value else { return Err(bad("is not a JSON object")) };
+        let value: Value =
+            serde_json::from_str(json.expose_secret()).map_err(|_| bad(say!("is not JSON")))?;
+        let Value::Object(fields) = value else { return Err(bad(say!("is not a JSON object"))) };
         Ok(Self {
             okki_client_id: field(&fields, "okki_client_id")?.unwrap_or_default(),
             okki_client_secret: field(&fields, "okki_client_secret")?.unwrap_or_default(),
@@ -159,9 +163,13 @@ fn is_blank(value: Option<&SecretString>) -> bool {
 fn missing(variable: &str) -> Diagnostic {
     let field = variable.to_lowercase();
     Diagnostic {
-        place: format!("credentials {variable}"),
-        message: "is missing".to_owned(),
-        help: format!("set {variable}, or the field {field} of the secret that OKKI_SYNC_SECRET names"),
+        place: say!("credentials {variable}", variable).to_string(),
+        message: say!("is missing"),
+        help: say!(
+            "set {variable}, or the field {field} of the secret that OKKI_SYNC_SECRET names",
+            variable,
+            field
+        ),
     }
 }
 
@@ -171,15 +179,15 @@ fn field(fields: &Map<String, Value>, name: &str) -> Result<Option<SecretString>
         Some(Value::String(text)) => Ok(Some(SecretString::from(text.as_str()))),
         Some(_) => Err(Error::new(
             ErrorKind::MissingCredentials,
-            format!("the secret's field {name} is not a string"),
+            say!("the secret's field {name} is not a string", name),
         )
-        .help("put its value in quotes")),
+        .help(say!("put its value in quotes"))),
     }
 }
 
-fn bad(what: &str) -> Error {
-    Error::new(ErrorKind::MissingCredentials, format!("the secret that OKKI_SYNC_SECRET names {what}"))
-        .help("write {\"okki_client_id\": \"…\", \"okki_client_secret\": \"…\", …}")
+fn bad(what: Message) -> Error {
+    Error::new(ErrorKind::MissingCredentials, say!("the secret that OKKI_SYNC_SECRET names {what}", what))
+        .help(say!("write {\"okki_client_id\": \"…\", \"okki_client_secret\": \"…\", …}"))
 }
 
 #[cfg(test)]

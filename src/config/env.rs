@@ -9,6 +9,7 @@ use url::Url;
 use super::file::Document;
 use super::url_mistake;
 use crate::error::Diagnostic;
+use crate::words::say;
 
 /// The environment variables; one that is empty counts as unset.
 #[derive(Clone, Default)]
@@ -122,8 +123,8 @@ impl Env {
         if has_url && Url::parse(&base).is_ok_and(|base| base.path() != "/" || base.query().is_some()) {
             document.findings.push(Diagnostic::new(
                 "target.url",
-                "has a path, but an HTTP target keeps the path of its url",
-                "give scheme, host and port only",
+                say!("has a path, but an HTTP target keeps the path of its url"),
+                say!("give scheme, host and port only"),
             ));
         }
     }

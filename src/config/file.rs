@@ -6,6 +6,7 @@ use serde_json::{Map, Number, Value};
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::error::Diagnostic;
+use crate::words::{Message, say};
 
 /// A file that was parsed, and where its keys came from.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ impl Document {
             _ => {
                 return Err(Diagnostic {
                     place: one_line(name),
-                    message: "is neither .toml nor .json".to_owned(),
-                    help: "name the pipeline file after its format".to_owned(),
+                    message: say!("is neither .toml nor .json"),
+                    help: say!("name the pipeline file after its format"),
                 });
             }
         }
@@ -83,11 +84,11 @@ impl Document {
             DeValue::Integer(integer) => integer_value(integer),
             DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {
                 Some(number) => Value::Number(number),
-                None => self.unfit(path, "is not a finite number", "write a number with an end"),
+                None => self.unfit(path, say!("is not a finite number"), say!("write a number with an end")),
             },
             DeValue::Boolean(boolean) => Value::Bool(*boolean),
             DeValue::Datetime(_) => {
-                self.unfit(path, "is a date, which JSON does not have", "put it in quotes")
+                self.unfit(path, say!("is a date, which JSON does not have"), say!("put it in quotes"))
             }
             DeValue::Array(array) => {
                 Value::Array(array.iter().map(|item| self.convert(text, item.get_ref(), path)).collect())
@@ -96,7 +97,7 @@ impl Document {
         }
     }
 
-    fn unfit(&mut self, path: &str, message: &str, help: &str) -> Value {
+    fn unfit(&mut self, path: &str, message: Message, help: Message) -> Value {
         self.findings.push(Diagnostic::new(path, message, help));
         Value::Null
     }
@@ -143,7 +144,7 @@ impl Document {
     /// The place of a key path; its first part is for sorting.
     fn place(&self, path: &str) -> (usize, String) {
         if let Some(variable) = self.variables.get(path) {
-            return (usize::MAX, format!("environment {variable}"));
+            return (usize::MAX, say!("environment {variable}", variable).to_string());
         }
         let line = self.line(path);
         let mut place = one_line(&self.name);
@@ -172,8 +173,8 @@ impl Document {
 fn syntax_mistake(place: String, format: &str, message: &str) -> Diagnostic {
     Diagnostic {
         place,
-        message: format!("not {format}: {}", one_line(message)),
-        help: "correct the syntax; the rest of the file was not looked at".to_owned(),
+        message: say!("not {format}: {message}", format, message = one_line(message)),
+        help: say!("correct the syntax; the rest of the file was not looked at"),
     }
 }
 

@@ -9,6 +9,7 @@ use url::Url;
 use super::Env;
 use super::file::Document;
 use crate::error::Diagnostic;
+use crate::words::{Message, say};
 
 const VARIABLE: &str = "OKKI_SYNC_HOSTS";
 /// OKKI's and Qeasy's own.
@@ -31,11 +32,14 @@ pub(super) fn check(document: &mut Document, env: &Env) {
     }
 }
 
-fn mistake(url: &Url, allowed: &str) -> Option<(String, String)> {
+fn mistake(url: &Url, allowed: &str) -> Option<(Message, Message)> {
     if !matches!(url.scheme(), "http" | "https") {
         return Some((
-            "is not the URL of a host, and this pipeline comes from the store".to_owned(),
-            format!("name a host of {VARIABLE}; only a local pipeline file may read local files"),
+            say!("is not the URL of a host, and this pipeline comes from the store"),
+            say!(
+                "name a host of {variable}; only a local pipeline file may read local files",
+                variable = VARIABLE
+            ),
         ));
     }
     let host = url.host_str()?;
@@ -46,8 +50,8 @@ fn mistake(url: &Url, allowed: &str) -> Option<(String, String)> {
         .any(|one| one.eq_ignore_ascii_case(host) || one.eq_ignore_ascii_case(&with_port));
     (!is_allowed).then(|| {
         (
-            format!("names the host {with_port}, which a pipeline of the store may not"),
-            format!("add it to {VARIABLE} (now {allowed}), or name one of these"),
+            say!("names the host {host}, which a pipeline of the store may not", host = with_port),
+            say!("add it to {variable} (now {allowed}), or name one of these", variable = VARIABLE, allowed),
         )
     })
 }

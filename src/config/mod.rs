@@ -1,5 +1,7 @@
 //! Pipeline file and environment → [`Config`], or all mistakes at once, each with its place and what to do.
 
+use crate::words::{Message, Words, say};
+
 pub(crate) mod credentials;
 mod env;
 mod file;
@@ -9,6 +11,7 @@ mod rules;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod type_words;
 mod types;
 
 use std::sync::LazyLock;
@@ -40,8 +43,9 @@ pub(crate) fn parse_stored(text: &str, name: &str, env: &Env) -> Result<Config, 
 
 fn resolved(name: &str, (pipeline, rows): (Pipeline, RowMap)) -> Result<Config, Vec<Diagnostic>> {
     // The rules have seen every required key.
-    Config::resolve(pipeline, rows)
-        .ok_or_else(|| vec![Diagnostic::new(name, "a required key of [target] is missing", "add it")])
+    Config::resolve(pipeline, rows).ok_or_else(|| {
+        vec![Diagnostic::new(name, say!("a required key of [target] is missing"), say!("add it"))]
+    })
 }
 
 /// What the file says, before defaults are filled in.
@@ -58,9 +62,11 @@ fn overridden(text: &str, name: &str, env: &Env) -> Result<Document, Vec<Diagnos
 /// The mistakes as the one error that ends a run.
 pub(crate) fn error_of(mistakes: &[Diagnostic]) -> Error {
     let message = match mistakes {
-        [] => "the pipeline has mistakes: okki-sync check lists them".to_owned(),
-        [only] => only.to_string(),
-        [first, rest @ ..] => format!("{first}; and {} more: okki-sync check lists all", rest.len()),
+        [] => say!("the pipeline has mistakes: okki-sync check lists them"),
+        [only] => only.words(),
+        [first, rest @ ..] => {
+            say!("{first}; and {more} more: okki-sync check lists all", first, more = rest.len())
+        }
     };
     Error::new(ErrorKind::BadPipeline, message)
 }
@@ -81,23 +87,32 @@ pub(crate) fn is_connection_name(name: &str) -> bool {
 
 /// What is wrong with a URL that rows or credentials would travel to, and what to do. The URL is not repeated: it
 /// may hold a password.
-fn url_mistake(text: &str) -> Option<(String, &'static str)> {
+fn url_mistake(text: &str) -> Option<(Message, Message)> {
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(error) => {
-            return Some((format!("is not a URL: {error}"), "write it in full, as in \"https://host/path\""));
+            return Some((
+                say!("is not a URL: {error}", error),
+                say!("write it in full, as in \"https://host/path\""),
+            ));
         }
     };
     let (what, help) = if !matches!(url.scheme(), "http" | "https") {
-        ("is neither https nor http", "write a URL that starts with https://")
+        (say!("is neither https nor http"), say!("write a URL that starts with https://"))
     } else if !url.username().is_empty() || url.password().is_some() {
-        ("holds a user name or password", "take it out; credentials come from the environment or the secret")
+        (
+            say!("holds a user name or password"),
+            say!("take it out; credentials come from the environment or the secret"),
+        )
     } else if url.scheme() == "http" && !crate::net::is_loopback(&url) {
-        ("is plain http to another machine", "use https://; http:// is for 127.0.0.1, ::1 and localhost")
+        (
+            say!("is plain http to another machine"),
+            say!("use https://; http:// is for 127.0.0.1, ::1 and localhost"),
+        )
     } else if url.fragment().is_some() {
-        ("has a fragment (#), which is never sent", "take it out")
+        (say!("has a fragment (#), which is never sent"), say!("take it out"))
     } else {
         return None;
     };
-    Some((what.to_owned(), help))
+    Some((what, help))
 }

@@ -10,6 +10,7 @@ use super::types::{
 };
 use crate::error::Diagnostic;
 use crate::transform::{RecordSpec, RowMap};
+use crate::words::{Message, say};
 
 /// The keys of `[target]` that only one kind has.
 const QEASY_KEYS: [&str; 3] = ["base_url", "scheme_id", "token_in"];
@@ -76,7 +77,11 @@ impl Rules<'_> {
         if section.is_none() {
             // The schema was checked, so this names a table whose mistake is known; serde's own message could
             // repeat a value.
-            self.add(name, "does not fit the schema", "compare it with what okki-sync schema prints");
+            self.add(
+                name,
+                say!("does not fit the schema"),
+                say!("compare it with what okki-sync schema prints"),
+            );
         }
         section
     }
@@ -90,8 +95,8 @@ impl Rules<'_> {
                 if source.products == Some(Products::None) && rows.uses_products() {
                     self.add(
                         "source.products",
-                        "is \"none\", but the record uses products",
-                        "write \"incremental\" or \"full\", or choose record.shape = \"groups\"",
+                        say!("is \"none\", but the record uses products"),
+                        say!("write \"incremental\" or \"full\", or choose record.shape = \"groups\""),
                     );
                 }
                 Some(rows)
@@ -113,15 +118,18 @@ impl Rules<'_> {
                 if target.requests_per_minute > QEASY_REQUESTS_PER_MINUTE {
                     self.add(
                         "target.requests_per_minute",
-                        format!("{} is more than Qeasy's largest plan allows", target.requests_per_minute),
-                        format!("write a number from 1 to {QEASY_REQUESTS_PER_MINUTE}"),
+                        say!(
+                            "{requests_per_minute} is more than Qeasy's largest plan allows",
+                            requests_per_minute = target.requests_per_minute
+                        ),
+                        say!("write a number from 1 to {most}", most = QEASY_REQUESTS_PER_MINUTE),
                     );
                 }
                 if target.scheme_id.is_none() {
                     self.add(
                         "target.scheme_id",
-                        "is missing",
-                        "add the id of the Qeasy scheme, or set QEASY_SCHEME_ID",
+                        say!("is missing"),
+                        say!("add the id of the Qeasy scheme, or set QEASY_SCHEME_ID"),
                     );
                 }
             }
@@ -130,8 +138,8 @@ impl Rules<'_> {
                 if target.url.is_none() {
                     self.add(
                         "target.url",
-                        "is missing",
-                        "add the URL that takes the batches, or set TARGET_BASE_URL",
+                        say!("is missing"),
+                        say!("add the URL that takes the batches, or set TARGET_BASE_URL"),
                     );
                 }
                 self.headers(target);
@@ -145,13 +153,13 @@ impl Rules<'_> {
             let written = self.value.get("target").and_then(|target| target.get(key));
             if written.is_some_and(|value| !value.is_null()) {
                 let help = match (*key, kind) {
-                    ("base_url", "http") => "write url, the whole URL".to_owned(),
-                    ("url", "qeasy") => "write base_url, scheme and host only".to_owned(),
-                    _ => format!("remove it, or write kind = \"{other}\""),
+                    ("base_url", "http") => say!("write url, the whole URL"),
+                    ("url", "qeasy") => say!("write base_url, scheme and host only"),
+                    _ => say!("remove it, or write kind = \"{other}\"", other),
                 };
                 self.add(
                     &join("target", key),
-                    format!("belongs to kind \"{other}\", and this is \"{kind}\""),
+                    say!("belongs to kind \"{other}\", and this is \"{kind}\"", other, kind),
                     help,
                 );
             }
@@ -160,7 +168,11 @@ impl Rules<'_> {
 
     fn base_url(&mut self, path: &str, url: Option<&url::Url>) {
         if url.is_some_and(|url| url.query().is_some()) {
-            self.add(path, "has a query (?), which calls would lose", "write scheme and host only");
+            self.add(
+                path,
+                say!("has a query (?), which calls would lose"),
+                say!("write scheme and host only"),
+            );
         }
     }
 
@@ -169,16 +181,16 @@ impl Rules<'_> {
             let path = join("target.headers", name);
             let lower = name.to_ascii_lowercase();
             if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-                self.add(&path, "is not a header name", "use letters, digits and -");
+                self.add(&path, say!("is not a header name"), say!("use letters, digits and -"));
             } else if http::HeaderValue::from_str(value).is_err() {
-                self.add(&path, "is not a header value", "use visible characters on one line");
+                self.add(&path, say!("is not a header value"), say!("use visible characters on one line"));
             } else if OWN_HEADERS.contains(&lower.as_str()) {
-                self.add(&path, "follows from the request itself", "remove it");
+                self.add(&path, say!("follows from the request itself"), say!("remove it"));
             } else if lower == "authorization" && target.auth == Some(TargetAuth::Bearer) {
                 self.add(
                     &path,
-                    "is sent already because of auth = \"bearer\"",
-                    "remove it, or write auth = \"none\"",
+                    say!("is sent already because of auth = \"bearer\""),
+                    say!("remove it, or write auth = \"none\""),
                 );
             }
         }
@@ -189,14 +201,14 @@ impl Rules<'_> {
             if !is_json_pointer(pointer) {
                 self.add(
                     &join("target.success", pointer),
-                    "is not a JSON pointer",
-                    "start it with /, as in \"/code\" or \"/data/status\"",
+                    say!("is not a JSON pointer"),
+                    say!("start it with /, as in \"/code\" or \"/data/status\""),
                 );
             }
         }
     }
 
-    fn add(&mut self, path: &str, what: impl Into<String>, help: impl Into<String>) {
+    fn add(&mut self, path: &str, what: impl Into<Message>, help: impl Into<Message>) {
         if !self.is_settled(path) {
             self.found.push(Diagnostic::new(path, what, help));
         }

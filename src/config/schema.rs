@@ -7,9 +7,11 @@
 use serde_json::{Map, Value};
 
 use super::file::one_line;
+use super::type_words::{list, type_text, value_text};
 use super::types::CONNECTION_PATTERN;
 use super::url_mistake;
 use crate::error::Diagnostic;
+use crate::words::{Message, say};
 
 type Schema = Map<String, Value>;
 
@@ -122,7 +124,8 @@ impl<'s> Walker<'s> {
             if !map.contains_key(name) {
                 self.keys.push(name.to_owned());
                 let help = properties.and_then(|known| known.get(name)).map(|schema| self.wanted(schema));
-                self.add("is missing", format!("add {}", help.unwrap_or_else(|| "it".to_owned())));
+                let help = help.unwrap_or_else(|| say!("it"));
+                self.add(say!("is missing"), say!("add {help}", help));
                 self.keys.pop();
             }
         }
@@ -136,12 +139,12 @@ impl<'s> Walker<'s> {
     }
 
     /// What a missing key wants.
-    fn wanted(&self, schema: &'s Value) -> String {
+    fn wanted(&self, schema: &'s Value) -> Message {
         let schema = schema.get("$ref").and_then(|target| self.resolve(target)).unwrap_or(schema);
-        let Value::Object(schema) = schema else { return "it".to_owned() };
+        let Value::Object(schema) = schema else { return say!("it") };
         let allowed = allowed_values(schema);
         if !allowed.is_empty() {
-            return format!("one of {}", list(&allowed));
+            return say!("one of {allowed}", allowed = list(&allowed));
         }
         let keys: Vec<&str> = schema
             .get("required")
@@ -151,9 +154,9 @@ impl<'s> Walker<'s> {
             .filter_map(Value::as_str)
             .collect();
         if keys.is_empty() {
-            "it".to_owned()
+            say!("it")
         } else {
-            format!("the table, with at least {}", keys.join(", "))
+            say!("the table, with at least {keys}", keys = keys.join(", "))
         }
     }
 
@@ -162,40 +165,42 @@ impl<'s> Walker<'s> {
         let help = if let Some(home) = self.home_of(key) {
             home
         } else if let Some(name) = nearest(key, &names) {
-            format!("did you mean {name}?")
+            say!("did you mean {near}?", near = name)
         } else {
-            format!("remove it; known here: {}", names.join(", "))
+            say!("remove it; known here: {names}", names = names.join(", "))
         };
-        self.add(format!("unknown key {}", one_line(key)), help);
+        self.add(say!("unknown key {key}", key = one_line(key)), help);
     }
 
     /// Where a key of the wrong table belongs.
-    fn home_of(&self, key: &str) -> Option<String> {
+    fn home_of(&self, key: &str) -> Option<Message> {
         let sections = self.root.get("properties")?.as_object()?;
         if sections.contains_key(key) {
-            return Some("move it out of this table, to the top of the file".to_owned());
+            return Some(say!("move it out of this table, to the top of the file"));
         }
         let (table, _) = sections.iter().find(|(_, schema)| {
             let section = schema.get("$ref").and_then(|target| self.resolve(target));
             section.and_then(|section| section.get("properties")?.get(key)).is_some()
         })?;
-        Some(format!("it belongs in [{table}]"))
+        Some(say!("it belongs in [{table}]", table))
     }
 
     fn wrong_type(&mut self, names: &[&str], value: &Value) {
-        let wanted: Vec<&str> =
-            names.iter().filter(|name| **name != "null").map(|name| type_text(name)).collect();
-        let wanted = wanted.join(" or ");
+        let types = names.iter().filter(|name| **name != "null").map(|name| type_text(name));
+        let wanted =
+            types.reduce(|one, other| say!("{one} or {other}", one, other)).unwrap_or_else(|| say!("null"));
         let quoted = value.as_str().is_some_and(|text| {
             serde_json::from_str::<Value>(text)
                 .is_ok_and(|inner| !inner.is_string() && names.iter().any(|name| has_type(&inner, name)))
         });
         let help = match self.example {
-            _ if quoted => "write it without the quotes".to_owned(),
-            Some(example) if !example.is_object() => format!("write {wanted}, for example {example}"),
-            _ => format!("write {wanted}"),
+            _ if quoted => say!("write it without the quotes"),
+            Some(example) if !example.is_object() => {
+                say!("write {wanted}, for example {example}", wanted, example)
+            }
+            _ => say!("write {wanted}", wanted),
         };
-        self.add(format!("is {}, not {wanted}", value_text(value)), help);
+        self.add(say!("is {value}, not {wanted}", value = value_text(value), wanted), help);
     }
 
     fn one_of(&mut self, schema: &Schema, allowed: &[&'s Value], value: &Value) {
@@ -206,14 +211,16 @@ impl<'s> Walker<'s> {
         let names: Vec<&str> = allowed.iter().filter_map(|value| value.as_str()).collect();
         let near = nearest(text, &names);
         let what = match (schema.get("$comment").and_then(Value::as_str), near) {
-            (Some(comment), _) => comment.to_owned(),
-            (None, Some(_)) => format!("{:?} is not one of {}", text, list(allowed)),
-            (None, None) => format!("is not one of {}", list(allowed)),
+            (Some(comment), _) => Message::from(comment),
+            (None, Some(_)) => {
+                say!("{text} is not one of {allowed}", text = format!("{:?}", text), allowed = list(allowed))
+            }
+            (None, None) => say!("is not one of {allowed}", allowed = list(allowed)),
         };
         let help = match (allowed, near) {
-            ([only], _) => format!("write {only}, or leave the key out"),
-            (_, Some(near)) => format!("did you mean {near:?}?"),
-            _ => "write one of them".to_owned(),
+            ([only], _) => say!("write {only}, or leave the key out", only),
+            (_, Some(near)) => say!("did you mean {near}?", near = format!("{near:?}")),
+            _ => say!("write one of them"),
         };
         self.add(what, help);
     }
@@ -221,12 +228,12 @@ impl<'s> Walker<'s> {
     fn string(&mut self, schema: &Schema, text: &str) {
         let shortest = schema.get("minLength").and_then(Value::as_u64).unwrap_or(0);
         if shortest > 0 && text.trim().is_empty() {
-            return self.add("is empty", "fill it in");
+            return self.add(say!("is empty"), say!("fill it in"));
         }
         if schema.get("pattern").and_then(Value::as_str) == Some(CONNECTION_PATTERN)
             && !super::is_connection_name(text)
         {
-            self.add("is not a connection name", "use 1 to 64 characters of a-z, 0-9 and -");
+            self.add(say!("is not a connection name"), say!("use 1 to 64 characters of a-z, 0-9 and -"));
         }
         match schema.get("format").and_then(Value::as_str) {
             Some("uri") => {
@@ -238,8 +245,8 @@ impl<'s> Walker<'s> {
             }
             Some("humantime") if humantime::parse_duration(text).is_err() => {
                 self.add(
-                    "is not a duration",
-                    "write a number with its unit, for example \"24h\" or \"1h 30m\"",
+                    say!("is not a duration"),
+                    say!("write a number with its unit, for example \"24h\" or \"1h 30m\""),
                 );
             }
             _ => {}
@@ -257,15 +264,15 @@ impl<'s> Walker<'s> {
             return;
         }
         let range = match (above, least, most) {
-            (Some(above), _, Some(most)) => format!("more than {above} and at most {most}"),
-            (None, Some(least), Some(most)) => format!("from {least} to {most}"),
-            (None, Some(least), None) => format!("of {least} or more"),
-            _ => "within its limits".to_owned(),
+            (Some(above), _, Some(most)) => say!("more than {above} and at most {most}", above, most),
+            (None, Some(least), Some(most)) => say!("from {least} to {most}", least, most),
+            (None, Some(least), None) => say!("of {least} or more", least),
+            _ => say!("within its limits"),
         };
-        self.add(format!("{value} is out of range"), format!("write a number {range}"));
+        self.add(say!("{value} is out of range", value), say!("write a number {range}", range));
     }
 
-    fn add(&mut self, what: impl Into<String>, help: impl Into<String>) {
+    fn add(&mut self, what: impl Into<Message>, help: impl Into<Message>) {
         self.outcome.findings.push(Diagnostic::new(self.keys.join("."), what, help));
         self.outcome.offenders.push(self.keys.clone());
     }
@@ -302,37 +309,6 @@ fn has_type(value: &Value, name: &str) -> bool {
         "null" => value.is_null(),
         _ => false,
     }
-}
-
-fn type_text(name: &str) -> &'static str {
-    match name {
-        "string" => "a string",
-        "integer" => "a whole number",
-        "number" => "a number",
-        "boolean" => "true or false",
-        "object" => "a table",
-        "array" => "a list",
-        _ => "null",
-    }
-}
-
-fn value_text(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() != 0.0) => {
-            "a number with a fraction"
-        }
-        Value::Number(number) if number.is_f64() => "a number that is too large or has a decimal point",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a table",
-    }
-}
-
-fn list(values: &[&Value]) -> String {
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The known name that somebody most likely meant.

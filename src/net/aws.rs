@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::aws_http::{ForStore, SdkHttp};
+use crate::words::{Message, say};
 
 /// A call to the store is repeated for at most this long.
 const STORE_PATIENCE: Duration = Duration::from_secs(12);
@@ -29,23 +30,26 @@ pub(crate) async fn secret(config: &SdkConfig, id: &str) -> Result<SecretString>
     let answer = client.get_secret_value().secret_id(id).send().await.map_err(|error| {
         // The service's message names the secret and the cause, never its value.
         let why = crate::net::excerpt(&DisplayErrorContext(&error).to_string(), &[]);
-        Error::new(ErrorKind::MissingCredentials, format!("OKKI_SYNC_SECRET={id}: cannot be read: {why}"))
-            .help("check its name, the region and the permission secretsmanager:GetSecretValue")
-            .caused_by(error)
+        Error::new(
+            ErrorKind::MissingCredentials,
+            say!("OKKI_SYNC_SECRET={id}: cannot be read: {why}", id, why),
+        )
+        .help(say!("check its name, the region and the permission secretsmanager:GetSecretValue"))
+        .caused_by(error)
     })?;
     answer.secret_string.map(SecretString::from).ok_or_else(|| {
-        Error::new(ErrorKind::MissingCredentials, format!("OKKI_SYNC_SECRET={id}: holds bytes, not text"))
-            .help("store JSON text")
+        Error::new(ErrorKind::MissingCredentials, say!("OKKI_SYNC_SECRET={id}: holds bytes, not text", id))
+            .help(say!("store JSON text"))
     })
 }
 
 /// A client for a bucket, with the SDK's region, credentials and endpoint. `endpoint` (`AWS_ENDPOINT_URL_S3`) wins.
 pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> Result<AmazonS3> {
-    let fail = |why: String| Error::new(ErrorKind::Store, format!("store s3://{bucket}: {why}"));
+    let fail = |why: Message| Error::new(ErrorKind::Store, say!("store s3://{bucket}: {why}", bucket, why));
     let region = config
         .region()
         .map(ToString::to_string)
-        .ok_or_else(|| fail("no region".to_owned()).help("set AWS_REGION"))?;
+        .ok_or_else(|| fail(say!("no region")).help(say!("set AWS_REGION")))?;
     // China is a partition of its own, and object_store does not know its addresses.
     let home = region.starts_with("cn-").then(|| format!("https://s3.{region}.amazonaws.com.cn"));
     // object_store's default of three minutes outlasts every lease and most deadlines.
@@ -57,11 +61,11 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
     }
     let endpoint = endpoint.or_else(|| config.endpoint_url().map(str::to_owned)).or(home);
     if let Some(endpoint) = endpoint {
-        let url =
-            Url::parse(&endpoint).map_err(|error| fail(format!("AWS_ENDPOINT_URL is not a URL: {error}")))?;
+        let url = Url::parse(&endpoint)
+            .map_err(|error| fail(say!("AWS_ENDPOINT_URL is not a URL: {error}", error)))?;
         let plain = url.scheme() == "http";
         if plain && !crate::net::is_loopback(&url) {
-            return Err(fail("AWS_ENDPOINT_URL is plain http off this machine".to_owned()).help("use https"));
+            return Err(fail(say!("AWS_ENDPOINT_URL is plain http off this machine")).help(say!("use https")));
         }
         direct = crate::net::is_loopback(&url);
         builder = builder.with_endpoint(endpoint).with_allow_http(plain);
@@ -69,7 +73,7 @@ pub(crate) fn s3(config: &SdkConfig, endpoint: Option<String>, bucket: &str) -> 
     builder
         .with_http_connector(ForStore { direct })
         .build()
-        .map_err(|error| fail(crate::net::root_cause(&error)).caused_by(error))
+        .map_err(|error| fail(crate::net::root_cause(&error).into()).caused_by(error))
 }
 
 /// The SDK's credentials in object_store's form.

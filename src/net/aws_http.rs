@@ -16,6 +16,7 @@ use object_store::client::ClientOptions;
 use url::Url;
 
 use crate::net::{self, TransportError};
+use crate::words::say;
 
 /// object_store's default: AWS accepts connections at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,8 +64,8 @@ impl Clients {
         let direct = net::is_loopback(url) || is_metadata(url);
         // A secret would travel in clear. Metadata services have no TLS, and are in the machine.
         if url.scheme() == "http" && !direct {
-            let why = "the endpoint is plain http off this machine; use https";
-            return Err(TransportError::permanent(why.to_owned()));
+            let why = say!("the endpoint is plain http off this machine; use https");
+            return Err(TransportError::permanent(why));
         }
         let shared = if direct { &self.direct } else { &self.proxied };
         if let Some(client) = shared.get() {

@@ -17,6 +17,7 @@ use crate::net::retry::{self, CallAction, CallContext, FailureKind};
 use crate::net::token::{self, Auth, Login, Token, TokenCache};
 use crate::net::verdict::{CallError, judge_redacted};
 use crate::net::{Answer, Request, TransportError, Wire};
+use crate::words::say;
 
 /// What one attempt came to. (An error of the attempt ends the call.)
 enum Attempted<T> {
@@ -157,14 +158,14 @@ impl Client {
                 Err(error) => Attempted::Failed(error),
             }),
             // The deadline cut the call short: the run's time is over, and nothing is wrong with the other side.
-            Err(_) if budget.left().is_zero() => Err(interrupted("the run's time is over")),
+            Err(_) if budget.left().is_zero() => Err(interrupted(say!("the run's time is over"))),
             Err(error) => Ok(Attempted::Failed(self.no_answer(&host, &error))),
         }
     }
 
     fn no_answer(&self, host: &str, error: &TransportError) -> CallError {
         let failure = if error.may_pass { FailureKind::Lost } else { FailureKind::Refused };
-        let message = format!("{} at {host}: {}", self.side, error.message);
+        let message = say!("{side} at {host}: {message}", side = self.side, host, message = error.message);
         CallError::new(failure, ErrorKind::Unavailable(self.side), message)
     }
 
@@ -206,13 +207,18 @@ impl Client {
             CallAction::Pause(wait) => {
                 self.pace.block(&error.failure, wait, attempts.turn).await;
                 let kind = if is_limit { ErrorKind::Throttled(self.side) } else { ErrorKind::Interrupted };
-                let message = format!("{what}: {}; come back in {} s", error.message, wait.as_secs().max(1));
+                let message = say!(
+                    "{what}: {message}; come back in {wait} s",
+                    what,
+                    message = error.message,
+                    wait = wait.as_secs().max(1)
+                );
                 Err(Error::new(kind, message).resume_after(wait))
             }
             CallAction::Stop => {
                 let not_supported = attempts.optional && error.failure == FailureKind::NotSupported;
                 let kind = if not_supported { ErrorKind::NotSupported(self.side) } else { error.kind };
-                Err(Error::new(kind, format!("{what}: {}", error.message)))
+                Err(Error::new(kind, say!("{what}: {message}", what, message = error.message)))
             }
         }
     }

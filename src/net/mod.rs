@@ -33,6 +33,8 @@ pub(crate) use token::{Auth, Login, Token};
 pub(crate) use transport::Network;
 pub(crate) use transport::root_cause;
 use transport::{Overlong, cannot_start, client_builder, network_error, read_body};
+
+use crate::words::{Message, say};
 pub(crate) use verdict::{CallError, UNQUOTED, is_page, judge_status, server_message};
 
 /// OKKI documents 60 s for connecting and answering.
@@ -109,14 +111,15 @@ impl Request {
         builder = builder.header("accept", "application/json");
         for (name, value) in &self.headers {
             let value = http::HeaderValue::from_str(value.expose_secret()).map_err(|_| {
-                TransportError::permanent(format!("header {name} holds characters that no header may hold"))
+                TransportError::permanent(say!(
+                    "header {name} holds characters that no header may hold",
+                    name
+                ))
             })?;
             builder = builder.header(name, value);
         }
         builder.body(self.body.unwrap_or_default()).map_err(|_| {
-            TransportError::permanent(
-                "the request cannot be built from this URL and these headers".to_owned(),
-            )
+            TransportError::permanent(say!("the request cannot be built from this URL and these headers"))
         })
     }
 }
@@ -134,7 +137,7 @@ pub struct Answer {
 #[error("{message}")]
 pub struct TransportError {
     /// What failed.
-    pub message: String,
+    pub message: Message,
     /// Whether another attempt may end otherwise.
     pub may_pass: bool,
     /// Whether the other side certainly has not seen the request.
@@ -145,15 +148,15 @@ impl TransportError {
     /// The connection broke. Whether the request had its effect is unknown.
     #[cfg(feature = "testing")]
     pub fn connection_broke() -> Self {
-        Self::passing("the connection broke".to_owned())
+        Self::passing(say!("the connection broke"))
     }
 
-    fn passing(message: String) -> Self {
-        Self { message, may_pass: true, not_sent: false }
+    fn passing(message: impl Into<Message>) -> Self {
+        Self { message: message.into(), may_pass: true, not_sent: false }
     }
 
-    fn permanent(message: String) -> Self {
-        Self { message, may_pass: false, not_sent: false }
+    fn permanent(message: impl Into<Message>) -> Self {
+        Self { message: message.into(), may_pass: false, not_sent: false }
     }
 }
 
@@ -174,7 +177,10 @@ impl Wire {
         let limit = limit.min(TIMEOUT);
         match tokio::time::timeout(limit, self.exchange(request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(TransportError::passing(format!("no answer within {} s", limit.as_secs().max(1)))),
+            Err(_) => Err(TransportError::passing(say!(
+                "no answer within {limit} s",
+                limit = limit.as_secs().max(1)
+            ))),
         }
     }
 

@@ -7,6 +7,7 @@ use http::StatusCode;
 use url::Url;
 
 use crate::net::{MAX_VERDICT_BYTES, TransportError, Wire, excerpt, is_loopback};
+use crate::words::say;
 
 /// An announced length is believed up to here; beyond it, room is made as the bytes come.
 const MAX_ANNOUNCED_BYTES: usize = 4 * 1024 * 1024;
@@ -44,7 +45,7 @@ pub(super) fn client_builder(
 }
 
 pub(crate) fn cannot_start(error: &(dyn std::error::Error + 'static)) -> TransportError {
-    TransportError::permanent(format!("the HTTP client cannot start: {}", root_cause(error)))
+    TransportError::permanent(say!("the HTTP client cannot start: {error}", error = root_cause(error)))
 }
 
 /// What becomes of a body that is longer than allowed.
@@ -75,7 +76,7 @@ where
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            TransportError::passing(format!("the answer broke off: {}", root_cause(&error)))
+            TransportError::passing(say!("the answer broke off: {error}", error = root_cause(&error)))
         })?;
         let Ok(data) = frame.into_data() else { continue };
         let room = most.saturating_sub(read.len());
@@ -84,7 +85,10 @@ where
             break;
         }
         if data.len() > room {
-            return Err(TransportError::permanent(format!("the answer is larger than {} MiB", most >> 20)));
+            return Err(TransportError::permanent(say!(
+                "the answer is larger than {most} MiB",
+                most = most >> 20
+            )));
         }
         // A body that came in one piece is not copied.
         if read.is_empty() && data.len() == announced && body.is_end_stream() {
@@ -102,15 +106,15 @@ where
 pub(crate) fn network_error(error: reqwest::Error) -> TransportError {
     let error = error.without_url();
     let what = if error.is_connect() {
-        "cannot connect"
+        say!("cannot connect")
     } else if error.is_timeout() {
-        "no answer in time"
+        say!("no answer in time")
     } else {
-        "the connection broke"
+        say!("the connection broke")
     };
     TransportError {
         not_sent: error.is_connect(),
-        ..TransportError::passing(format!("{what}: {}", root_cause(&error)))
+        ..TransportError::passing(say!("{what}: {error}", what, error = root_cause(&error)))
     }
 }
 

@@ -8,11 +8,12 @@ use crate::net::call::Requote;
 use crate::net::redact::Secrets;
 use crate::net::retry::{self, FailureKind};
 use crate::net::{Answer, Field, excerpt};
+use crate::words::{Message, phrase, say, written};
 
 /// Error bodies are shorter; of a longer one only this much is looked at.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 /// For an answer that means something else without the secrets in it.
-pub(crate) const UNQUOTED: &str = "(its text holds a credential and is not shown)";
+pub(crate) const UNQUOTED: &str = phrase!("(its text holds a credential and is not shown)");
 
 /// A call that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +23,11 @@ pub(crate) struct CallError {
     /// The error that ends the run if nothing more can be done.
     pub kind: ErrorKind,
     /// One line; text of the server's is an excerpt.
-    pub message: String,
+    pub message: Message,
 }
 
 impl CallError {
-    pub(crate) fn new(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(failure: FailureKind, kind: ErrorKind, message: impl Into<Message>) -> Self {
         Self { failure, kind, message: message.into() }
     }
 }
@@ -56,10 +57,10 @@ pub(super) fn judge_redacted<T>(
             if !holds_none {
                 error.message = match judge(&answer, now_ms) {
                     Err(without_secrets) => without_secrets.message,
-                    Ok(_) => UNQUOTED.to_owned(),
+                    Ok(_) => Message::plain(UNQUOTED),
                 };
             }
-            error.message = secrets.excerpt(&error.message);
+            error.message = error.message.map_text(&|text| secrets.excerpt(text));
             Err(error)
         }
     }
@@ -82,8 +83,10 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
         401 => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(side)),
         403 => (FailureKind::Refused, ErrorKind::CredentialsRefused(side)),
         300..=399 => {
-            let message = format!(
-                "{side} answered HTTP {status} with a redirect, which is not followed; set base_url to the final address"
+            let message = say!(
+                "{side} answered HTTP {status} with a redirect, which is not followed; set base_url to the final address",
+                side,
+                status,
             );
             return Some(CallError::new(FailureKind::Refused, ErrorKind::BadAnswer(side), message));
         }
@@ -99,7 +102,8 @@ pub(crate) fn judge_status(answer: &Answer, side: Side, now_ms: u64) -> Option<C
         (401 | 403 | 429, _) | (503, FailureKind::Throttled(_)) => status.as_str().to_owned(),
         _ => status.to_string(),
     };
-    let message = format!("{side} answered HTTP {status}: {}", server_message(&answer.body));
+    let said = server_message(&answer.body);
+    let message = say!("{side} answered HTTP {status}: {said}", side, status, said);
     Some(CallError::new(failure, kind, message))
 }
 
@@ -134,7 +138,7 @@ fn known_message(body: &[u8]) -> Option<String> {
 pub(crate) fn server_message(body: &[u8]) -> String {
     let body = body.get(..MAX_MESSAGE_BYTES).unwrap_or(body);
     let message = known_message(body).unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    if message.trim().is_empty() { "(no text)".to_owned() } else { excerpt(&message, &[]) }
+    if message.trim().is_empty() { written!("(no text)") } else { excerpt(&message, &[]) }
 }
 
 #[cfg(test)]

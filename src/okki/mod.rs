@@ -43,6 +43,7 @@ use crate::net::limit::Pace;
 use crate::net::{Answer, Auth, Call, Client, Login, MAX_LIST_BYTES, Request, Wire, exposed, join_path};
 use crate::report::Watch;
 use crate::transform::RowMap;
+use crate::words::{Message, say};
 pub(crate) use cache::Cache;
 use clean::Cleaned;
 use page::ProductPage;
@@ -330,13 +331,13 @@ fn bearer(request: Request, token: Option<&SecretString>) -> Request {
 
 /// The errors of a file name the file and never its content: it may be any file of the machine.
 fn groups_of_file(url: &Url) -> Result<GroupList> {
-    let fail = |kind: ErrorKind, why: String| Error::new(kind, format!("source file {url}: {why}"));
-    let unreadable = |why: String| fail(ErrorKind::Unavailable(Side::Source), why);
-    let path = url.to_file_path().map_err(|()| unreadable("is not a local path".to_owned()))?;
-    let body = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let fail = |kind: ErrorKind, why: Message| Error::new(kind, say!("source file {url}: {why}", url, why));
+    let unreadable = |why: Message| fail(ErrorKind::Unavailable(Side::Source), why);
+    let path = url.to_file_path().map_err(|()| unreadable(say!("is not a local path")))?;
+    let body = std::fs::read(path).map_err(|error| unreadable(error.to_string().into()))?;
     let answer = Answer { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body: body.into() };
     protocol::groups(&answer, 0).map_err(|_| {
-        fail(ErrorKind::BadAnswer(Side::Source), "is not an answer of OKKI's groups call".to_owned())
-            .help("save the answer as OKKI sends it, as JSON")
+        fail(ErrorKind::BadAnswer(Side::Source), say!("is not an answer of OKKI's groups call"))
+            .help(say!("save the answer as OKKI sends it, as JSON"))
     })
 }

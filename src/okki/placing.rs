@@ -7,6 +7,7 @@ use crate::catalogue::{
     GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table, kept_fields,
 };
 use crate::transform::RowMap;
+use crate::words::{phrase, written};
 
 /// Places products into the tree of groups, and collects those that have no place at the end of a read.
 pub(super) struct Placer<'a> {
@@ -54,17 +55,18 @@ impl<'a> Placer<'a> {
         embedded_in: Option<&RecordId>,
     ) -> Result<GroupRef, String> {
         if !row.named {
-            return Err(format!("name of product {id} is missing or blank"));
+            return Err(written!("name of product {id} is missing or blank", id));
         }
         let Some(group) = embedded_in.or(row.group.as_ref()) else {
-            return Err(format!("product {id} names no group"));
+            return Err(written!("product {id} names no group", id));
         };
         self.tree.find(group).ok_or_else(|| self.no_group(id, group))
     }
 
     fn no_group(&self, id: &str, group: &str) -> String {
-        let why = if self.tree.is_quarantined(group) { "in the quarantine" } else { "unknown" };
-        format!("group {group} of product {id} is {why}")
+        let condition =
+            if self.tree.is_quarantined(group) { phrase!("in the quarantine") } else { phrase!("unknown") };
+        written!("group {group} of product {id} is {condition}", group, id, condition)
     }
 
     /// A row of the cache whose group is no longer there.
@@ -87,11 +89,11 @@ impl<'a> Placer<'a> {
         if !is_deleted {
             self.quarantined.push(id.clone());
         }
-        self.reject(Some(id), format!("product_id {id} is repeated; the first row stays"), raw);
+        self.reject(Some(id), written!("product_id {id} is repeated; the first row stays", id), raw);
     }
 
     pub(super) fn reject_without_id(&mut self, row: &ProductRow, raw: &str) {
-        let reason = row.unreadable.clone().unwrap_or_else(|| "product_id is missing or blank".to_owned());
+        let reason = row.unreadable.clone().unwrap_or_else(|| written!("product_id is missing or blank"));
         self.reject(None, reason, raw);
     }
 

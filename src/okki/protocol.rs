@@ -16,22 +16,23 @@ use super::row::scalar;
 use crate::error::{ErrorKind, Side};
 use crate::net::retry::FailureKind;
 use crate::net::{Answer, CallError, Token, judge_status, server_message};
+use crate::words::{Message, say};
 
 /// A longer answer is not searched for an OAuth error: it holds rows.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
 /// A client_credentials token without `expires_in` lasts this long (OKKI's documentation).
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 
-fn call_error(failure: FailureKind, kind: ErrorKind, message: impl Into<String>) -> CallError {
+fn call_error(failure: FailureKind, kind: ErrorKind, message: impl Into<Message>) -> CallError {
     CallError { failure, kind, message: message.into() }
 }
 
 /// Not JSON, or not this API's JSON. A proxy's error page looks like this, so another attempt may succeed.
-fn not_okki(body: &[u8], what: &str) -> CallError {
+fn not_okki(body: &[u8], what: Message) -> CallError {
     call_error(
         FailureKind::ServerError,
         ErrorKind::BadAnswer(Side::Source),
-        format!("source answered {what}: {}", server_message(body)),
+        say!("source answered {what}: {body}", what, body = server_message(body)),
     )
 }
 
@@ -53,13 +54,13 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
     if let Some(error) = judge_status(answer, Side::Source, now_ms) {
         return Err(error);
     }
-    let reply: Reply =
-        serde_json::from_slice(&answer.body).map_err(|_| not_okki(b"", "something other than a token"))?;
+    let reply: Reply = serde_json::from_slice(&answer.body)
+        .map_err(|_| not_okki(b"", say!("something other than a token")))?;
     match reply.access_token {
         Some(value) => {
             Ok(Token { value, expires_in: reply.expires_in.map_or(TOKEN_LIFETIME, Duration::from_secs) })
         }
-        None => Err(not_okki(&answer.body, "without a token")),
+        None => Err(not_okki(&answer.body, say!("without a token"))),
     }
 }
 
@@ -83,18 +84,18 @@ fn refused_credentials(body: &[u8]) -> CallError {
     let error = oauth_error(body).unwrap_or_default();
     let said = server_message(body);
     let help = if said.contains("scope") || error.contains("scope") {
-        "grant the app the product module in OKKI's admin console"
+        say!("grant the app the product module in OKKI's admin console")
     } else {
-        "check OKKI_CLIENT_ID and OKKI_CLIENT_SECRET"
+        say!("check OKKI_CLIENT_ID and OKKI_CLIENT_SECRET")
     };
     if matches!(error.as_str(), "server_error" | "temporarily_unavailable") {
-        let message = format!("source's login failed: {error} {said}");
+        let message = say!("source's login failed: {error} {said}", error, said);
         return call_error(FailureKind::ServerError, ErrorKind::Unavailable(Side::Source), message);
     }
     call_error(
         FailureKind::Refused,
         ErrorKind::CredentialsRefused(Side::Source),
-        format!("source refused the credentials: {error} {said}; {help}"),
+        say!("source refused the credentials: {error} {said}; {help}", error, said, help),
     )
 }
 
@@ -139,18 +140,19 @@ pub(super) fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, CallError>
         return Err(call_error(
             FailureKind::Unauthorized,
             ErrorKind::CredentialsRefused(Side::Source),
-            "source answered access_denied also for a fresh token; check the app's permissions in OKKI",
+            say!("source answered access_denied also for a fresh token; check the app's permissions in OKKI"),
         ));
     }
     if let Some(error) = judge_status(answer, Side::Source, now_ms) {
         return Err(error);
     }
-    let text = std::str::from_utf8(&answer.body).map_err(|_| not_okki(b"", "bytes that are not UTF-8"))?;
+    let text =
+        std::str::from_utf8(&answer.body).map_err(|_| not_okki(b"", say!("bytes that are not UTF-8")))?;
     if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "broken JSON"));
+        return serde_json::from_str(text).map_err(|_| not_okki(&answer.body, say!("broken JSON")));
     }
-    let envelope: OkkiEnvelope<'_> =
-        serde_json::from_str(text).map_err(|_| not_okki(&answer.body, "something that is not its JSON"))?;
+    let envelope: OkkiEnvelope<'_> = serde_json::from_str(text)
+        .map_err(|_| not_okki(&answer.body, say!("something that is not its JSON")))?;
     if let Some(rows) = envelope.product_groups {
         return Ok(rows);
     }
@@ -159,14 +161,14 @@ pub(super) fn data(answer: &Answer, now_ms: u64) -> Result<&RawValue, CallError>
         None | Some(Some(200 | 0)) => {}
         Some(code) => return Err(failing_code(code, &words)),
     }
-    envelope.data.ok_or_else(|| not_okki(&answer.body, "without data"))
+    envelope.data.ok_or_else(|| not_okki(&answer.body, say!("without data")))
 }
 
 /// HTTP 200 with a failing body code is real.
 fn failing_code(code: Option<i64>, words: &str) -> CallError {
     let message = match code {
-        Some(code) => format!("source answered HTTP 200 with body code {code}: {words}"),
-        None => format!("source answered a body code that is not a number: {words}"),
+        Some(code) => say!("source answered HTTP 200 with body code {code}: {words}", code, words),
+        None => say!("source answered a body code that is not a number: {words}", words),
     };
     let (failure, kind) = match code {
         Some(401) => (FailureKind::Unauthorized, ErrorKind::CredentialsRefused(Side::Source)),
@@ -204,7 +206,7 @@ pub(super) fn page(data: &RawValue) -> Result<Page<'_>, CallError> {
     {
         return Ok(Page { total: 0, rows: Vec::new() });
     }
-    let bad = || not_okki(b"", "a product page without list and count (or totalItem)");
+    let bad = || not_okki(b"", say!("a product page without list and count (or totalItem)"));
     let body: PageBody<'_> = serde_json::from_str(data.get()).map_err(|_| bad())?;
     let total =
         body.total_item.or(body.count).as_ref().and_then(Int::value).and_then(|n| u64::try_from(n).ok());
@@ -278,7 +280,7 @@ pub(super) fn groups(answer: &Answer, now_ms: u64) -> Result<GroupList, CallErro
     }
     let rows: Vec<&RawValue> = array
         .or_else(|_| serde_json::from_str(data.get()).map(|wrapped: Wrapped<'_>| wrapped.list))
-        .map_err(|_| not_okki(b"", "groups that are not a list"))?;
+        .map_err(|_| not_okki(b"", say!("groups that are not a list")))?;
     let rows: Vec<&str> = rows.into_iter().map(RawValue::get).collect();
     Ok(GroupList::new(&answer.body, &rows, server_time(&answer.body)))
 }

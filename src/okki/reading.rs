@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
+use crate::words::say;
 
 const YEAR_SECONDS: i64 = 366 * 86_400;
 /// Few catalogues hold products that are older.
@@ -214,7 +215,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             }
         }
         if walk.first_unread().is_some() && limit.is_none() {
-            return Err(crate::budget::interrupted("the run's time is over").into());
+            return Err(crate::budget::interrupted(say!("the run's time is over")).into());
         }
         self.remove_gone(None);
         Ok(())

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::json::{JsonCursor, is_same};
 use crate::transform::{Columns, canonical_group_key, canonical_product_key};
+use crate::words::written;
 
 /// `None`: the field is missing or blank.
 #[derive(Debug, Default)]
@@ -71,7 +72,7 @@ impl<'m> RowReader<'m> {
             }
             Some(())
         });
-        is_object.map(|()| row).ok_or_else(|| "is not a JSON object with readable fields".to_owned())
+        is_object.map(|()| row).ok_or_else(|| written!("is not a JSON object with readable fields"))
     }
 
     /// Reads rows that follow each other in one text.

@@ -24,6 +24,7 @@ use super::windows::Ledger;
 use crate::catalogue::{GroupRef, PRODUCT_EXTRA_COLUMNS, RecordId};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::transform::RowMap;
+use crate::words::{Message, say};
 
 /// A total is only a server's claim: memory is reserved in advance for no more rows than this.
 const MAX_RESERVED_ROWS: usize = 300_000;
@@ -134,7 +135,7 @@ impl<'a> SnapshotBuilder<'a> {
     pub(super) fn add_embedded(&mut self) -> Result<()> {
         for (group, list) in std::mem::take(&mut self.placer.tree.embedded) {
             let rows: Vec<&RawValue> = serde_json::from_str(list)
-                .map_err(|_| bad_answer(format!("source: products of group {group} are not a list")))?;
+                .map_err(|_| bad_answer(say!("source: products of group {group} are not a list", group)))?;
             self.add_page_of(&ProductPage::from_rows(0, &rows, self.reader()), Some(&group))?;
         }
         Ok(())
@@ -180,7 +181,7 @@ impl<'a> SnapshotBuilder<'a> {
         self.met_unknown_group |= !row.deleted && row.group.as_ref().is_some_and(names_unknown_group);
         let status = incoming.status(group, &raw);
         let pushed = self.products.push(id, group, number, incoming.cells(group), status);
-        pushed.map_err(|full| bad_answer(format!("source: {full}")))
+        pushed.map_err(|full| bad_answer(say!("source: {full}", full)))
     }
 
     /// The same row as one that `waits` is that row, found again.
@@ -208,6 +209,6 @@ impl<'a> SnapshotBuilder<'a> {
     }
 }
 
-pub(super) fn bad_answer(message: String) -> Error {
+pub(super) fn bad_answer(message: impl Into<Message>) -> Error {
     Error::new(ErrorKind::BadAnswer(Side::Source), message)
 }

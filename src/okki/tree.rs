@@ -8,6 +8,7 @@ use hashbrown::DefaultHashBuilder;
 use super::row::{Row, RowReader};
 use super::seen::Duplicates;
 use crate::catalogue::{Group, GroupRef, RecordId, Rejected, RowKind, Table};
+use crate::words::written;
 
 /// The groups of one answer, in tree order.
 pub(super) struct GroupTree<'a> {
@@ -106,9 +107,11 @@ fn sort(source: &[SourceGroup<'_>], duplicates: Duplicates) -> Sorted {
         match parent_of(source, &by_id, group) {
             Parent::Root => roots.push(at),
             Parent::Is(parent) => children.entry(parent).or_default().push(at),
-            Parent::Missing(parent) => {
-                reject(&mut out.rejected, group, format!("parent {parent} of group {id} does not exist"))
-            }
+            Parent::Missing(parent) => reject(
+                &mut out.rejected,
+                group,
+                written!("parent {parent} of group {id} does not exist", parent, id),
+            ),
         }
     }
 
@@ -180,17 +183,21 @@ fn unique<'a>(
     for at in order {
         let Some(group) = source.get(at) else { continue };
         let Some(id) = group.id.as_deref() else {
-            reject(rejected, group, "id is missing or blank".to_owned());
+            reject(rejected, group, written!("id is missing or blank"));
             continue;
         };
         if group.name.is_none() {
-            reject(rejected, group, format!("number (the display name) of group {id} is missing or blank"));
+            reject(
+                rejected,
+                group,
+                written!("number (the display name) of group {id} is missing or blank", id),
+            );
         } else if by_id.contains_key(id) {
-            let kept = match duplicates {
-                Duplicates::KeepFirst => "first",
-                Duplicates::KeepLast => "last",
+            let reason = match duplicates {
+                Duplicates::KeepFirst => written!("id {id} is repeated; the first row stays", id),
+                Duplicates::KeepLast => written!("id {id} is repeated; the last row stays", id),
             };
-            reject(rejected, group, format!("id {id} is repeated; the {kept} row stays"));
+            reject(rejected, group, reason);
         } else {
             by_id.insert(id, at);
         }
@@ -213,9 +220,9 @@ fn reject_unplaced(
             continue;
         }
         let reason = if in_cycle(source, by_id, at) {
-            format!("group {id} is its own ancestor (a cycle in the tree)")
+            written!("group {id} is its own ancestor (a cycle in the tree)", id)
         } else {
-            format!("an ancestor of group {id} is in the quarantine")
+            written!("an ancestor of group {id} is in the quarantine", id)
         };
         reject(rejected, group, reason);
     }

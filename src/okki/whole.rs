@@ -27,6 +27,7 @@ use crate::net::Call;
 use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 use crate::transform::{Columns, RowMap};
+use crate::words::{Message, say};
 
 /// After this time a source that could not be read in windows is tried again.
 pub(super) const TRY_WINDOWS_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3_600);
@@ -65,14 +66,18 @@ impl Agreement {
     }
 
     /// How the pages contradict each other; `None` if they agree.
-    fn contradiction(&self) -> Option<String> {
+    fn contradiction(&self) -> Option<Message> {
         match (self.total, self.moved) {
             (_, Some((before, after))) => {
-                Some(format!("the total moved from {before} to {after} while reading"))
+                Some(say!("the total moved from {before} to {after} while reading", before, after))
             }
             (Some(total), None) if total != self.distinct => {
                 let distinct = self.distinct;
-                Some(format!("the total says {total} products, the pages held {distinct} different ones"))
+                Some(say!(
+                    "the total says {total} products, the pages held {distinct} different ones",
+                    total,
+                    distinct
+                ))
             }
             _ => None,
         }
@@ -132,7 +137,7 @@ impl Okki {
         groups: &'a GroupList,
         watch: &Watch,
     ) -> Result<Whole<'a>> {
-        let (mut last_signature, mut last_why) = (None, String::new());
+        let (mut last_signature, mut last_why) = (None, Message::plain(""));
         for attempt in 1..=MAX_READS {
             let mut builder = SnapshotBuilder::new(&self.settings, map, groups);
             let mut seen = Agreement::default();
@@ -166,11 +171,13 @@ impl Okki {
         }
         Err(Error::new(
             ErrorKind::InconsistentSource,
-            format!(
-                "source: {MAX_READS} reads in a row did not agree (the last: {last_why}); nothing was written"
+            say!(
+                "source: {reads} reads in a row did not agree (the last: {last_why}); nothing was written",
+                reads = MAX_READS,
+                last_why
             ),
         )
-        .help("run again when the catalogue is not being edited"))
+        .help(say!("run again when the catalogue is not being edited")))
     }
 
     /// Calls `take` with each page, in the order of the list rather than of arrival: it decides which of two rows with

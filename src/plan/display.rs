@@ -5,6 +5,7 @@ use std::fmt;
 use super::rows::in_tree;
 use super::{Action, Change, Plan, RowRef};
 use crate::catalogue::{Catalogue, Group, PRODUCT_NAME_COLUMN};
+use crate::words::phrase;
 
 /// How a row differs between source and target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +83,9 @@ impl DiffLine {
 
     fn of_change(change: Change<'_>, catalogue: &Catalogue) -> Self {
         let (kind, why) = match change.action {
-            Action::Create => (DiffKind::OnlySource, "not at the target yet"),
-            Action::Update => (DiffKind::Differs, "differs from what the target acknowledged"),
-            Action::Delete => (DiffKind::OnlyTarget, "no longer in the source"),
+            Action::Create => (DiffKind::OnlySource, phrase!("not at the target yet")),
+            Action::Update => (DiffKind::Differs, phrase!("differs from what the target acknowledged")),
+            Action::Delete => (DiffKind::OnlyTarget, phrase!("no longer in the source")),
             Action::Unchanged | Action::Skip => (DiffKind::Same, ""),
         };
         Self::of(change.row, change.id, catalogue, kind, why)
@@ -153,11 +154,11 @@ mod tests {
         };
         assert_eq!(line(0, DiffKind::Heading, "手机", ""), "  手机 7");
         assert_eq!(
-            line(1, DiffKind::OnlySource, "新款", "not at the target yet"),
+            line(1, DiffKind::OnlySource, "新款", phrase!("not at the target yet")),
             "+   新款 7  (not at the target yet)"
         );
         assert_eq!(
-            line(0, DiffKind::OnlyTarget, "", "no longer in the source"),
+            line(0, DiffKind::OnlyTarget, "", phrase!("no longer in the source")),
             "- 7  (no longer in the source)"
         );
     }

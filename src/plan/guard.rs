@@ -5,6 +5,7 @@ use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::State;
 use crate::transform::{RowMap, RowUnit};
+use crate::words::{Message, say};
 
 /// Deleting this many rows or fewer is never refused: small catalogues change by large ratios.
 const MIN_DELETES: u64 = 10;
@@ -51,34 +52,37 @@ impl Plan {
     pub(crate) fn check(&self, state: &State, found: &SourceSummary, guard: DeleteGuard) -> Result<()> {
         let refusal = if guard.lifted { None } else { self.refusal(state, found, guard) };
         refusal.map_or(Ok(()), |what| {
-            Err(Error::new(ErrorKind::GuardRefused, format!("{what}; nothing was written")).help(
-                "if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)",
+            Err(Error::new(ErrorKind::GuardRefused, say!("{what}; nothing was written", what)).help(
+                say!("if that is right, allow it once with --allow-mass-delete (event: \"allow_mass_delete\": true)"),
             ))
         })
     }
 
-    fn refusal(&self, state: &State, found: &SourceSummary, guard: DeleteGuard) -> Option<String> {
+    fn refusal(&self, state: &State, found: &SourceSummary, guard: DeleteGuard) -> Option<Message> {
         let known = state.rows.len() as u64;
         // Rows that only lost their ids or names are offenders, and would be deleted as if they were gone.
         if found.nothing && known > 0 && (!found.offenders || self.counts.delete > 0) {
-            return Some(format!("the source answered no row that can go through, the target holds {known}"));
+            return Some(say!(
+                "the source answered no row that can go through, the target holds {known}",
+                known
+            ));
         }
         let allowed = guard.max_delete_ratio * 100.0;
         if let (Some(before), Some(now)) = (state.source_products, found.items) {
             let lost = before.saturating_sub(now);
             if (now == 0 && before > 0) || guard.is_too_much(lost, before) {
-                return Some(format!(
-                    "the source answered {now} products, the last complete run saw {before} ({:.0} % fewer), guard.max_delete_ratio allows {allowed:.0} %",
-                    ratio(lost, before) * 100.0,
+                return Some(say!(
+                    "the source answered {now} products, the last complete run saw {before} ({percent} % fewer), guard.max_delete_ratio allows {allowed} %",
+                    now,
+                    before,
+                    percent = format!("{:.0}", ratio(lost, before) * 100.0),
+                    allowed = format!("{allowed:.0}")
                 ));
             }
         }
         let deletes = self.counts.delete;
         guard.is_too_much(deletes, known).then(|| {
-            format!(
-                "the plan deletes {deletes} of {known} rows ({:.0} %), guard.max_delete_ratio allows {allowed:.0} %",
-                ratio(deletes, known) * 100.0,
-            )
+            say!("the plan deletes {deletes} of {known} rows ({percent} %), guard.max_delete_ratio allows {allowed} %", deletes, known, percent = format!("{:.0}", ratio(deletes, known) * 100.0), allowed = format!("{allowed:.0}"))
         })
     }
 }

@@ -17,6 +17,7 @@ use crate::catalogue::{Catalogue, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
 use crate::state::{Acknowledged, Fingerprint, Refusal, State};
 use crate::transform::{RowMap, RowUnit};
+use crate::words::written;
 pub(crate) use display::{DiffKind, DiffLine};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
 pub(crate) use rows::{RowRef, RowWriter, Unfit, rows, rows_in_tree};
@@ -156,11 +157,11 @@ impl Plan {
     }
 
     fn defer(&mut self, id: RecordId, refusal: &Refusal, runs: u64, row: &[u8]) {
-        let reason = format!(
-            "refused by the target {} times, tried again in {} runs or when it changes: {}",
-            refusal.times,
-            refusal.not_before_run.saturating_sub(runs),
-            refusal.said
+        let reason = written!(
+            "refused by the target {times} times, tried again in {runs} runs or when it changes: {said}",
+            times = refusal.times,
+            runs = refusal.not_before_run.saturating_sub(runs),
+            said = refusal.said
         );
         let row = String::from_utf8_lossy(row);
         self.rejected.push(Rejected::new(RowKind::Record, Some(id.to_string()), reason, &row));

@@ -20,6 +20,7 @@ use super::header::{self, CHECKSUM_DIGITS};
 use super::{Acknowledged, Fingerprint, Refusal, State};
 use crate::catalogue::RecordId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::words::{Message, say};
 
 /// A higher version than the next one is refused: an older program would forget what it cannot read.
 const FORMAT_VERSION: u32 = 3;
@@ -128,15 +129,15 @@ fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let _ = serde_json::to_writer(out, value);
 }
 
-fn bad(connection: &str, what: &str) -> Error {
-    Error::new(ErrorKind::BadState, format!("state of connection \"{connection}\": {what}"))
+fn bad(connection: &str, what: Message) -> Error {
+    Error::new(ErrorKind::BadState, say!("state of connection \"{connection}\": {what}", connection, what))
 }
 
 /// An older state does not know the rows that were created since: one that the source removes later would stay at the
 /// target. So only a rebuild is advised, and not the copy under `.previous`.
-fn damaged(connection: &str, what: &str) -> Error {
-    bad(connection, &format!("is damaged ({what}); nothing was written"))
-        .help("rebuild it with okki-sync state rebuild")
+fn damaged(connection: &str, what: Message) -> Error {
+    bad(connection, say!("is damaged ({what}); nothing was written", what))
+        .help(say!("rebuild it with okki-sync state rebuild"))
 }
 
 /// A file whose header and checksum are right, with its rows not read yet.
@@ -147,33 +148,42 @@ struct CheckedFile<'a> {
 
 impl<'a> CheckedFile<'a> {
     fn read(bytes: &'a [u8], connection: &str) -> Result<Self> {
-        let damaged = |what: &str| damaged(connection, what);
-        let text = std::str::from_utf8(bytes).map_err(|_| damaged("not UTF-8"))?;
-        let (first, body) = text.split_once('\n').ok_or_else(|| damaged("no header line"))?;
+        let damaged = |what: Message| damaged(connection, what);
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged(say!("not UTF-8")))?;
+        let (first, body) = text.split_once('\n').ok_or_else(|| damaged(say!("no header line")))?;
         let plain: serde_json::Value =
-            serde_json::from_str(first).map_err(|_| damaged("its header is not JSON"))?;
+            serde_json::from_str(first).map_err(|_| damaged(say!("its header is not JSON")))?;
         if plain.get("format").and_then(serde_json::Value::as_str) != Some(FORMAT_NAME) {
-            return Err(damaged("its header is not one of this program"));
+            return Err(damaged(say!("its header is not one of this program")));
         }
         let version = plain.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if version > u64::from(VERSION_WITH_TOMBSTONES) {
-            let what =
-                format!("has format version {version}, this program knows up to {VERSION_WITH_TOMBSTONES}");
-            return Err(bad(connection, &what).help("use the newer program"));
+            let what = say!(
+                "has format version {version}, this program knows up to {newest}",
+                version,
+                newest = VERSION_WITH_TOMBSTONES
+            );
+            return Err(bad(connection, what).help(say!("use the newer program")));
         }
         if version < u64::from(FORMAT_VERSION) {
-            let what =
-                format!("has format version {version} of an early program, this one knows {FORMAT_VERSION}");
-            return Err(bad(connection, &what).help("rebuild it with okki-sync state rebuild"));
+            let what = say!(
+                "has format version {version} of an early program, this one knows {known}",
+                version,
+                known = FORMAT_VERSION
+            );
+            return Err(bad(connection, what).help(say!("rebuild it with okki-sync state rebuild")));
         }
         let mut header: StateHeader =
-            serde_json::from_value(plain).map_err(|_| damaged("its header lacks a field"))?;
+            serde_json::from_value(plain).map_err(|_| damaged(say!("its header lacks a field")))?;
         let stored = std::mem::take(&mut header.checksum);
         if header::checksum(&header.line(), [body.as_bytes()]) != stored {
-            return Err(damaged("its checksum does not match"));
+            return Err(damaged(say!("its checksum does not match")));
         }
         if header.connection != connection {
-            return Err(bad(connection, &format!("belongs to connection \"{}\"", header.connection)));
+            return Err(bad(
+                connection,
+                say!("belongs to connection \"{connection}\"", connection = header.connection),
+            ));
         }
         Ok(Self { header, body })
     }
@@ -183,8 +193,8 @@ impl<'a> CheckedFile<'a> {
         if stored == target {
             return Ok(());
         }
-        Err(bad(connection, &format!("belongs to another target ({stored}, now {target})")).help(
-            "give the new target a connection name of its own, or rebuild the state with okki-sync state rebuild",
+        Err(bad(connection, say!("belongs to another target ({stored}, now {target})", stored, target)).help(
+            say!("give the new target a connection name of its own, or rebuild the state with okki-sync state rebuild"),
         ))
     }
 
@@ -194,11 +204,11 @@ impl<'a> CheckedFile<'a> {
             State { runs: header.runs, source_products: header.source_products, ..State::default() };
         state.rows.reserve(header.rows);
         for line in body.lines() {
-            state.add_line(line).ok_or_else(|| damaged(connection, "a row"))?;
+            state.add_line(line).ok_or_else(|| damaged(connection, say!("a row")))?;
         }
         let found = (state.rows.len(), state.refused.len(), state.tombstones.len());
         if found != (header.rows, header.refused, header.tombstones) {
-            return Err(damaged(connection, "rows are missing"));
+            return Err(damaged(connection, say!("rows are missing")));
         }
         Ok(state)
     }

@@ -42,6 +42,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::limits::{AccountLimits, KnownAccount, LastRun, MOST_CALLS_OF_A_RUN, Who};
 use crate::store::{RunLock, Store, Version, paths};
+use crate::words::{Message, say};
 
 /// A lease that is not renewed expires after this.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
@@ -103,13 +104,18 @@ impl LeaseFile {
 async fn load(store: &Store, connection: &str) -> Result<(LeaseFile, Option<Version>)> {
     let path = paths::run(connection);
     let Some((bytes, version)) = store.load(&path).await? else { return Ok((LeaseFile::fresh(), None)) };
-    let bad = |what: &str| Error::new(ErrorKind::BadState, format!("store {}: {path} {what}", store.name()));
+    let bad = |what: Message| {
+        Error::new(
+            ErrorKind::BadState,
+            say!("store {store}: {path} {what}", store = store.name(), path, what),
+        )
+    };
     let file: LeaseFile = serde_json::from_slice(&bytes).map_err(|_| {
-        bad("is damaged; nothing was written")
-            .help("remove it when no run has been going on for five minutes")
+        bad(say!("is damaged; nothing was written"))
+            .help(say!("remove it when no run has been going on for five minutes"))
     })?;
     if file.version > FORMAT_VERSION {
-        return Err(bad("was written by a newer program").help("use that one"));
+        return Err(bad(say!("was written by a newer program")).help(say!("use that one")));
     }
     Ok((file, Some(version)))
 }
@@ -149,7 +155,7 @@ impl Lease {
         let lock = store.lock_run(connection)?;
         if let RunLock::Theirs = lock {
             let holder = holder_of(store, connection).await;
-            return Err(busy(connection, holder.as_ref(), "it ends with its process"));
+            return Err(busy(connection, holder.as_ref(), say!("it ends with its process")));
         }
         let (mut file, version) = load(store, connection).await?;
         let last = match &version {
@@ -161,8 +167,9 @@ impl Lease {
         if let (RunLock::Absent, Some(holder)) = (&lock, &file.holder) {
             let left = clock.until_ms(holder.expires_at_ms);
             if !left.is_zero() && left <= LONGEST {
-                let ends = format!("unless it is renewed, its lease ends in {} s", left.as_secs() + 1);
-                return Err(busy(connection, Some(holder), &ends));
+                let ends =
+                    say!("unless it is renewed, its lease ends in {left} s", left = left.as_secs() + 1);
+                return Err(busy(connection, Some(holder), ends));
             }
         }
         let takes_over = matches!(lock, RunLock::Absent) && file.holder.is_some();
@@ -186,7 +193,7 @@ impl Lease {
         match taken {
             Err(error) if error.kind == ErrorKind::StateConflict => {
                 let holder = holder_of(store, connection).await;
-                Err(busy(connection, holder.as_ref(), "it took the lease at this moment"))
+                Err(busy(connection, holder.as_ref(), say!("it took the lease at this moment")))
             }
             other => other.map(|()| lease),
         }
@@ -204,8 +211,12 @@ impl Lease {
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
             let mut current = self.current.lock().await;
-            let hung =
-                || Err(Error::new(ErrorKind::Store, "the store did not answer while the lease was renewed"));
+            let hung = || {
+                Err(Error::new(
+                    ErrorKind::Store,
+                    say!("the store did not answer while the lease was renewed"),
+                ))
+            };
             let renewed = tokio::time::timeout(RENEW_EVERY, self.write(&mut current)).await;
             let Err(error) = renewed.unwrap_or_else(|_| hung()) else { continue };
             let expired = current
@@ -262,10 +273,7 @@ impl Lease {
         current.version = Some(saved.map_err(|error| match error.kind {
             ErrorKind::StateConflict => Error::new(
                 ErrorKind::StateConflict,
-                format!(
-                    "another run of connection \"{}\" took over (this one's lease was lost); that run goes on, this one ends",
-                    self.connection
-                ),
+                say!("another run of connection \"{connection}\" took over (this one's lease was lost); that run goes on, this one ends", connection = self.connection),
             ),
             _ => error,
         })?);
@@ -301,13 +309,13 @@ fn expiry(clock: Clock) -> u64 {
     clock.now_ms().saturating_add(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn busy(connection: &str, holder: Option<&Holder>, ends: &str) -> Error {
+fn busy(connection: &str, holder: Option<&Holder>, ends: Message) -> Error {
     let who = holder.map_or_else(
-        || "another run".to_owned(),
-        |holder| format!("run {} (since {})", holder.run_id, holder.since),
+        || say!("another run"),
+        |holder| say!("run {run_id} (since {since})", run_id = holder.run_id, since = holder.since),
     );
-    Error::new(ErrorKind::Busy, format!("{who} of connection \"{connection}\" is going on"))
-        .help(format!("wait for it to end ({ends})"))
+    Error::new(ErrorKind::Busy, say!("{who} of connection \"{connection}\" is going on", who, connection))
+        .help(say!("wait for it to end ({ends})", ends))
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::limit::Account;
 use crate::store::{Store, paths};
+use crate::words::say;
 
 /// How old a look may be before a call, where others use the account.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -115,8 +116,11 @@ impl AccountLimits {
                 return Ok(());
             }
         }
-        Err(Error::new(ErrorKind::StateConflict, "other connections save the account's limits all the time")
-            .help("run again"))
+        Err(Error::new(
+            ErrorKind::StateConflict,
+            say!("other connections save the account's limits all the time"),
+        )
+        .help(say!("run again")))
     }
 
     /// Stores a run's calls unless others have stored theirs, which it then knows.

@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::testing::Mutant;
+use crate::words::{Message, say};
 
 /// A place for objects, by their keys.
 #[derive(Debug, Clone)]
@@ -59,8 +60,8 @@ impl Store {
     pub fn directory(path: PathBuf) -> Result<Self> {
         let name = format!("file://{}", path.display());
         let fail = |why: String| {
-            Error::new(ErrorKind::Store, format!("store {name}: {why}"))
-                .help("set OKKI_SYNC_STORE to a directory that can be written")
+            Error::new(ErrorKind::Store, say!("store {name}: {why}", name, why))
+                .help(say!("set OKKI_SYNC_STORE to a directory that can be written"))
         };
         create_for_owner(&path).map_err(|error| fail(error.to_string()))?;
         let path = path.canonicalize().map_err(|error| fail(error.to_string()))?;
@@ -88,8 +89,8 @@ impl Store {
     /// The outer causes repeat the address and the retries; the innermost one says what happened.
     fn error(&self, path: &str, error: object_store::Error) -> Error {
         let why = crate::net::root_cause(&error);
-        Error::new(ErrorKind::Store, format!("store {}: {path}: {why}", self.name))
-            .help("check that the store can be reached, and that it may be read and written there")
+        Error::new(ErrorKind::Store, say!("store {name}: {path}: {why}", name = self.name, path, why))
+            .help(say!("check that the store can be reached, and that it may be read and written there"))
             .caused_by(error)
     }
 
@@ -127,8 +128,11 @@ impl Store {
             None => self.conditional_put(path, bytes.clone(), read).await,
             Some(directory) => {
                 let _lock = lock_for_save(&directory.join(paths::save_lock(path))).map_err(|error| {
-                    Error::new(ErrorKind::Store, format!("store {}: {path}: {error}", self.name))
-                        .caused_by(error)
+                    Error::new(
+                        ErrorKind::Store,
+                        say!("store {name}: {path}: {error}", name = self.name, path, error),
+                    )
+                    .caused_by(error)
                 })?;
                 self.compare_and_put(path, bytes.clone(), read).await
             }
@@ -147,9 +151,9 @@ impl Store {
             object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. } => {
                 Error::new(
                     ErrorKind::StateConflict,
-                    format!("store {}: {path} was saved by another run meanwhile", self.name),
+                    say!("store {name}: {path} was saved by another run meanwhile", name = self.name, path),
                 )
-                .help("that run is the truth, run again")
+                .help(say!("that run is the truth, run again"))
             }
             error => self.error(path, error),
         })
@@ -201,8 +205,11 @@ impl Store {
         let Some(directory) = &self.directory else { return Ok(RunLock::Absent) };
         let path = directory.join(paths::run_lock(connection));
         let fail = |error: std::io::Error| {
-            Error::new(ErrorKind::Store, format!("store {}: {}: {error}", self.name, path.display()))
-                .caused_by(error)
+            Error::new(
+                ErrorKind::Store,
+                say!("store {name}: {path}: {error}", name = self.name, path = path.display(), error),
+            )
+            .caused_by(error)
         };
         let file = open_lock(&path).map_err(fail)?;
         match file.try_lock() {
@@ -264,16 +271,16 @@ pub(crate) enum Address {
 impl Address {
     /// A relative `file://./dir` starts at the working directory.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let wrong = |why: &str| {
-            Error::new(ErrorKind::BadPipeline, format!("OKKI_SYNC_STORE={text}: {why}"))
-                .help("write file:///dir, s3://bucket/prefix or memory:")
+        let wrong = |why: Message| {
+            Error::new(ErrorKind::BadPipeline, say!("OKKI_SYNC_STORE={text}: {why}", text, why))
+                .help(say!("write file:///dir, s3://bucket/prefix or memory:"))
         };
         if text == "memory:" || text == "memory://" {
             return Ok(Self::Memory);
         }
         if let Some(path) = text.strip_prefix("file://") {
             if path.is_empty() {
-                return Err(wrong("names no directory"));
+                return Err(wrong(say!("names no directory")));
             }
             let decoded = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
             return Ok(Self::Directory(if path.starts_with('/') {
@@ -283,11 +290,11 @@ impl Address {
             }));
         }
         let Some(rest) = text.strip_prefix("s3://") else {
-            return Err(wrong("is not the address of a store"));
+            return Err(wrong(say!("is not the address of a store")));
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() {
-            return Err(wrong("names no bucket"));
+            return Err(wrong(say!("names no bucket")));
         }
         Ok(Self::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
     }

@@ -27,6 +27,7 @@ use crate::budget::{Budget, interrupted};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::targets::batch::Batch;
 use crate::targets::{TargetRun, Written};
+use crate::words::say;
 
 /// A batch that has ended.
 pub(super) struct Done {
@@ -88,7 +89,7 @@ impl<'a> InFlight<'a> {
     /// Sends a batch, unless it would probably not come back in time.
     pub(super) fn begin(&mut self, batch: Batch, groups: Vec<usize>, slowest: Duration) -> Result<()> {
         if self.budget.is_over() || self.budget.left() < slowest {
-            return Err(interrupted("the run's time is over or it was asked to stop"));
+            return Err(interrupted(say!("the run's time is over or it was asked to stop")));
         }
         let (target, budget) = (self.target, self.budget.clone());
         let sending = async move {

@@ -26,6 +26,7 @@ use crate::plan::{DeleteGuard, Plan, SourceSummary};
 use crate::report::{Mode, Progress};
 use crate::state::State;
 use crate::store::{Store, paths};
+use crate::words::say;
 
 /// The source's clock counts seconds. A product that was created in the second in which a read begins would look new
 /// to that read, however often it is repeated; so the next one begins in another second.
@@ -96,7 +97,7 @@ impl Run<'_> {
                 (self.watch)(Progress::Planned(plan.counts.clone()));
                 return Ok((catalogue, plan));
             }
-            let why = "products were created while the pages were read".to_owned();
+            let why = say!("products were created while the pages were read");
             tracing::warn!(attempt, %why, "the pages may not agree, reading again");
             (self.watch)(Progress::ReadingAgain { attempt: attempt + 1, why });
             budget.sleep(Side::Source, PAUSE_BEFORE_READING_AGAIN).await?;
@@ -106,12 +107,9 @@ impl Run<'_> {
         }
         Err(Error::new(
             ErrorKind::InconsistentSource,
-            format!(
-                "source: products were created during each of {} reads, and the plan takes rows away; nothing was written",
-                okki::MAX_READS
-            ),
+            say!("source: products were created during each of {reads} reads, and the plan takes rows away; nothing was written", reads = okki::MAX_READS),
         )
-        .help("run again when no import is going on"))
+        .help(say!("run again when no import is going on")))
     }
 
     /// What a read goes on from; `None` if it begins anew.
@@ -211,10 +209,11 @@ impl Run<'_> {
         if !self.tally.is_uncompared {
             return Ok(());
         }
-        let message =
-            "there was no time to compare the source's total; products deleted lately may be held still";
+        let message = say!(
+            "there was no time to compare the source's total; products deleted lately may be held still"
+        );
         Err(Error::new(ErrorKind::Interrupted, message)
-            .help("the next run goes on from there")
+            .help(say!("the next run goes on from there"))
             .resume_after(RESUME_AFTER))
     }
 
@@ -227,10 +226,14 @@ impl Run<'_> {
         if error.kind != ErrorKind::Interrupted || error.resume_after.is_some() {
             return error;
         }
-        let message =
-            format!("{}; {read} of {} products are read", error.message, read.saturating_add(unread));
+        let message = say!(
+            "{message}; {read} of {unread} products are read",
+            message = error.message,
+            read,
+            unread = read.saturating_add(unread)
+        );
         Error::new(ErrorKind::Interrupted, message)
-            .help("the next run goes on from there")
+            .help(say!("the next run goes on from there"))
             .resume_after(RESUME_AFTER)
     }
 

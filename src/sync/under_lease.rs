@@ -6,6 +6,7 @@ use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::store::lease::Lease;
 use crate::testing::Mutant;
+use crate::words::say;
 
 impl Run<'_> {
     /// Works under the connection's lease and releases it, however the work ends.
@@ -38,9 +39,9 @@ impl Run<'_> {
         if wait.is_zero() || Mutant::CallDuringLockout.is_active() {
             return Ok(());
         }
-        let message = format!(
-            "target asked for no calls until {} s from now (an earlier run was throttled)",
-            wait.as_secs() + 1
+        let message = say!(
+            "target asked for no calls until {wait} s from now (an earlier run was throttled)",
+            wait = wait.as_secs() + 1
         );
         Err(Error::new(ErrorKind::Throttled(Side::Target), message).resume_after(wait))
     }

@@ -11,6 +11,7 @@ use crate::plan::{self, DiffKind, DiffLine, OnDelete};
 use crate::state::State;
 use crate::store::lease::Lease;
 use crate::store::paths;
+use crate::words::phrase;
 pub(super) use compare::{Comparison, Held};
 pub(super) use read_back::ReadBack;
 
@@ -49,9 +50,9 @@ impl Run<'_> {
 fn tell(context: &RunContext<'_>, mut compared: Comparison<'_>, catalogue: &Catalogue, tally: &mut Tally) {
     for (row, id, held) in compared.rows() {
         let (kind, why, count) = match held {
-            Held::Missing => (DiffKind::OnlySource, "missing at the target", &mut tally.plan.create),
+            Held::Missing => (DiffKind::OnlySource, phrase!("missing at the target"), &mut tally.plan.create),
             Held::Same => (DiffKind::Same, "", &mut tally.plan.unchanged),
-            Held::Differs => (DiffKind::Differs, "differs", &mut tally.plan.update),
+            Held::Differs => (DiffKind::Differs, phrase!("differs"), &mut tally.plan.update),
         };
         *count += 1;
         tally.lines.push(DiffLine::of(row, id, catalogue, kind, why));
@@ -59,13 +60,13 @@ fn tell(context: &RunContext<'_>, mut compared: Comparison<'_>, catalogue: &Cata
     tally.rejected.append(&mut compared.rejected);
     // Quarantined rows exist at the source: the target's row of that id is neither extra nor comparable.
     let (quarantined, extra) = compared.into_extras();
-    let why = "in the quarantine, cannot be compared";
+    let why = phrase!("in the quarantine, cannot be compared");
     let lines = quarantined.into_iter().map(|id| DiffLine::of_target(id, DiffKind::NotComparable, why));
     tally.lines.extend(lines);
     // With on_delete = "ignore" rows that the source no longer has stay at the target on purpose.
     if context.settings.on_delete == OnDelete::Tombstone {
         tally.plan.delete = extra.len() as u64;
-        let line = |id| DiffLine::of_target(id, DiffKind::OnlyTarget, "extra at the target");
+        let line = |id| DiffLine::of_target(id, DiffKind::OnlyTarget, phrase!("extra at the target"));
         tally.lines.extend(extra.into_iter().map(line));
     }
     tally.differences = tally.plan.create + tally.plan.update + tally.plan.delete;

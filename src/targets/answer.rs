@@ -7,6 +7,7 @@ use crate::error::{ErrorKind, Side};
 use crate::net::retry::FailureKind;
 use crate::net::{Answer, CallError, Field, UNQUOTED, excerpt, is_page, server_message};
 use crate::testing::Mutant;
+use crate::words::{Message, written};
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +111,7 @@ pub(super) fn refused_by_firewall(answer: &Answer) -> Option<String> {
     let refuses = matches!(status, 403 | 405) && is_page(answer);
     refuses.then(|| {
         let page = server_message(&answer.body);
-        format!("HTTP {status} with a page, as a firewall answers that dislikes a row: {page}")
+        written!("HTTP {status} with a page, as a firewall answers that dislikes a row: {page}", status, page)
     })
 }
 
@@ -126,7 +127,10 @@ pub(super) fn count_rows(body: &AnswerBody, sent: usize) -> Verdict {
     let reason = excerpt(reason, &[]);
     if let Some((missing, counts)) = rows_left_out(body, failed, sent as u64) {
         let failed = FailedRows::Count(missing);
-        return Verdict::PartlyFailed { failed, reason: format!("{reason} (it counts {counts})") };
+        return Verdict::PartlyFailed {
+            failed,
+            reason: written!("{reason} (it counts {counts})", reason, counts),
+        };
     }
     if failed == FailedRows::Count(0) || Mutant::IgnoreFailed.is_active() {
         return Verdict::Accepted;
@@ -151,7 +155,7 @@ fn rows_left_out(body: &AnswerBody, failed: FailedRows, sent: u64) -> Option<(u6
     if stored.saturating_add(failed) >= sent || Mutant::IgnoreInserted.is_active() {
         return None;
     }
-    Some((sent - stored, format!("{stored} rows stored and {failed} failed")))
+    Some((sent - stored, written!("{stored} rows stored and {failed} failed", stored, failed)))
 }
 
 /// A count in a body.
@@ -176,7 +180,7 @@ impl Counted {
 }
 
 /// An answer that is not this protocol. A proxy's error page looks like this, so another attempt may end otherwise.
-pub(super) fn bad_answer(message: impl Into<String>) -> CallError {
+pub(super) fn bad_answer(message: impl Into<Message>) -> CallError {
     CallError::new(FailureKind::ServerError, ErrorKind::BadAnswer(Side::Target), message)
 }
 

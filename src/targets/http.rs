@@ -17,6 +17,7 @@ use crate::net::{
     Answer, Call, CallError, MAX_LIST_BYTES, MAX_VERDICT_BYTES, Request, exposed, judge_status,
     server_message,
 };
+use crate::words::{say, written};
 
 /// Headers with a shorter value are words ("true", "json"), which an answer may hold too. Longer ones may be keys.
 const SHORTEST_KEY_BYTES: usize = 8;
@@ -54,9 +55,9 @@ impl HttpTarget {
         let Some(url) = &self.read_url else {
             return Err(Error::new(
                 ErrorKind::BadPipeline,
-                "target.read_url is not set: a target of kind http says nowhere else what it holds",
+                say!("target.read_url is not set: a target of kind http says nowhere else what it holds"),
             )
-            .help("set it to a GET address that lists the rows"));
+            .help(say!("set it to a GET address that lists the rows")));
         };
         let build = |token: Option<&SecretString>| {
             self.with_headers(Request::get(url.clone()).answered_by_at_most(MAX_LIST_BYTES), token)
@@ -80,7 +81,11 @@ pub(super) fn written(
 ) -> Result<Verdict, CallError> {
     let message = server_message(&answer.body);
     if matches!(answer.status.as_u16(), 400 | 413 | 422) {
-        return Ok(Verdict::Refused(format!("HTTP {}: {message}", answer.status.as_u16())));
+        return Ok(Verdict::Refused(written!(
+            "HTTP {status}: {message}",
+            status = answer.status.as_u16(),
+            message
+        )));
     }
     if let Some(reason) = refused_by_firewall(answer) {
         return Ok(Verdict::Refused(reason));
@@ -92,13 +97,16 @@ pub(super) fn written(
         if success.is_empty() && is_plain_text(answer) {
             return Ok(Verdict::Accepted);
         }
-        return Err(bad_answer(format!("target answered something that is not JSON: {message}")));
+        return Err(bad_answer(say!("target answered something that is not JSON: {message}", message)));
     };
     if success.is_empty() && (denies_success(&body) || !BodyCode::of(&body).allows_success()) {
         return Ok(Verdict::Refused(message));
     }
     if let Some((pointer, wanted)) = unfulfilled(success, &answer.body) {
-        return Ok(Verdict::Unfulfilled { asked: format!("{pointer} is not {wanted}"), said: message });
+        return Ok(Verdict::Unfulfilled {
+            asked: written!("{pointer} is not {wanted}", pointer, wanted),
+            said: message,
+        });
     }
     Ok(count_rows(&body, sent))
 }
@@ -129,6 +137,6 @@ pub(super) fn listed(answer: &Answer, now_ms: u64) -> Result<ReadPage, CallError
     let rows = json
         .as_array()
         .or_else(|| ["groups", "content", "data", "rows"].iter().find_map(|key| json.get(key)?.as_array()))
-        .ok_or_else(|| bad_answer("target's read_url answered no list of rows"))?;
+        .ok_or_else(|| bad_answer(say!("target's read_url answered no list of rows")))?;
     Ok(ReadPage { rows: rows.clone(), total: Some(rows.len() as u64) })
 }

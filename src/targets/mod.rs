@@ -32,6 +32,7 @@ use crate::error::{Result, Side};
 use crate::net::limit::{CallLedger, Pace};
 use crate::net::{Answer, Auth, Call, CallError, Client, Request, Wire, exposed};
 use crate::testing::Mutant;
+use crate::words::written;
 pub(crate) use batch::Wrap;
 pub(crate) use compare::contains;
 pub(crate) use held::{HeldRow, HeldRows};
@@ -197,10 +198,15 @@ impl TargetRun<'_> {
                     let rows = batch.entries.len();
                     let failed = failed.at_most(rows);
                     self.warn_of_part(failed, rows, &reason);
-                    (BatchFailure::PartlyStored, format!("{failed} of {rows} rows failed: {reason}"))
+                    (
+                        BatchFailure::PartlyStored,
+                        written!("{failed} of {rows} rows failed: {reason}", failed, rows, reason),
+                    )
                 }
                 Verdict::Refused(reason) => (BatchFailure::Refused, reason),
-                Verdict::Unfulfilled { asked, said } => (BatchFailure::Refused, format!("{asked}: {said}")),
+                Verdict::Unfulfilled { asked, said } => {
+                    (BatchFailure::Refused, written!("{asked}: {said}", asked, said))
+                }
             };
             self.target.client.counters.count_failure();
             self.find_refused(budget, batch, (failure, &reason), &mut waiting, written).await?;

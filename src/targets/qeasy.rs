@@ -21,6 +21,7 @@ use crate::net::{
     Answer, Auth, Call, CallError, Field, Login, MAX_PAGE_BYTES, Request, Token, exposed, join_path,
     judge_status, server_message,
 };
+use crate::words::{Message, say, written};
 
 /// Rows per `/query` call: the largest page.
 pub(super) const QUERY_PAGE: usize = 100;
@@ -97,9 +98,9 @@ impl Qeasy {
 pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
     let body = AnswerBody::parse(&answer.body).unwrap_or_default();
     let refused = || {
-        let message = format!(
-            "target refused the credentials: {}; check QEASY_APP_KEY and QEASY_APP_SECRET",
-            server_message(&answer.body)
+        let message = say!(
+            "target refused the credentials: {body}; check QEASY_APP_KEY and QEASY_APP_SECRET",
+            body = server_message(&answer.body)
         );
         CallError::new(FailureKind::Refused, ErrorKind::CredentialsRefused(Side::Target), message)
     };
@@ -110,7 +111,7 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
             return Err(judge_status(answer, Side::Target, now_ms).unwrap_or_else(refused));
         }
         BodyCode::Number(50000 | 50001) => {
-            let message = format!("target: {}", server_message(&answer.body));
+            let message = say!("target: {body}", body = server_message(&answer.body));
             return Err(unavailable(message));
         }
         BodyCode::Number(code) if code != 0 && code != 200 => return Err(refused()),
@@ -125,7 +126,7 @@ pub(super) fn token(answer: &Answer, now_ms: u64) -> Result<Token, CallError> {
     let content = body.content.as_deref().unwrap_or(&body);
     let Some(value) = content.access_token.text() else {
         // Without its text, which may hold a token in another form.
-        return Err(bad_answer(format!("target answered without a token: {}", server_message(b""))));
+        return Err(bad_answer(say!("target answered without a token: {body}", body = server_message(b""))));
     };
     let expires_in = match content.expires_in {
         Field::Integer(seconds) => u64::try_from(seconds).map_or(TOKEN_LIFETIME, Duration::from_secs),
@@ -139,11 +140,11 @@ fn throttled(answer: &Answer, now_ms: u64) -> CallError {
     let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
     let wait = header("retry-after").and_then(|value| retry::retry_after(value, now_ms));
     let failure = wait.map_or(FailureKind::LockedOut(LOCKOUT), |wait| FailureKind::Throttled(Some(wait)));
-    let message = format!("target wants no calls for a while: {}", server_message(&answer.body));
+    let message = say!("target wants no calls for a while: {body}", body = server_message(&answer.body));
     CallError::new(failure, ErrorKind::Throttled(Side::Target), message)
 }
 
-fn unavailable(message: String) -> CallError {
+fn unavailable(message: Message) -> CallError {
     CallError::new(FailureKind::ServerError, ErrorKind::Unavailable(Side::Target), message)
 }
 
@@ -164,18 +165,19 @@ fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
             return Err(CallError::new(
                 FailureKind::Unauthorized,
                 ErrorKind::CredentialsRefused(Side::Target),
-                format!("target does not accept the token: {message}"),
+                say!("target does not accept the token: {message}", message),
             ));
         }
         BodyCode::Number(40401 | 40003 | 40101) => {
-            let message = format!(
-                "target knows no such scheme (or not for this key): {message}; check target.scheme_id"
+            let message = say!(
+                "target knows no such scheme (or not for this key): {message}; check target.scheme_id",
+                message
             );
             let kind = ErrorKind::BadAnswer(Side::Target);
             return Err(CallError::new(FailureKind::NotSupported, kind, message));
         }
         BodyCode::Number(50000 | 50001) => {
-            return Err(unavailable(format!("target had an error of its own: {message}")));
+            return Err(unavailable(say!("target had an error of its own: {message}", message)));
         }
         BodyCode::Number(40001 | 40005 | 50103 | 50201 | 50203 | 40901) => {
             return Ok(Envelope::Refused(message));
@@ -183,20 +185,24 @@ fn parse_envelope(answer: &Answer, now_ms: u64) -> Result<Envelope, CallError> {
         _ => {}
     }
     if matches!(answer.status.as_u16(), 400 | 413 | 422) {
-        return Ok(Envelope::Refused(format!("HTTP {}: {message}", answer.status.as_u16())));
+        return Ok(Envelope::Refused(written!(
+            "HTTP {status}: {message}",
+            status = answer.status.as_u16(),
+            message
+        )));
     }
     if let Some(error) = judge_status(answer, Side::Target, now_ms) {
         return Err(error);
     }
     let Some(body) = parsed else {
-        return Err(bad_answer(format!("target answered something that is not JSON: {message}")));
+        return Err(bad_answer(say!("target answered something that is not JSON: {message}", message)));
     };
     if denies_success(&body) || !code.allows_success() {
         let code = match code {
-            BodyCode::Number(code) => format!("code {code}"),
-            BodyCode::Absent | BodyCode::Unreadable => "no code".to_owned(),
+            BodyCode::Number(code) => written!("code {code}", code),
+            BodyCode::Absent | BodyCode::Unreadable => written!("no code"),
         };
-        return Ok(Envelope::Refused(format!("{code}: {message}")));
+        return Ok(Envelope::Refused(written!("{code}: {message}", code, message)));
     }
     Ok(Envelope::Success(body))
 }
@@ -210,7 +216,7 @@ pub(super) fn stored(answer: &Answer, sent: usize, now_ms: u64) -> Result<Verdic
         Envelope::Success(body) if confirms_success(&body) => Ok(count_rows(&body, sent)),
         Envelope::Success(_) => {
             let message = server_message(&answer.body);
-            Err(bad_answer(format!("target answered neither success nor a count of rows: {message}")))
+            Err(bad_answer(say!("target answered neither success nor a count of rows: {message}", message)))
         }
         Envelope::Refused(reason) => Ok(Verdict::Refused(reason)),
     }
@@ -228,13 +234,13 @@ pub(super) fn queried(answer: &Answer, now_ms: u64) -> Result<ReadPage, CallErro
     match parse_envelope(answer, now_ms)? {
         Envelope::Success(_) => {}
         Envelope::Refused(reason) => {
-            let message = format!("target refused to read back: {reason}");
+            let message = say!("target refused to read back: {reason}", reason);
             let kind = ErrorKind::BadAnswer(Side::Target);
             return Err(CallError::new(FailureKind::NotSupported, kind, message));
         }
     }
     let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let without_rows = || bad_answer("target answered a query without rows");
+    let without_rows = || bad_answer(say!("target answered a query without rows"));
     let content = json.get("content").ok_or_else(without_rows)?;
     let total = content.get("total").or_else(|| json.get("total")).and_then(Value::as_u64);
     let rows = content

@@ -10,6 +10,7 @@ use super::qeasy::QUERY_PAGE;
 use super::{Protocol, TargetRun};
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result, Side};
+use crate::words::say;
 
 /// Rows that a target is asked for by their ids in one call, at most.
 pub(crate) const IDS_PER_CALL: usize = QUERY_PAGE;
@@ -48,7 +49,7 @@ impl TargetRun<'_> {
         if found.keys().all(|id| ids.contains(&id.as_str())) {
             return Ok(found);
         }
-        let message = "target answered other rows than those that it was asked for by their ids";
+        let message = say!("target answered other rows than those that it was asked for by their ids");
         Err(Error::new(ErrorKind::NotSupported(Side::Target), message))
     }
 
@@ -77,6 +78,6 @@ impl TargetRun<'_> {
 }
 
 fn no_single_rows() -> Error {
-    let message = "a target of kind http cannot be asked for single rows";
+    let message = say!("a target of kind http cannot be asked for single rows");
     Error::new(ErrorKind::NotSupported(Side::Target), message)
 }

@@ -23,13 +23,16 @@ use super::{Protocol, Refused, TargetRun, Written, accept};
 use crate::budget::Budget;
 use crate::catalogue::{Rejected, RowKind};
 use crate::error::{Error, ErrorKind, Result, Side};
+use crate::words::{Message, phrase, say, written};
 
 /// Calls that a run spends on finding refused rows by bisecting.
 pub(super) const SPLIT_CALLS: u32 = 64;
 
 /// What a batch shows of which the target took no row and holds an older version of each.
-const KEEPS_OLDER_ROWS: &str = "the scheme keeps the older version of every row of the batch, as it does while its idCheck is on: \
-     switch idCheck off on the scheme, or no change arrives";
+const KEEPS_OLDER_ROWS: &str = phrase!(
+    "the scheme keeps the older version of every row of the batch, as it does while its idCheck is on: \
+     switch idCheck off on the scheme, or no change arrives"
+);
 
 /// What is wrong with a batch that was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,11 +112,13 @@ impl TargetRun<'_> {
             }
             (BatchAction::GiveUp, _) => Err(Error::new(
                 ErrorKind::BadAnswer(Side::Target),
-                format!(
-                    "target refuses too many rows to find each one ({SPLIT_CALLS} calls spent): {reason}"
+                say!(
+                    "target refuses too many rows to find each one ({calls} calls spent): {reason}",
+                    calls = SPLIT_CALLS,
+                    reason = Message::from(reason),
                 ),
             )
-            .help("correct the scheme or [record]")),
+            .help(say!("correct the scheme or [record]"))),
             _ => {
                 written.refused.extend(batch.entries.iter().map(|entry| refused(&batch, entry, reason)));
                 Ok(())
@@ -133,10 +138,15 @@ impl TargetRun<'_> {
         let has_older = |entry: &Entry| stored.contains_key(entry.id.as_str());
         let reason = if held.is_empty() && missing.iter().all(has_older) {
             self.warn_of_id_check();
-            format!("{reason}; {KEEPS_OLDER_ROWS}")
+            written!(
+                "{reason}; {why}",
+                reason = Message::from(reason),
+                why = Message::plain(KEEPS_OLDER_ROWS)
+            )
         } else {
-            format!(
-                "{reason}; of these it does not hold this one as sent (a scheme whose idCheck is on excludes repeated ids: changes need it off)"
+            written!(
+                "{reason}; of these it does not hold this one as sent (a scheme whose idCheck is on excludes repeated ids: changes need it off)",
+                reason
             )
         };
         written.refused.extend(missing.iter().map(|entry| refused(batch, entry, &reason)));
@@ -215,7 +225,7 @@ fn partition(batch: &Batch, stored: &HashMap<String, Value>) -> (Vec<Entry>, Vec
 
 fn refused(batch: &Batch, entry: &Entry, reason: &str) -> Refused {
     let row = String::from_utf8_lossy(batch.row(entry));
-    let why = format!("refused by the target: {reason}");
+    let why = written!("refused by the target: {reason}", reason);
     Refused {
         entry: entry.clone(),
         reason: reason.to_owned(),

@@ -11,6 +11,7 @@ use super::shapes::shape_fields;
 use super::spec::{As, FieldSpec, FieldTable, RecordSpec, Shape};
 use super::value::{write_json_string, write_value};
 use crate::error::Diagnostic;
+use crate::words::{Message, say};
 
 /// Where fields are compiled: it decides what their names mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,11 @@ impl RowMap {
             }
         };
         if specs.is_empty() {
-            compiler.mistake(path, "no field is given", "name at least the field that holds the row's id");
+            compiler.mistake(
+                path,
+                say!("no field is given"),
+                say!("name at least the field that holds the row's id"),
+            );
         }
         let fields = compiler.fields(specs, path, unit.into());
         let id_key = fields.iter().find_map(|field| match &field.value {
@@ -85,8 +90,8 @@ impl RowMap {
         if id_key.is_none() && compiler.mistakes.is_empty() {
             compiler.mistake(
                 path,
-                &format!("no field takes the row's id (source field \"{wanted}\")"),
-                &format!("add a field such as id = \"{wanted}\": rows are told apart by it"),
+                say!("no field takes the row's id (source field \"{wanted}\")", wanted),
+                say!("add a field such as id = \"{wanted}\": rows are told apart by it", wanted),
             );
         }
         if !compiler.mistakes.is_empty() {
@@ -108,22 +113,22 @@ impl RowMap {
 }
 
 impl Compiler<'_> {
-    fn mistake(&mut self, path: &str, what: &str, help: &str) {
+    fn mistake(&mut self, path: &str, what: Message, help: Message) {
         self.mistakes.push(Diagnostic::new(path, what, help));
     }
 
     fn check_metadata(&mut self, path: &str, name: &str) {
         if !known(name, GROUP_FIELDS) {
-            self.unknown(path, name, GROUP_FIELDS, "a product group");
+            self.unknown(path, name, GROUP_FIELDS, say!("a product group"));
         }
     }
 
-    fn unknown(&mut self, path: &str, name: &str, fields: &[&str], of: &str) {
+    fn unknown(&mut self, path: &str, name: &str, fields: &[&str], of: Message) {
         let near = nearest(name, fields.iter().copied()).unwrap_or("name");
         self.mistake(
             path,
-            &format!("\"{name}\" is not a field of {of}"),
-            &format!("did you mean \"{near}\"? Write \"raw.{name}\" if OKKI really sends it"),
+            say!("\"{name}\" is not a field of {of}", name, of),
+            say!("did you mean \"{near}\"? Write \"raw.{name}\" if OKKI really sends it", near, name),
         );
     }
 
@@ -148,11 +153,15 @@ impl Compiler<'_> {
     fn value(&mut self, table: &FieldTable, path: &str, scope: Scope) -> Option<FieldValue> {
         match (&table.from, &table.each) {
             (Some(_), Some(_)) => {
-                self.mistake(path, "has both from and each", "use from for a value, each for a list");
+                self.mistake(
+                    path,
+                    say!("has both from and each"),
+                    say!("use from for a value, each for a list"),
+                );
                 None
             }
             (None, None) => {
-                self.mistake(path, "has neither from nor each", "add from = \"<source field>\"");
+                self.mistake(path, say!("has neither from nor each"), say!("add from = \"<source field>\""));
                 None
             }
             (None, Some(each)) => self.each(each, table, path, scope),
@@ -162,22 +171,26 @@ impl Compiler<'_> {
 
     fn each(&mut self, each: &str, table: &FieldTable, path: &str, scope: Scope) -> Option<FieldValue> {
         if scope != Scope::Group {
-            self.mistake(path, "each inside a product", "a product has no list; use from");
+            self.mistake(path, say!("each inside a product"), say!("a product has no list; use from"));
             return None;
         }
         if each != "products" {
             self.mistake(
                 &format!("{path}.each"),
-                &format!("\"{each}\" is not a list of a product group"),
-                "write each = \"products\"",
+                say!("\"{each}\" is not a list of a product group", each),
+                say!("write each = \"products\""),
             );
             return None;
         }
         if table.kind.is_some() || table.default.is_some() {
-            self.mistake(path, "each takes no as and no default", "put them on the fields inside");
+            self.mistake(
+                path,
+                say!("each takes no as and no default"),
+                say!("put them on the fields inside"),
+            );
         }
         let Some(specs) = &table.fields else {
-            self.mistake(path, "each without fields", "add fields = { id = \"product_id\", … }");
+            self.mistake(path, say!("each without fields"), say!("add fields = { id = \"product_id\", … }"));
             return None;
         };
         self.uses_products = true;
@@ -186,7 +199,11 @@ impl Compiler<'_> {
 
     fn from(&mut self, from: &str, table: &FieldTable, path: &str, scope: Scope) -> Option<FieldValue> {
         if table.fields.is_some() {
-            self.mistake(path, "fields without each", "add each = \"products\", or remove fields");
+            self.mistake(
+                path,
+                say!("fields without each"),
+                say!("add each = \"products\", or remove fields"),
+            );
         }
         let name = from.trim().strip_prefix("{{").and_then(|n| n.strip_suffix("}}")).unwrap_or(from).trim();
         let at = format!("{path}.from");
@@ -211,7 +228,11 @@ impl Compiler<'_> {
         match write_value(&raw, kind, &mut out) {
             Ok(()) => String::from_utf8(out).ok(),
             Err(why) => {
-                self.mistake(&format!("{path}.default"), &why, "give a default of the field's own type");
+                self.mistake(
+                    &format!("{path}.default"),
+                    why.into(),
+                    say!("give a default of the field's own type"),
+                );
                 None
             }
         }
@@ -229,14 +250,18 @@ impl Compiler<'_> {
             _ => {}
         }
         if name == "products" {
-            self.mistake(path, "\"products\" is a list", "use { each = \"products\", fields = { … } }");
+            self.mistake(
+                path,
+                say!("\"products\" is a list"),
+                say!("use { each = \"products\", fields = { … } }"),
+            );
             return None;
         }
         match name.strip_prefix(RAW_PREFIX) {
             Some(raw) => Some(FieldSource::GroupCell(self.groups.column(raw))),
             None if known(name, GROUP_FIELDS) => Some(FieldSource::GroupCell(self.groups.column(name))),
             None => {
-                self.unknown(path, name, GROUP_FIELDS, "a product group");
+                self.unknown(path, name, GROUP_FIELDS, say!("a product group"));
                 None
             }
         }
@@ -254,7 +279,7 @@ impl Compiler<'_> {
             None if name == "group_id" => Some(FieldSource::GroupId),
             None if known(name, PRODUCT_FIELDS) => Some(FieldSource::ProductCell(self.products.column(name))),
             None => {
-                self.unknown(path, name, PRODUCT_FIELDS, "a product");
+                self.unknown(path, name, PRODUCT_FIELDS, say!("a product"));
                 None
             }
         }

@@ -3,6 +3,8 @@
 use super::spec::As;
 use super::value::{begins_as_number, write_json_string, write_or, write_text};
 
+use crate::words::written;
+
 /// What one row at the target stands for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum RowUnit {
@@ -182,7 +184,7 @@ impl RowMap {
                 FieldSource::ProductCell(_) => write_or(raw, "", Some(*kind), &mut out),
                 _ => write_text(raw, Some(*kind), &mut out),
             };
-            fits.err().map(|why| format!("field {name} of product {id}: {why}"))
+            fits.err().map(|why| written!("field {name} of product {id}: {why}", name, id, why))
         })
     }
 

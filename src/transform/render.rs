@@ -6,6 +6,7 @@ use super::map::{Field, FieldSource, FieldValue, RowMap, RowUnit};
 use super::spec::As;
 use super::value::{write_or, write_text, write_value};
 use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Table};
+use crate::words::written;
 
 /// A value that does not fit its field: the product (or, for a field of the group, the row) is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl<'a> Renderer<'a> {
             let FieldValue::From { source, kind, default, name } = &field.value else { continue };
             let mut out = Vec::new();
             if let Err(why) = self.write_field(source, *kind, default, group, None, &mut out) {
-                self.misfits.entry(group).or_insert(format!("field {name}: {why}"));
+                self.misfits.entry(group).or_insert(written!("field {name}: {why}", name, why));
             }
             cells.push(String::from_utf8(out).unwrap_or_default());
         }
@@ -89,7 +90,7 @@ impl<'a> Renderer<'a> {
                 }
                 FieldValue::From { source, kind, default, name } => self
                     .write_field(source, *kind, default, group, Some(product), out)
-                    .map_err(|why| format!("field {name}: {why}"))?,
+                    .map_err(|why| written!("field {name}: {why}", name, why))?,
                 // A product has no list.
                 FieldValue::Each(_) => {}
             }
@@ -116,7 +117,7 @@ impl<'a> Renderer<'a> {
                 FieldValue::Each(inner) => self.write_items(inner, group, out, misfits)?,
                 FieldValue::From { source, kind, default, name } => {
                     self.write_field(source, *kind, default, group, product, out)
-                        .map_err(|why| format!("field {name}: {why}"))?;
+                        .map_err(|why| written!("field {name}: {why}", name, why))?;
                 }
             }
         }
@@ -160,7 +161,7 @@ impl<'a> Renderer<'a> {
         product: Option<u32>,
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let Some(of) = self.catalogue.groups.get(group) else { return Err("its group is gone".to_owned()) };
+        let Some(of) = self.catalogue.groups.get(group) else { return Err(written!("its group is gone")) };
         let row = product.unwrap_or(0) as usize;
         match source {
             FieldSource::GroupId => write_text(&of.id, kind, out),

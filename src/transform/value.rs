@@ -2,6 +2,8 @@
 
 use super::spec::As;
 
+use crate::words::{phrase, written};
+
 pub(super) fn write_or(raw: &str, default: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
     if raw.is_empty() || raw == "null" {
         out.extend_from_slice(default.as_bytes());
@@ -45,7 +47,7 @@ pub(super) fn write_value(raw: &str, kind: Option<As>, out: &mut Vec<u8>) -> Res
         // Numbers, booleans, and whole objects or lists become text as they stand.
         (As::String, _) => write_json_string(raw, out),
         (_, Some(b'"')) => {
-            let text: String = serde_json::from_str(raw).map_err(|_| "is not valid text".to_owned())?;
+            let text: String = serde_json::from_str(raw).map_err(|_| written!("is not valid text"))?;
             return write_unquoted(text.trim(), kind, out);
         }
         _ => return write_unquoted(raw, kind, out),
@@ -59,19 +61,20 @@ pub(super) fn begins_as_number(raw: &str) -> bool {
 }
 
 fn write_unquoted(text: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
-    let refuse = |what: &str| Err(format!("{} is not {what}", crate::catalogue::short(text)));
+    let refuse =
+        |what: &str| Err(written!("{text} is not {what}", text = crate::catalogue::short(text), what));
     match kind {
         Some(As::Integer) => match integer_part(text) {
             Some(digits) => out.extend_from_slice(digits.as_bytes()),
-            None => return refuse("an integer"),
+            None => return refuse(phrase!("an integer")),
         },
         Some(As::Boolean) => match text {
             "true" | "1" => out.extend_from_slice(b"true"),
             "false" | "0" => out.extend_from_slice(b"false"),
-            _ => return refuse("true or false"),
+            _ => return refuse(phrase!("true or false")),
         },
         _ if is_json_number(text) => out.extend_from_slice(text.as_bytes()),
-        _ => return refuse("a number"),
+        _ => return refuse(phrase!("a number")),
     }
     Ok(())
 }

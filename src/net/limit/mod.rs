@@ -19,6 +19,7 @@ use crate::budget::{Budget, interrupted};
 use crate::error::{Result, Side};
 use crate::net::retry::FailureKind;
 use crate::net::{Answer, TransportError};
+use crate::words::say;
 pub(crate) use account::Account;
 use per_minute::PerMinute;
 use per_second::PerSecond;
@@ -98,7 +99,7 @@ impl Pace {
         let in_flight = match self {
             Self::PerSecond(pace) => {
                 let permit = tokio::time::timeout(budget.left(), pace.acquire()).await;
-                permit.map_err(|_| interrupted("the run's time is over"))?
+                permit.map_err(|_| interrupted(say!("the run's time is over")))?
             }
             Self::PerMinute(pace) => {
                 pace.acquire(budget, turn).await?;
@@ -172,5 +173,5 @@ impl Pace {
 }
 
 fn check_time(budget: &Budget) -> Result<()> {
-    if budget.left().is_zero() { Err(interrupted("the run's time is over")) } else { Ok(()) }
+    if budget.left().is_zero() { Err(interrupted(say!("the run's time is over"))) } else { Ok(()) }
 }

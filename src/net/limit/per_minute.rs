@@ -26,6 +26,7 @@ use crate::budget::{Budget, interrupted};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::retry::PATIENCE;
 use crate::testing::Mutant;
+use crate::words::say;
 
 pub(crate) struct PerMinute {
     side: Side,
@@ -91,11 +92,11 @@ impl PerMinute {
             return Ok(wait);
         }
         let why = if blocked >= full && !blocked.is_zero() {
-            format!("{} asked for silence", self.side)
+            say!("{side} asked for silence", side = self.side)
         } else {
-            "the calls of this minute are used up".to_owned()
+            say!("the calls of this minute are used up")
         };
-        let message = format!("{what}: {why}; come back in {} s", wait.as_secs() + 1);
+        let message = say!("{what}: {why}; come back in {wait} s", what, why, wait = wait.as_secs() + 1);
         Err(Error::new(ErrorKind::Throttled(self.side), message).resume_after(wait))
     }
 
@@ -168,7 +169,7 @@ impl PerMinute {
 
 async fn in_time<T>(budget: &Budget, work: impl Future<Output = Result<T>>) -> Result<T> {
     let done = tokio::time::timeout(budget.left(), work).await;
-    done.unwrap_or_else(|_| Err(interrupted("the run's time is over")))
+    done.unwrap_or_else(|_| Err(interrupted(say!("the run's time is over"))))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::question::Asker;
 use super::times::{Seconds, TimeAxis, TimeRange};
 use crate::error::{Error, ErrorKind, Result, Side};
+use crate::words::say;
 
 /// The first guess of where an open range can be closed lies this much around `now`.
 const FRONT_SECONDS: i64 = 60;
@@ -29,7 +30,7 @@ pub(super) async fn front(
             0 => break at,
             rows if rows <= page_size => return Ok(at),
             _ if ahead > FARTHEST_AHEAD_SECONDS => {
-                let message = "the source's time filter shows rows of a time that has not come".to_owned();
+                let message = say!("the source's time filter shows rows of a time that has not come");
                 return Err(Error::new(ErrorKind::NotSupported(Side::Source), message));
             }
             _ => (shows_more, ahead) = (at, ahead * 8),

@@ -25,6 +25,7 @@ use super::sizing::{Piece, Sizing};
 use super::times::{Seconds, TimeAxis, TimeRange};
 use super::window::{self, WindowRead, WindowRows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::words::say;
 
 /// Doubts about one page that no other page can have moved.
 const MAX_DOUBTS: u32 = 5;
@@ -243,9 +244,12 @@ async fn read(
 }
 
 fn contradiction(total: u64) -> Error {
-    let message = format!(
-        "source: {MAX_DOUBTS} times a page that should hold all {total} products of its time did not; nothing was deleted"
+    let message = say!(
+        "source: {times} times a page that should hold all {total} products of its time did not; nothing was deleted",
+        times = MAX_DOUBTS,
+        total
     );
-    Error::new(ErrorKind::InconsistentSource, message)
-        .help("compare count (or totalItem) with the rows of GET /v1/product/list, and ask OKKI's support")
+    Error::new(ErrorKind::InconsistentSource, message).help(say!(
+        "compare count (or totalItem) with the rows of GET /v1/product/list, and ask OKKI's support"
+    ))
 }

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::retry::RETRY_AFTER_CAP;
 use crate::store::Store;
+use crate::words::{Message, say};
 
 const FORMAT_NAME: &str = "okki-sync limits";
 const FORMAT_VERSION: u32 = 1;
@@ -48,14 +49,18 @@ impl Default for LimitsFile {
 
 impl LimitsFile {
     pub(super) fn parse(store: &Store, path: &str, bytes: &[u8]) -> Result<Self> {
-        let bad =
-            |what: &str| Error::new(ErrorKind::BadState, format!("store {}: {path} {what}", store.name()));
+        let bad = |what: Message| {
+            Error::new(
+                ErrorKind::BadState,
+                say!("store {store}: {path} {what}", store = store.name(), path, what),
+            )
+        };
         let file: Self = serde_json::from_slice(bytes).map_err(|_| {
-            bad("is damaged; nothing was written")
-                .help("remove it when no run has been going on for five minutes")
+            bad(say!("is damaged; nothing was written"))
+                .help(say!("remove it when no run has been going on for five minutes"))
         })?;
         if file.version > FORMAT_VERSION {
-            return Err(bad("was written by a newer program").help("use that one"));
+            return Err(bad(say!("was written by a newer program")).help(say!("use that one")));
         }
         Ok(file)
     }

@@ -7,6 +7,7 @@ use super::file::LimitsFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::limit::Account;
 use crate::store::Version;
+use crate::words::say;
 
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -48,8 +49,9 @@ impl Known {
         let connection = who.connection;
         Err(Error::new(
             ErrorKind::StateConflict,
-            format!(
-                "another run of connection \"{connection}\" calls the target; that run goes on, this one ends"
+            say!(
+                "another run of connection \"{connection}\" calls the target; that run goes on, this one ends",
+                connection
             ),
         ))
     }

@@ -23,6 +23,7 @@ use crate::plan::{RowRef, RowWriter};
 use crate::state::{Acknowledged, Fingerprint, State};
 use crate::targets::{HeldRow, HeldRows, contains};
 use crate::transform::RowMap;
+use crate::words::say;
 
 /// How the target holds a row of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl<'a> Comparison<'a> {
         unpacked.map_err(|error| {
             Error::new(
                 ErrorKind::BadState,
-                format!("the rows that were read back cannot be unpacked: {error}"),
+                say!("the rows that were read back cannot be unpacked: {error}", error),
             )
         })?;
         Ok(comparison)

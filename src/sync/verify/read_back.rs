@@ -26,6 +26,7 @@ use crate::store::paths;
 use crate::sync::read::ReadFor;
 use crate::sync::{Run, RunContext};
 use crate::targets::{HeldRow, HeldRows, IDS_PER_CALL};
+use crate::words::say;
 
 /// A run that is killed loses at most this much reading.
 const SAVE_EVERY: Duration = Duration::from_secs(120);
@@ -207,7 +208,11 @@ impl Run<'_> {
             return error;
         }
         self.tally.unread = left;
-        error.message = format!("{}; rows of the target that are not read yet: {left}", error.message);
+        error.message = say!(
+            "{message}; rows of the target that are not read yet: {left}",
+            message = error.message,
+            left,
+        );
         // A limit says itself when it has passed.
         let wait = error.resume_after.unwrap_or(RESUME_AFTER);
         error.resume_after(wait)
@@ -217,7 +222,7 @@ impl Run<'_> {
 /// The target cannot be asked for single rows. What its pages said has to do, unless a sync has made it untrue.
 fn doubtful(has_stale_rows: bool, error: Error) -> Result<()> {
     if has_stale_rows {
-        return Err(error.help("a sync wrote while the target was read back: verify while none runs"));
+        return Err(error.help(say!("a sync wrote while the target was read back: verify while none runs")));
     }
     tracing::warn!(error = %error.line(), "rows that look missing are not asked for by their ids");
     Ok(())
