@@ -32,6 +32,8 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Read the target back and compare it with the source; writes nothing
     Verify(VerifyArgs),
+    /// Show source rows beside the rows that they become; writes nothing
+    Preview(PreviewArgs),
     /// Show what the target has acknowledged, or rebuild it from the target
     #[command(subcommand)]
     State(StateCommand),
@@ -224,6 +226,28 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     pub(super) stored: bool,
     /// Put connection, target, needed credentials and mistakes on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PreviewArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Show this row; repeatable. Where the rows use products, the source is read as plan reads it
+    #[arg(long = "id", value_name = "ID")]
+    pub(super) ids: Vec<String>,
+    /// Show at most so many rows, and as many that cannot go through
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(super) limit: usize,
+    /// Take the rows from this file, as OKKI sends them (answers, or rows); nothing is called
+    #[arg(long, value_name = "FILE")]
+    pub(super) from: Option<String>,
+    /// Compare with the rows in this file, and end with exit code 3 if they differ
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub(super) expect: Option<String>,
+    /// Put the rows on stdout as JSON, and nothing else there
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -7,6 +7,8 @@
 mod args;
 mod check;
 mod demo;
+mod expect;
+mod preview;
 mod progress;
 mod run;
 mod sandbox;
@@ -40,6 +42,7 @@ pub async fn dispatch(args: Args) -> u8 {
         Command::Sync(args) => run::run(&env, screen, &RunCommand::sync(&args)).await,
         Command::Plan(args) => run::run(&env, screen, &RunCommand::plan(&args)).await,
         Command::Verify(args) => run::run(&env, screen, &RunCommand::verify(&args)).await,
+        Command::Preview(args) => preview::preview(&env, screen, &args).await,
         Command::State(command) => state::dispatch(&env, screen, &command).await,
         Command::Sandbox(args) => sandbox::serve(&args).await,
         Command::Check(args) => check::check(&env, args).await,

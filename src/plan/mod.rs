@@ -7,6 +7,7 @@
 mod display;
 mod guard;
 mod rows;
+mod select;
 
 use std::collections::HashSet;
 
@@ -20,6 +21,7 @@ use crate::transform::{RowMap, RowUnit};
 pub(crate) use display::{DiffKind, DiffLine};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
 pub(crate) use rows::{RowRef, RowWriter, Unfit, rows, rows_in_tree};
+pub(crate) use select::Selection;
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Rejected, id_order};
 use crate::transform::{Misfit, Renderer, RowMap, RowUnit};
 
 /// Which row of the catalogue, if it has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum RowRef {
     /// A group, by index.
     Group(usize),

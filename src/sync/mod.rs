@@ -13,6 +13,7 @@
 mod archive;
 mod checkpoint;
 mod in_flight;
+pub(crate) mod preview;
 mod queue;
 mod read;
 mod rebuild;

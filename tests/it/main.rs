@@ -24,6 +24,7 @@ mod incremental;
 mod large_catalogue;
 mod notify;
 mod plan;
+mod preview;
 mod read;
 mod read_back;
 mod released;
