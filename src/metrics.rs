@@ -192,6 +192,7 @@ mod tests {
             remaining: 0,
             resume_after_seconds: None,
             error: None,
+            only: Vec::new(),
         }
     }
 

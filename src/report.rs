@@ -145,6 +145,9 @@ pub struct Report {
     pub resume_after_seconds: Option<u64>,
     /// What stopped the run, in one line.
     pub error: Option<String>,
+    /// The ids of rows that a person named, of a run that sent only these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
 }
 
 /// What a run reports while it goes on.

@@ -52,6 +52,8 @@ pub(super) struct SyncArgs {
     /// Let this run delete more than the guard allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,
+    #[command(flatten)]
+    pub(super) only: OnlyArgs,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,
@@ -62,6 +64,8 @@ pub(super) struct PlanArgs {
     /// Let this run plan more deletions than the guard allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,
+    #[command(flatten)]
+    pub(super) only: OnlyArgs,
     /// Show every changed line, however many there are
     #[arg(long)]
     pub(super) all: bool,
@@ -78,6 +82,17 @@ pub(super) struct VerifyArgs {
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+/// The rows that a person names.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct OnlyArgs {
+    /// Send this row, changed or not, and no other; repeatable
+    #[arg(long = "only", value_name = "ID")]
+    pub(super) only_ids: Vec<String>,
+    /// Send this group's row, or its products' rows, changed or not; repeatable
+    #[arg(long = "group", value_name = "ID")]
+    pub(super) only_groups: Vec<String>,
 }
 
 /// Options that `sync`, `plan` and `verify` share.

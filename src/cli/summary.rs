@@ -198,6 +198,7 @@ mod tests {
             remaining: 0,
             resume_after_seconds: None,
             error: None,
+            only: Vec::new(),
         };
         Outcome { report, error: None, lines: Vec::new(), rejected: Vec::new() }
     }

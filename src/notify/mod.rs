@@ -185,6 +185,7 @@ mod tests {
             remaining: 0,
             resume_after_seconds: None,
             error: error.map(str::to_owned),
+            only: Vec::new(),
         }
     }
 

@@ -34,7 +34,7 @@ pub(crate) enum Action {
     Delete,
     /// The target has it with this content.
     Unchanged,
-    /// Nothing: it does not fit the field map, or the target refused it and its turn has not come.
+    /// Nothing: it does not fit the field map, the target refused it and its turn has not come, or nobody named it.
     Skip,
 }
 
@@ -80,14 +80,7 @@ impl Plan {
     /// changed. A product that the target does not hold needs no comparison: it is written once, into its batch.
     pub(crate) fn new(map: &RowMap, catalogue: &Catalogue, state: &State, on_delete: OnDelete) -> Self {
         let mut plan = Self { unit: map.unit(), ..Self::default() };
-        let mut comparison = Comparison {
-            catalogue,
-            state,
-            rows: RowWriter::new(map, catalogue),
-            row: Vec::new(),
-            still_there: vec![false; state.rows.places()],
-            expected: 0,
-        };
+        let mut comparison = Comparison::new(map, catalogue, state);
         for row in rows(catalogue, plan.unit) {
             let action = plan.compare(&mut comparison, row);
             plan.count(action);
@@ -97,6 +90,31 @@ impl Plan {
             plan.delete_absent(comparison);
         }
         plan
+    }
+
+    /// The plan that sends these rows, whether they changed or were refused, and nothing else.
+    pub(crate) fn only(map: &RowMap, catalogue: &Catalogue, state: &State, selection: &Selection) -> Self {
+        let mut plan = Self { unit: map.unit(), ..Self::default() };
+        let mut comparison = Comparison::new(map, catalogue, state);
+        for row in rows(catalogue, plan.unit) {
+            let is_meant = selection.rows.contains(&row);
+            let action = if is_meant { plan.send_again(&mut comparison, row) } else { Action::Skip };
+            plan.count(action);
+            plan.actions.push(action);
+        }
+        plan
+    }
+
+    fn send_again(&mut self, with: &mut Comparison<'_>, row: RowRef) -> Action {
+        let id = row.id(with.catalogue);
+        with.row.clear();
+        let written = with.rows.write(row, id, &mut with.row);
+        self.rejected.append(&mut with.rows.rejected);
+        match (written, with.known(id)) {
+            (Err(Unfit), _) => Action::Skip,
+            (Ok(()), None) => Action::Create,
+            (Ok(()), Some(_)) => Action::Update,
+        }
     }
 
     fn compare(&mut self, with: &mut Comparison<'_>, row: RowRef) -> Action {
@@ -204,7 +222,18 @@ struct Comparison<'a> {
     expected: usize,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    fn new(map: &'a RowMap, catalogue: &'a Catalogue, state: &'a State) -> Self {
+        Self {
+            catalogue,
+            state,
+            rows: RowWriter::new(map, catalogue),
+            row: Vec::new(),
+            still_there: vec![false; state.rows.places()],
+            expected: 0,
+        }
+    }
+
     /// What the target may hold of a row that the source has; `None` if it never acknowledged the row.
     fn known(&mut self, id: &str) -> Option<Acknowledged> {
         let place = self.state.rows.place_near(self.expected, id)?;

@@ -52,6 +52,7 @@ impl Outcome {
             remaining: 0,
             resume_after_seconds: None,
             error: Some(error.line()),
+            only: Vec::new(),
         };
         Self { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
     }
@@ -123,6 +124,7 @@ fn report(
             .and_then(|error| error.resume_after)
             .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         error: error.map(Error::line),
+        only: tally.only.clone(),
     }
 }
 

@@ -58,12 +58,30 @@ pub struct RunRequest {
     pub allow_mass_delete: bool,
     /// When the run must have ended.
     pub deadline: Option<Instant>,
+    /// The rows that are sent, whether they changed or not; empty: those that changed.
+    pub only: Only,
+}
+
+/// Rows that a person names, to be sent again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Only {
+    /// Rows at the target by their ids; a product that is an item stands for the row of its group.
+    pub ids: Vec<String>,
+    /// Groups: their rows, or where products are rows those of their products.
+    pub groups: Vec<String>,
+}
+
+impl Only {
+    /// Whether nobody named a row.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.groups.is_empty()
+    }
 }
 
 impl RunRequest {
     /// A run with its guards on and without a deadline.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, full: false, allow_mass_delete: false, deadline: None }
+        Self { mode, full: false, allow_mass_delete: false, deadline: None, only: Only::default() }
     }
 }
 
@@ -130,6 +148,8 @@ struct Tally {
     refused: u64,
     rejected: Vec<Rejected>,
     lines: Vec<DiffLine>,
+    /// The ids that a person named.
+    only: Vec<String>,
 }
 
 /// One run, from the request to the report. It never fails as a function: the outcome says what went wrong.
@@ -140,6 +160,7 @@ pub(crate) async fn run(
     watch: &Watch,
 ) -> Outcome {
     let mut run = Run::begin(context, watch);
+    run.tally.only = request.only.ids.iter().chain(&request.only.groups).cloned().collect();
     let (budget, waits) = budget.with_waits();
     let work = async {
         match request.mode {
@@ -183,14 +204,20 @@ impl Run<'_> {
     async fn sync_under_lease(&mut self, budget: &Budget, lease: &Lease, request: &RunRequest) -> Result<()> {
         self.restore_limits(lease).await?;
         let mut checkpoint = Checkpoint::load(self.context).await?;
-        checkpoint.bump_run_counter();
+        // A run for rows that a person names leaves everything else of the state as it is.
+        let is_whole = request.only.is_empty();
+        if is_whole {
+            checkpoint.bump_run_counter();
+        }
         let (catalogue, plan) = self.read_and_decide(budget, request, &checkpoint.state).await?;
-        checkpoint.forget_refusals_except(&plan, &catalogue);
+        if is_whole {
+            checkpoint.forget_refusals_except(&plan, &catalogue);
+        }
 
         let started = Instant::now();
         checkpoint.record_intent(&plan, &catalogue).await?;
         let written = self.write(budget, lease, (&catalogue, &plan), &mut checkpoint).await;
-        if written.is_ok() {
+        if written.is_ok() && is_whole {
             checkpoint.complete(self.tally.source.products);
         }
         // What was acknowledged is saved, however the writing ended.

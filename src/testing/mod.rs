@@ -54,6 +54,6 @@ mod exports {
     /// Runs.
     pub mod sync {
         pub use crate::report::Progress;
-        pub use crate::sync::{Extras, Outcome, Rebuilt, RunRequest};
+        pub use crate::sync::{Extras, Only, Outcome, Rebuilt, RunRequest};
     }
 }

@@ -23,6 +23,7 @@ mod golden;
 mod incremental;
 mod large_catalogue;
 mod notify;
+mod only;
 mod plan;
 mod preview;
 mod read;
