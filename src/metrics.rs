@@ -189,6 +189,8 @@ mod tests {
             plan: PlanCounts::default(),
             target: TargetCounts { written: 3, throttled: 1, ..TargetCounts::default() },
             quarantined: 4,
+            quarantined_by_kind: Default::default(),
+            dismissed: 0,
             remaining: 0,
             resume_after_seconds: None,
             error: None,

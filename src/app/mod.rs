@@ -6,6 +6,7 @@ mod inspect;
 mod notices;
 mod pipelines;
 mod preview;
+mod quarantine;
 mod wiring;
 
 use std::collections::HashMap;

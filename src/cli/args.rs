@@ -34,6 +34,9 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Show source rows beside the rows that they become; writes nothing
     Preview(PreviewArgs),
+    /// List the rows that cannot go through, try them again, or silence them
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Show what the target has acknowledged, or rebuild it from the target
     #[command(subcommand)]
     State(StateCommand),
@@ -262,6 +265,46 @@ pub(super) struct PreviewArgs {
     /// Compare with the rows in this file, and end with exit code 3 if they differ
     #[arg(long, value_name = "FILE", requires = "from")]
     pub(super) expect: Option<String>,
+    /// Put the rows on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// List the rows that cannot go through now, with their reasons
+    List(QuarantineArgs),
+    /// Show all that is known of a row
+    Show {
+        /// Its id, or what `list` shows in its place
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        args: QuarantineArgs,
+    },
+    /// Let the next run send refused rows, and let dismissed rows count again
+    Retry {
+        /// Their ids
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        args: QuarantineArgs,
+    },
+    /// Let rows not count until their content changes
+    Dismiss {
+        /// Their ids
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        args: QuarantineArgs,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct QuarantineArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
     /// Put the rows on stdout as JSON, and nothing else there
     #[arg(long)]
     pub(super) json: bool,

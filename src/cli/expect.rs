@@ -165,7 +165,7 @@ fn is_same(wanted: &str, made: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::catalogue::{Rejected, RowKind};
+    use crate::catalogue::{Reason, Rejected, RowKind};
     use crate::sync::preview::PreviewRow;
 
     fn preview(rows: &[(&str, &str)]) -> Preview {
@@ -177,7 +177,12 @@ mod tests {
         });
         Preview {
             rows: rows.collect(),
-            rejected: vec![Rejected::new(RowKind::Group, Some("9".to_owned()), "no name", "{}")],
+            rejected: vec![Rejected::new(
+                RowKind::Group,
+                Some("9".to_owned()),
+                Reason::misfit("no name"),
+                "{}",
+            )],
             id_field: "id".to_owned(),
             note: None,
         }

@@ -10,6 +10,7 @@ mod demo;
 mod expect;
 mod preview;
 mod progress;
+mod quarantine;
 mod run;
 mod sandbox;
 mod state;
@@ -43,6 +44,7 @@ pub async fn dispatch(args: Args) -> u8 {
         Command::Plan(args) => run::run(&env, screen, &RunCommand::plan(&args)).await,
         Command::Verify(args) => run::run(&env, screen, &RunCommand::verify(&args)).await,
         Command::Preview(args) => preview::preview(&env, screen, &args).await,
+        Command::Quarantine(command) => quarantine::dispatch(&env, screen, &command).await,
         Command::State(command) => state::dispatch(&env, screen, &command).await,
         Command::Sandbox(args) => sandbox::serve(&args).await,
         Command::Check(args) => check::check(&env, args).await,

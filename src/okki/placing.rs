@@ -4,7 +4,8 @@ use super::merge::Incoming;
 use super::page::ProductRow;
 use super::tree::GroupTree;
 use crate::catalogue::{
-    GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table, kept_fields,
+    GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Reason, ReasonKind, RecordId, Rejected, RowKind,
+    Table, kept_fields,
 };
 use crate::transform::RowMap;
 
@@ -29,7 +30,7 @@ impl<'a> Placer<'a> {
         &self,
         incoming: Incoming<'_>,
         embedded_in: Option<&RecordId>,
-    ) -> Result<GroupRef, String> {
+    ) -> Result<GroupRef, Reason> {
         let Incoming { row, id, .. } = incoming;
         if row.deleted {
             return Ok(GroupRef::DELETED);
@@ -42,7 +43,7 @@ impl<'a> Placer<'a> {
             }
         };
         match self.map.product_misfit(id, cell) {
-            Some(reason) => Err(reason),
+            Some(why) => Err(Reason::misfit(why)),
             None => self.find_group(row, id, embedded_in),
         }
     }
@@ -52,19 +53,24 @@ impl<'a> Placer<'a> {
         row: &ProductRow,
         id: &str,
         embedded_in: Option<&RecordId>,
-    ) -> Result<GroupRef, String> {
+    ) -> Result<GroupRef, Reason> {
         if !row.named {
-            return Err(format!("name of product {id} is missing or blank"));
+            let text = format!("name of product {id} is missing or blank");
+            return Err(Reason::new(ReasonKind::MissingName, text));
         }
         let Some(group) = embedded_in.or(row.group.as_ref()) else {
-            return Err(format!("product {id} names no group"));
+            return Err(Reason::new(ReasonKind::NoGroup, format!("product {id} names no group")));
         };
         self.tree.find(group).ok_or_else(|| self.no_group(id, group))
     }
 
-    fn no_group(&self, id: &str, group: &str) -> String {
-        let why = if self.tree.is_quarantined(group) { "in the quarantine" } else { "unknown" };
-        format!("group {group} of product {id} is {why}")
+    fn no_group(&self, id: &str, group: &str) -> Reason {
+        let (kind, why) = if self.tree.is_quarantined(group) {
+            (ReasonKind::GroupRejected, "in the quarantine")
+        } else {
+            (ReasonKind::UnknownGroup, "unknown")
+        };
+        Reason::new(kind, format!("group {group} of product {id} is {why}"))
     }
 
     /// A row of the cache whose group is no longer there.
@@ -77,7 +83,7 @@ impl<'a> Placer<'a> {
         self.quarantine(&id, reason, &raw);
     }
 
-    pub(super) fn quarantine(&mut self, id: &RecordId, reason: String, raw: &str) {
+    pub(super) fn quarantine(&mut self, id: &RecordId, reason: Reason, raw: &str) {
         self.quarantined.push(id.clone());
         self.reject(Some(id), reason, raw);
     }
@@ -87,15 +93,19 @@ impl<'a> Placer<'a> {
         if !is_deleted {
             self.quarantined.push(id.clone());
         }
-        self.reject(Some(id), format!("product_id {id} is repeated; the first row stays"), raw);
+        let text = format!("product_id {id} is repeated; the first row stays");
+        self.reject(Some(id), Reason::new(ReasonKind::RepeatedId, text), raw);
     }
 
     pub(super) fn reject_without_id(&mut self, row: &ProductRow, raw: &str) {
-        let reason = row.unreadable.clone().unwrap_or_else(|| "product_id is missing or blank".to_owned());
+        let reason = match &row.unreadable {
+            Some(why) => Reason::new(ReasonKind::Unreadable, why.clone()),
+            None => Reason::new(ReasonKind::MissingId, "product_id is missing or blank"),
+        };
         self.reject(None, reason, raw);
     }
 
-    fn reject(&mut self, id: Option<&RecordId>, reason: String, raw: &str) {
+    fn reject(&mut self, id: Option<&RecordId>, reason: Reason, raw: &str) {
         self.rejected.push(Rejected::new(RowKind::Product, id.map(RecordId::to_string), reason, raw));
     }
 }

@@ -7,7 +7,7 @@ use hashbrown::DefaultHashBuilder;
 
 use super::row::{Row, RowReader};
 use super::seen::Duplicates;
-use crate::catalogue::{Group, GroupRef, RecordId, Rejected, RowKind, Table};
+use crate::catalogue::{Group, GroupRef, Reason, ReasonKind, RecordId, Rejected, RowKind, Table};
 
 /// The groups of one answer, in tree order.
 pub(super) struct GroupTree<'a> {
@@ -42,7 +42,10 @@ impl<'a> GroupTree<'a> {
                     source.push(SourceGroup { id, name, parent, root, system, raw });
                     cells_of.push(cells);
                 }
-                Err(why) => unreadable.push(Rejected::new(RowKind::Group, None, why, raw)),
+                Err(why) => {
+                    let reason = Reason::new(ReasonKind::Unreadable, why);
+                    unreadable.push(Rejected::new(RowKind::Group, None, reason, raw));
+                }
             }
         }
         let sorted = sort(&source, duplicates);
@@ -107,7 +110,8 @@ fn sort(source: &[SourceGroup<'_>], duplicates: Duplicates) -> Sorted {
             Parent::Root => roots.push(at),
             Parent::Is(parent) => children.entry(parent).or_default().push(at),
             Parent::Missing(parent) => {
-                reject(&mut out.rejected, group, format!("parent {parent} of group {id} does not exist"))
+                let text = format!("parent {parent} of group {id} does not exist");
+                reject(&mut out.rejected, group, ReasonKind::UnknownParent, text);
             }
         }
     }
@@ -180,17 +184,19 @@ fn unique<'a>(
     for at in order {
         let Some(group) = source.get(at) else { continue };
         let Some(id) = group.id.as_deref() else {
-            reject(rejected, group, "id is missing or blank".to_owned());
+            reject(rejected, group, ReasonKind::MissingId, "id is missing or blank".to_owned());
             continue;
         };
         if group.name.is_none() {
-            reject(rejected, group, format!("number (the display name) of group {id} is missing or blank"));
+            let text = format!("number (the display name) of group {id} is missing or blank");
+            reject(rejected, group, ReasonKind::MissingName, text);
         } else if by_id.contains_key(id) {
             let kept = match duplicates {
                 Duplicates::KeepFirst => "first",
                 Duplicates::KeepLast => "last",
             };
-            reject(rejected, group, format!("id {id} is repeated; the {kept} row stays"));
+            let text = format!("id {id} is repeated; the {kept} row stays");
+            reject(rejected, group, ReasonKind::RepeatedId, text);
         } else {
             by_id.insert(id, at);
         }
@@ -212,12 +218,12 @@ fn reject_unplaced(
         {
             continue;
         }
-        let reason = if in_cycle(source, by_id, at) {
-            format!("group {id} is its own ancestor (a cycle in the tree)")
+        let (kind, text) = if in_cycle(source, by_id, at) {
+            (ReasonKind::Cycle, format!("group {id} is its own ancestor (a cycle in the tree)"))
         } else {
-            format!("an ancestor of group {id} is in the quarantine")
+            (ReasonKind::AncestorRejected, format!("an ancestor of group {id} is in the quarantine"))
         };
-        reject(rejected, group, reason);
+        reject(rejected, group, kind, text);
     }
 }
 
@@ -236,8 +242,9 @@ fn in_cycle(source: &[SourceGroup<'_>], by_id: &HashMap<&str, usize>, start: usi
     false
 }
 
-fn reject(rejected: &mut Vec<Rejected>, group: &SourceGroup<'_>, reason: String) {
-    rejected.push(Rejected::new(RowKind::Group, group.id.as_deref().map(str::to_owned), reason, group.raw));
+fn reject(rejected: &mut Vec<Rejected>, group: &SourceGroup<'_>, kind: ReasonKind, text: String) {
+    let (id, reason) = (group.id.as_deref().map(str::to_owned), Reason::new(kind, text));
+    rejected.push(Rejected::new(RowKind::Group, id, reason, group.raw));
 }
 
 #[cfg(test)]

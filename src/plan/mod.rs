@@ -14,14 +14,14 @@ use std::collections::HashSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Catalogue, RecordId, Rejected, RowKind};
+use crate::catalogue::{Catalogue, Reason, ReasonKind, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
 use crate::state::{Acknowledged, Fingerprint, Refusal, State};
 use crate::transform::{RowMap, RowUnit};
 pub(crate) use display::{DiffKind, DiffLine};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
 pub(crate) use rows::{RowRef, RowWriter, Unfit, rows, rows_in_tree};
-pub(crate) use select::Selection;
+pub(crate) use select::{Selection, nearest_ids, unknown_id};
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,12 @@ impl Plan {
         gone.sort_unstable_by(|a, b| crate::catalogue::id_order(a, b));
         for id in gone {
             match state.deferral(id, None) {
-                Some(refusal) => self.defer(id.into(), refusal, state.runs, b"null"),
+                Some(refusal) => {
+                    with.row.clear();
+                    // A tombstone fits every field map.
+                    let _ = with.rows.write(RowRef::Gone, id, &mut with.row);
+                    self.defer(id.into(), refusal, state.runs, &with.row);
+                }
                 None => self.gone.push(id.into()),
             }
         }
@@ -182,7 +187,7 @@ impl Plan {
             refusal.not_before_run.saturating_sub(runs),
             refusal.said
         );
-        let row = String::from_utf8_lossy(row);
+        let (row, reason) = (String::from_utf8_lossy(row), Reason::new(ReasonKind::Refused, reason));
         self.rejected.push(Rejected::new(RowKind::Record, Some(id.to_string()), reason, &row));
         self.deferred.insert(id);
     }

@@ -1,6 +1,6 @@
 //! The rows that a catalogue makes: which there are, in what order, and how each is written or rejected.
 
-use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Rejected, id_order};
+use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Reason, Rejected, id_order};
 use crate::transform::{Misfit, Renderer, RowMap, RowUnit};
 
 /// Which row of the catalogue, if it has one.
@@ -100,7 +100,7 @@ impl<'a> RowWriter<'a> {
     /// Rejects a product whose group has a field that does not fit; its own fields were checked when it was read.
     pub(super) fn check_group_of(&mut self, group: usize, product: u32) -> Result<(), Unfit> {
         let Some(reason) = self.renderer.misfit_of_group(group) else { return Ok(()) };
-        let misfit = Misfit { product: Some(product), reason: reason.to_owned() };
+        let misfit = Misfit { product: Some(product), reason: Reason::misfit(reason) };
         Err(self.unfit(group, misfit))
     }
 

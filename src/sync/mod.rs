@@ -14,6 +14,7 @@ mod archive;
 mod checkpoint;
 mod in_flight;
 pub(crate) mod preview;
+pub(crate) mod quarantine;
 mod queue;
 mod read;
 mod rebuild;
@@ -21,6 +22,7 @@ mod under_lease;
 mod verify;
 mod write;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ pub(crate) use crate::plan::DiffLine;
 use crate::plan::OnDelete;
 pub(crate) use crate::report::Watch;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts};
+use crate::state::Dismissed;
 use crate::store::Store;
 use crate::store::lease::Lease;
 use crate::store::limits::AccountLimits;
@@ -150,6 +153,8 @@ struct Tally {
     lines: Vec<DiffLine>,
     /// The ids that a person named.
     only: Vec<String>,
+    /// Rows that somebody has silenced.
+    dismissed: BTreeSet<Dismissed>,
 }
 
 /// One run, from the request to the report. It never fails as a function: the outcome says what went wrong.
@@ -204,6 +209,7 @@ impl Run<'_> {
     async fn sync_under_lease(&mut self, budget: &Budget, lease: &Lease, request: &RunRequest) -> Result<()> {
         self.restore_limits(lease).await?;
         let mut checkpoint = Checkpoint::load(self.context).await?;
+        self.tally.dismissed.clone_from(&checkpoint.state.dismissed);
         // A run for rows that a person names leaves everything else of the state as it is.
         let is_whole = request.only.is_empty();
         if is_whole {
@@ -212,6 +218,7 @@ impl Run<'_> {
         let (catalogue, plan) = self.read_and_decide(budget, request, &checkpoint.state).await?;
         if is_whole {
             checkpoint.forget_refusals_except(&plan, &catalogue);
+            checkpoint.forget_dismissals_except(&self.tally.rejected);
         }
 
         let started = Instant::now();
@@ -230,6 +237,7 @@ impl Run<'_> {
     /// The same up to the plan. Nothing is called but the source, so it takes no lease.
     async fn plan_only(&mut self, budget: &Budget, request: &RunRequest) -> Result<()> {
         let mut checkpoint = Checkpoint::load(self.context).await?;
+        self.tally.dismissed.clone_from(&checkpoint.state.dismissed);
         checkpoint.bump_run_counter();
         // A refused plan is shown too: its reader wants to see what it would have deleted.
         self.read_and_decide(budget, request, &checkpoint.state).await.map(drop)

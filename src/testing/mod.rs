@@ -28,7 +28,7 @@ mod exports {
     }
     /// Rows.
     pub mod catalogue {
-        pub use crate::catalogue::{Rejected, RowKind};
+        pub use crate::catalogue::{Reason, ReasonKind, Rejected, RowKind};
     }
     /// Errors.
     pub mod error {
@@ -45,7 +45,7 @@ mod exports {
     }
     /// The state.
     pub mod state {
-        pub use crate::state::{Acknowledged, Fingerprint, LONGEST_DISTANCE_RUNS, State};
+        pub use crate::state::{Acknowledged, Dismissed, Fingerprint, LONGEST_DISTANCE_RUNS, State};
     }
     /// The store.
     pub mod store {

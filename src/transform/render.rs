@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::map::{Field, FieldSource, FieldValue, RowMap, RowUnit};
 use super::spec::As;
 use super::value::{write_or, write_text, write_value};
-use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Table};
+use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Reason, Table};
 
 /// A value that does not fit its field: the product (or, for a field of the group, the row) is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(crate) struct Misfit {
     /// Whether it is the product at this row of the table, rather than the group.
     pub product: Option<u32>,
     /// Why.
-    pub reason: String,
+    pub reason: Reason,
 }
 
 /// Writes rows of one catalogue.
@@ -59,7 +59,7 @@ impl<'a> Renderer<'a> {
     pub(crate) fn group(&self, group: usize, out: &mut Vec<u8>) -> Result<Vec<Misfit>, Misfit> {
         let mut misfits = Vec::new();
         self.write(&self.map.fields, group, None, out, &mut misfits)
-            .map_err(|reason| Misfit { product: None, reason })?;
+            .map_err(|why| Misfit { product: None, reason: Reason::misfit(why) })?;
         Ok(misfits)
     }
 
@@ -70,7 +70,7 @@ impl<'a> Renderer<'a> {
 
     /// Writes the row of a product.
     pub(crate) fn product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
-        let misfit = |reason| Misfit { product: Some(product), reason };
+        let misfit = |why| Misfit { product: Some(product), reason: Reason::misfit(why) };
         if let Some(reason) = self.misfits.get(&group) {
             return Err(misfit(reason.clone()));
         }
@@ -141,9 +141,9 @@ impl<'a> Renderer<'a> {
             }
             match self.write(fields, group, Some(product), out, misfits) {
                 Ok(()) => first = false,
-                Err(reason) => {
+                Err(why) => {
                     out.truncate(before);
-                    misfits.push(Misfit { product: Some(product), reason });
+                    misfits.push(Misfit { product: Some(product), reason: Reason::misfit(why) });
                 }
             }
         }

@@ -26,6 +26,7 @@ mod notify;
 mod only;
 mod plan;
 mod preview;
+mod quarantine;
 mod read;
 mod read_back;
 mod released;
