@@ -99,6 +99,7 @@ pub(super) fn settings(config: &Config) -> RunSettings {
     RunSettings {
         on_delete: config.target.on_delete,
         max_delete_ratio: config.guard.max_delete_ratio,
+        max_held_ratio: config.guard.max_held_ratio,
         full_read_every: config.full_read_every(),
         max_rows_per_batch: batching.max_rows,
         max_bytes_per_batch: batching.max_bytes,

@@ -6,6 +6,7 @@
 
 mod display;
 mod guard;
+mod held;
 mod rows;
 mod select;
 
@@ -17,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::{Catalogue, Reason, ReasonKind, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
 use crate::state::{Acknowledged, Fingerprint, Refusal, State};
-use crate::transform::{RowMap, RowUnit};
+use crate::transform::{Former, RowMap, RowUnit};
 pub(crate) use display::{DiffKind, DiffLine};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
+pub(crate) use held::HeldGuard;
 pub(crate) use rows::{RowRef, RowWriter, Unfit, rows, rows_in_tree};
 pub(crate) use select::{Selection, nearest_ids, unknown_id};
 
@@ -78,9 +80,15 @@ impl Plan {
     ///
     /// A row that the target may hold is written here to compare its fingerprint, and once more into its batch if it
     /// changed. A product that the target does not hold needs no comparison: it is written once, into its batch.
-    pub(crate) fn new(map: &RowMap, catalogue: &Catalogue, state: &State, on_delete: OnDelete) -> Self {
+    /// With value guards every row is written, since any may be held back.
+    pub(crate) fn new(
+        map: &RowMap,
+        catalogue: &Catalogue,
+        (state, former): (&State, Option<&dyn Former>),
+        on_delete: OnDelete,
+    ) -> Self {
         let mut plan = Self { unit: map.unit(), ..Self::default() };
-        let mut comparison = Comparison::new(map, catalogue, state);
+        let mut comparison = Comparison::new(map, catalogue, state, former);
         for row in rows(catalogue, plan.unit) {
             let action = plan.compare(&mut comparison, row);
             plan.count(action);
@@ -93,9 +101,14 @@ impl Plan {
     }
 
     /// The plan that sends these rows, whether they changed or were refused, and nothing else.
-    pub(crate) fn only(map: &RowMap, catalogue: &Catalogue, state: &State, selection: &Selection) -> Self {
+    pub(crate) fn only(
+        map: &RowMap,
+        catalogue: &Catalogue,
+        (state, former): (&State, Option<&dyn Former>),
+        selection: &Selection,
+    ) -> Self {
         let mut plan = Self { unit: map.unit(), ..Self::default() };
-        let mut comparison = Comparison::new(map, catalogue, state);
+        let mut comparison = Comparison::new(map, catalogue, state, former);
         for row in rows(catalogue, plan.unit) {
             let is_meant = selection.rows.contains(&row);
             let action = if is_meant { plan.send_again(&mut comparison, row) } else { Action::Skip };
@@ -123,7 +136,9 @@ impl Plan {
         let is_new = known.is_none() && !with.state.refused.contains_key(id);
         with.row.clear();
         let written = match row {
-            RowRef::Product(group, product) if is_new => with.rows.check_group_of(group, product),
+            RowRef::Product(group, product) if is_new && !with.is_guarded => {
+                with.rows.check_group_of(group, product)
+            }
             _ => with.rows.write(row, id, &mut with.row),
         };
         self.rejected.append(&mut with.rows.rejected);
@@ -219,6 +234,8 @@ struct Comparison<'a> {
     catalogue: &'a Catalogue,
     state: &'a State,
     rows: RowWriter<'a>,
+    /// Whether rows can be held back.
+    is_guarded: bool,
     /// The row that is compared, as it would be sent.
     row: Vec<u8>,
     /// By the row's place in the state.
@@ -228,11 +245,17 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn new(map: &'a RowMap, catalogue: &'a Catalogue, state: &'a State) -> Self {
+    fn new(
+        map: &'a RowMap,
+        catalogue: &'a Catalogue,
+        state: &'a State,
+        former: Option<&'a dyn Former>,
+    ) -> Self {
         Self {
             catalogue,
             state,
-            rows: RowWriter::new(map, catalogue),
+            rows: RowWriter::new(map, catalogue, former),
+            is_guarded: map.has_guards(),
             row: Vec::new(),
             still_there: vec![false; state.rows.places()],
             expected: 0,

@@ -1,7 +1,7 @@
 //! The rows that a catalogue makes: which there are, in what order, and how each is written or rejected.
 
 use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Reason, Rejected, id_order};
-use crate::transform::{Misfit, Renderer, RowMap, RowUnit};
+use crate::transform::{Former, Misfit, Renderer, RowMap, RowUnit};
 
 /// Which row of the catalogue, if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,8 +73,9 @@ pub(crate) struct RowWriter<'a> {
 }
 
 impl<'a> RowWriter<'a> {
-    pub(crate) fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
-        Self { map, catalogue, renderer: Renderer::new(map, catalogue), rejected: Vec::new() }
+    /// `former`: what the target has acknowledged, for value guards that look at it.
+    pub(crate) fn new(map: &'a RowMap, catalogue: &'a Catalogue, former: Option<&'a dyn Former>) -> Self {
+        Self { map, catalogue, renderer: Renderer::new(map, catalogue, former), rejected: Vec::new() }
     }
 
     /// Appends a row to `out`; a tombstone, of the given id, if the row is gone. An unfit row leaves its first bytes.

@@ -93,7 +93,8 @@ pub(crate) fn report(connection: &str, run_id: &str) -> String {
 
 /// The folder of a connection's reports, and the run that one of them is of.
 pub(crate) fn reports(connection: &str) -> String {
-    of_connection(REPORT, connection).replace("/<run>.json", "")
+    let report = of_connection(REPORT, connection);
+    report.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned())
 }
 
 /// The run whose report has this name.

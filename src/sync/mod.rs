@@ -42,7 +42,7 @@ use crate::store::Store;
 use crate::store::lease::Lease;
 use crate::store::limits::AccountLimits;
 use crate::targets::Target;
-use crate::transform::RowMap;
+use crate::transform::{Former, RowMap};
 #[cfg(feature = "cli")]
 pub(crate) use crate::{plan::DiffKind, report::Progress};
 use archive::RunStart;
@@ -101,6 +101,10 @@ pub struct Outcome {
     pub rejected: Vec<Rejected>,
 }
 
+/// What the target has acknowledged is kept as fingerprints, not as content: `max_change` of a value guard has nothing to
+/// compare with.
+const NO_FORMER: Option<&dyn Former> = None;
+
 /// Everything that a run works with.
 pub(crate) struct RunContext<'a> {
     pub connection: &'a str,
@@ -124,6 +128,8 @@ pub(crate) struct RunSettings {
     pub on_delete: OnDelete,
     /// The share of rows that a plan may delete.
     pub max_delete_ratio: f64,
+    /// The share of rows that value guards may hold back.
+    pub max_held_ratio: f64,
     /// `Some`: read only the products that changed, and all of them this often. `None`: all of them each time.
     pub full_read_every: Option<Duration>,
     /// Rows per batch, at most.

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::RunSettings;
+use super::{NO_FORMER, RunSettings};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Rejected};
 use crate::clock::Clock;
@@ -142,7 +142,7 @@ fn of_catalogue(
         wanted.retain(|row| selection.rows.contains(row));
         rejected.retain(|row| row.id.as_ref().is_some_and(|id| selection.rejected.contains(id)));
     }
-    let mut writer = RowWriter::new(map, catalogue);
+    let mut writer = RowWriter::new(map, catalogue, NO_FORMER);
     let mut preview = Preview { id_field: map.id_name(), ..Preview::default() };
     for row in wanted {
         let (id, mut out) = (row.id(catalogue), Vec::new());

@@ -17,12 +17,12 @@ use bytes::Bytes;
 use object_store::PutPayload;
 use tokio::time::Instant;
 
-use super::{Only, Run, RunContext, RunRequest, millis};
+use super::{NO_FORMER, Only, Run, RunContext, RunRequest, millis};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, Rejected};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::okki::{self, Cache, Keep, ReadInfo, ReadStart, Unfinished};
-use crate::plan::{DeleteGuard, Plan, Selection, SourceSummary};
+use crate::plan::{DeleteGuard, HeldGuard, Plan, Selection, SourceSummary};
 use crate::report::{Mode, Progress};
 use crate::state::State;
 use crate::store::{Store, paths};
@@ -244,15 +244,17 @@ impl Run<'_> {
         let is_whole = request.only.is_empty();
         let mut plan = if is_whole {
             tally.rejected.clone_from(&catalogue.rejected);
-            Plan::new(context.rows, catalogue, state, context.settings.on_delete)
+            Plan::new(context.rows, catalogue, (state, NO_FORMER), context.settings.on_delete)
         } else {
             let selection = select(context, request, catalogue)?;
             let is_meant =
                 |row: &&Rejected| row.id.as_ref().is_some_and(|id| selection.rejected.contains(id));
             tally.rejected = catalogue.rejected.iter().filter(is_meant).cloned().collect();
-            Plan::only(context.rows, catalogue, state, &selection)
+            Plan::only(context.rows, catalogue, (state, NO_FORMER), &selection)
         };
         tally.plan = plan.counts.clone();
+        let held = HeldGuard { max_held_ratio: context.settings.max_held_ratio };
+        let held = if is_whole { held.check(catalogue, &plan.rejected) } else { Ok(()) };
         tally.rejected.append(&mut plan.rejected);
         if request.mode == Mode::Plan {
             tally.lines = plan.lines(catalogue);
@@ -267,6 +269,7 @@ impl Run<'_> {
             duration_ms = millis(started.elapsed()),
             "transformed"
         );
+        held?;
         let guard = DeleteGuard {
             max_delete_ratio: context.settings.max_delete_ratio,
             lifted: request.allow_mass_delete,

@@ -1,5 +1,6 @@
 //! The compiled field map: which source fields to keep, and how a row is written from them.
 
+use super::guards::ValueGuards;
 use super::spec::As;
 use super::value::{begins_as_number, write_json_string, write_or, write_text};
 
@@ -135,6 +136,8 @@ pub struct RowMap {
     /// Fields of products that not every value fits.
     pub(super) checks: Vec<Check>,
     pub(super) fingerprint: String,
+    /// What holds rows back. What was read does not depend on it.
+    pub(super) guards: ValueGuards,
 }
 
 /// A field of a product that not every value fits: whatever comes can be written as it is, or as text.

@@ -34,5 +34,6 @@ mod runs;
 mod secrets;
 mod stored;
 mod test_names;
+mod values_guard;
 
 use okki_sync_test_support as support;
