@@ -54,6 +54,8 @@ pub enum ErrorKind {
     InconsistentSource,
     /// The delete guard or the empty-source guard struck: look, then allow it once.
     GuardRefused,
+    /// The value guards would hold back too many rows: correct them or the source.
+    HeldBackTooMany,
     /// The state is damaged, newer than this program, or belongs to somebody else.
     BadState,
     /// Somebody else saved the state meanwhile: the other run is the truth.
@@ -83,6 +85,7 @@ impl ErrorKind {
             Self::Throttled(Side::Target) => "TargetThrottled",
             Self::InconsistentSource => "InconsistentSource",
             Self::GuardRefused => "GuardRefused",
+            Self::HeldBackTooMany => "HeldBackTooMany",
             Self::BadState => "BadState",
             Self::StateConflict => "StateConflict",
             Self::Busy => "Busy",

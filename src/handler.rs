@@ -46,8 +46,9 @@ pub fn parse(event: &Value) -> Result<Invocation> {
             "connection" => connection = Some(parse_connection(value)?),
             "full" => request.full = parse_flag(field, value)?,
             "allow_mass_delete" => request.allow_mass_delete = parse_flag(field, value)?,
+            "only" => request.only.ids = parse_ids(field, value)?,
             other => {
-                let known = ["mode", "connection", "full", "allow_mass_delete"];
+                let known = ["mode", "connection", "full", "allow_mass_delete", "only"];
                 let near = crate::transform::nearest(other, known).unwrap_or("mode");
                 return Err(bad(say!(
                     "field {other}: unknown; did you mean \"{near}\"?",
@@ -59,6 +60,9 @@ pub fn parse(event: &Value) -> Result<Invocation> {
     }
     request.mode =
         mode.ok_or_else(|| bad(say!("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"")))?;
+    if request.mode == Mode::Verify && !request.only.is_empty() {
+        return Err(bad(say!("field \"only\": a verification compares all rows; send \"sync\" or \"plan\"")));
+    }
     Ok(Invocation { connection, request })
 }
 
@@ -118,6 +122,18 @@ fn parse_flag(field: &str, value: &Value) -> Result<bool> {
                 field,
                 value = crate::catalogue::short(&value.to_string())
             ),
+        )
+    })
+}
+
+fn parse_ids(field: &str, value: &Value) -> Result<Vec<String>> {
+    let ids = value.as_array().map(|list| list.iter().map(|id| id.as_str().map(str::to_owned)).collect());
+    let ids: Option<Vec<String>> = ids.unwrap_or_default();
+    ids.filter(|ids| !ids.is_empty() && ids.iter().all(|id| !id.trim().is_empty())).ok_or_else(|| {
+        let value = crate::catalogue::short(&value.to_string());
+        Error::new(
+            ErrorKind::BadEvent,
+            format!("field \"{field}\": {value} is not a list of ids; send [\"ID\", …], each as text"),
         )
     })
 }
@@ -189,6 +205,7 @@ mod tests {
         assert_eq!(of(include_str!("../events/verify.json")).request.mode, Mode::Verify);
         assert!(of(include_str!("../events/full.json")).request.full);
         assert!(of(include_str!("../events/allow-mass-delete.json")).request.allow_mass_delete);
+        assert_eq!(of(include_str!("../events/only.json")).request.only.ids, ["37004000100"]);
         assert_eq!(of(include_str!("../events/connection.json")).connection.as_deref(), Some("acme"));
     }
 
@@ -211,6 +228,11 @@ mod tests {
             (r#"{"mode":"sync","connection":"../etc"}"#, "\"connection\""),
             (r#"{"mode":"sync","full":"yes"}"#, "\"full\""),
             (r#"{"mode":"sync","allow_mass_delete":1}"#, "\"allow_mass_delete\""),
+            (r#"{"mode":"sync","only":"7"}"#, "\"only\""),
+            (r#"{"mode":"sync","only":[7]}"#, "\"only\""),
+            (r#"{"mode":"sync","only":[]}"#, "\"only\""),
+            (r#"{"mode":"sync","only":["7"," "]}"#, "\"only\""),
+            (r#"{"mode":"verify","only":["7"]}"#, "\"only\""),
             (r#"{"source":"aws.s3","detail-type":"Object Created","detail":{}}"#, "\"source\""),
         ];
         for (event, expected) in table {

@@ -128,8 +128,10 @@ const METRICS: &[Metric] = &[
     property("TargetRequests", |run| run.report.target.requests),
     property("TargetRetries", |run| run.report.target.retries),
     published("TargetThrottled", |run| run.report.target.throttled),
-    // The delete guard or the empty-source guard.
-    published("GuardRefused", |run| run.ended_with(ErrorKind::GuardRefused)),
+    // The delete guard, the empty-source guard, or value guards that hold back too much.
+    published("GuardRefused", |run| {
+        run.ended_with(ErrorKind::GuardRefused) + run.ended_with(ErrorKind::HeldBackTooMany)
+    }),
     published("SourceCredentialsRefused", |run| run.ended_with(ErrorKind::CredentialsRefused(Side::Source))),
     published("TargetCredentialsRefused", |run| run.ended_with(ErrorKind::CredentialsRefused(Side::Target))),
 ];
@@ -189,9 +191,12 @@ mod tests {
             plan: PlanCounts::default(),
             target: TargetCounts { written: 3, throttled: 1, ..TargetCounts::default() },
             quarantined: 4,
+            quarantined_by_kind: Default::default(),
+            dismissed: 0,
             remaining: 0,
             resume_after_seconds: None,
             error: None,
+            only: Vec::new(),
         }
     }
 

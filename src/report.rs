@@ -1,5 +1,6 @@
 //! The run report: the answer of the Lambda function, the `--json` output, and the summary people forward.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -159,14 +160,28 @@ pub struct Report {
     pub plan: PlanCounts,
     /// What was acknowledged.
     pub target: TargetCounts,
-    /// Rows in the quarantine of this run.
+    /// Rows in the quarantine of this run, without those that somebody has dismissed.
     pub quarantined: u64,
+    /// The same by the kind of their reasons.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined_by_kind: BTreeMap<String, u64>,
+    /// Rows in the quarantine of this run that somebody has dismissed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dismissed: u64,
     /// Rows that were planned and are not acknowledged yet. Where the read is not complete: rows not read yet.
     pub remaining: u64,
     /// When it makes sense to come back, if that is known.
     pub resume_after_seconds: Option<u64>,
     /// What stopped the run, in one line.
     pub error: Option<String>,
+    /// The ids of rows that a person named, of a run that sent only these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a run reports while it goes on.

@@ -174,7 +174,7 @@ impl App {
         })
     }
 
-    fn wire(&self, given: Option<&Wire>, to: &url::Url) -> Result<Wire> {
+    pub(super) fn wire(&self, given: Option<&Wire>, to: &url::Url) -> Result<Wire> {
         match given {
             Some(wire) => Ok(wire.clone()),
             None => self.network.wire(to).map_err(|lost| Error::new(ErrorKind::BadPipeline, lost.message)),

@@ -5,6 +5,8 @@ mod connections;
 mod inspect;
 mod notices;
 mod pipelines;
+mod preview;
+mod quarantine;
 mod wiring;
 
 use std::collections::HashMap;
@@ -19,6 +21,7 @@ use self::connections::Connection;
 pub use self::inspect::{Checked, Judge, Part, StoredState};
 pub use self::pipelines::PipelineSource;
 use self::pipelines::{PipelineKey, from_connection};
+pub use self::preview::PreviewRequest;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::Env;

@@ -30,7 +30,9 @@ impl App {
         let left = request
             .deadline
             .map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        if request.mode != Mode::Sync || left < notify::LIMIT || *self.stop.borrow() {
+        // Who names rows sees for himself how it ends.
+        let is_by_hand = !request.only.is_empty();
+        if request.mode != Mode::Sync || is_by_hand || left < notify::LIMIT || *self.stop.borrow() {
             return;
         }
         let limit = notify::LIMIT.min(left.saturating_sub(NOTICE_RESERVE));

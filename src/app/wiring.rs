@@ -81,7 +81,6 @@ pub(super) fn target_pace(config: &Config, limits: &AccountLimits) -> Arc<Pace> 
 /// What a run of this connection works with.
 pub(super) fn context<'a>(connection: &'a Connection, store: &'a Store, clock: Clock) -> RunContext<'a> {
     let config = &connection.config;
-    let batching = config.target.batching;
     RunContext {
         connection: &config.connection,
         okki: &connection.okki,
@@ -90,13 +89,20 @@ pub(super) fn context<'a>(connection: &'a Connection, store: &'a Store, clock: C
         limits: &connection.limits,
         rows: &config.rows,
         clock,
-        settings: RunSettings {
-            on_delete: config.target.on_delete,
-            max_delete_ratio: config.guard.max_delete_ratio,
-            full_read_every: config.full_read_every(),
-            max_rows_per_batch: batching.max_rows,
-            max_bytes_per_batch: batching.max_bytes,
-            max_concurrency: batching.max_concurrency,
-        },
+        settings: settings(config),
+    }
+}
+
+/// What the pipeline file says about a run itself.
+pub(super) fn settings(config: &Config) -> RunSettings {
+    let batching = config.target.batching;
+    RunSettings {
+        on_delete: config.target.on_delete,
+        max_delete_ratio: config.guard.max_delete_ratio,
+        max_held_ratio: config.guard.max_held_ratio,
+        full_read_every: config.full_read_every(),
+        max_rows_per_batch: batching.max_rows,
+        max_bytes_per_batch: batching.max_bytes,
+        max_concurrency: batching.max_concurrency,
     }
 }

@@ -4,12 +4,14 @@
 //! bytes for its group ([`GroupRef`]). How the catalogue was read is not said here: see `okki::ReadInfo`.
 
 mod ids;
+mod reason;
 mod rejected;
 mod table;
 
 use std::sync::Arc;
 
 pub(crate) use ids::{RecordId, id_hash, id_order};
+pub use reason::{Reason, ReasonKind};
 pub use rejected::{Rejected, RowKind};
 pub(crate) use rejected::{kept_fields, short};
 pub(crate) use table::{Table, TableFull};

@@ -5,12 +5,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Reason, ReasonKind};
 use crate::words::{Message, Words, say};
 
-use super::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN};
-
 /// What a rejected row was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RowKind {
     /// A product group of the source.
@@ -44,23 +43,34 @@ pub struct Rejected {
     pub kind: RowKind,
     /// `None` where the row has no id.
     pub id: Option<String>,
+    /// Why it cannot go through, as a kind. Files of older programs do not say it.
+    #[serde(default)]
+    pub reason_kind: ReasonKind,
     /// Why it cannot go through.
     pub reason: String,
     /// The row as the source sent it (a record: as it was sent to the target).
     pub raw: Box<RawValue>,
+    /// Whether somebody has silenced it until its content changes: then it does not count.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dismissed: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Rejected {
     /// A rejected row. Raw text that is not JSON is kept as a JSON string.
-    pub fn new(kind: RowKind, id: Option<String>, reason: impl Into<String>, raw: &str) -> Self {
+    pub fn new(kind: RowKind, id: Option<String>, reason: Reason, raw: &str) -> Self {
         let raw = RawValue::from_string(raw.to_owned())
             .or_else(|_| serde_json::value::to_raw_value(raw))
             .unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self { kind, id, reason: reason.into(), raw }
+        Self { kind, id, reason_kind: reason.kind, reason: reason.text, raw, dismissed: false }
     }
 
     /// A group whose raw JSON is no longer in memory.
-    pub(crate) fn from_group(catalogue: &Catalogue, group: usize, reason: String) -> Self {
+    pub(crate) fn from_group(catalogue: &Catalogue, group: usize, reason: Reason) -> Self {
         let (id, name) =
             catalogue.groups.get(group).map(|of| (of.id.to_string(), of.name.as_str())).unwrap_or_default();
         let cells: Vec<&str> = catalogue.group_cells.row(group).collect();
@@ -69,7 +79,7 @@ impl Rejected {
     }
 
     /// A product (a row of the products' table) whose raw JSON is no longer in memory.
-    pub(crate) fn from_product(catalogue: &Catalogue, group: usize, product: u32, reason: String) -> Self {
+    pub(crate) fn from_product(catalogue: &Catalogue, group: usize, product: u32, reason: Reason) -> Self {
         let (table, row) = (&catalogue.product_cells, product as usize);
         let id = table.cell(row, PRODUCT_ID_COLUMN);
         let group = catalogue.groups.get(group).map(|of| of.id.as_str()).unwrap_or_default();

@@ -37,6 +37,11 @@ pub(super) enum Command {
     Plan(PlanArgs),
     /// Read the target back and compare it with the source; writes nothing
     Verify(VerifyArgs),
+    /// Show source rows beside the rows that they become; writes nothing
+    Preview(PreviewArgs),
+    /// List the rows that cannot go through, try them again, or silence them
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Show what the target has acknowledged, or rebuild it from the target
     #[command(subcommand)]
     State(StateCommand),
@@ -55,6 +60,8 @@ pub(super) struct SyncArgs {
     /// Let this run delete more than the guard allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,
+    #[command(flatten)]
+    pub(super) only: OnlyArgs,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,
@@ -65,6 +72,8 @@ pub(super) struct PlanArgs {
     /// Let this run plan more deletions than the guard allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,
+    #[command(flatten)]
+    pub(super) only: OnlyArgs,
     /// Show every changed line, however many there are
     #[arg(long)]
     pub(super) all: bool,
@@ -81,6 +90,17 @@ pub(super) struct VerifyArgs {
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+/// The rows that a person names.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct OnlyArgs {
+    /// Send this row, changed or not, and no other; repeatable
+    #[arg(long = "only", value_name = "ID")]
+    pub(super) only_ids: Vec<String>,
+    /// Send this group's row, or its products' rows, changed or not; repeatable
+    #[arg(long = "group", value_name = "ID")]
+    pub(super) only_groups: Vec<String>,
 }
 
 /// Options that `sync`, `plan` and `verify` share.
@@ -229,6 +249,68 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     pub(super) stored: bool,
     /// Put connection, target, needed credentials and mistakes on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PreviewArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Show this row; repeatable. Where the rows use products, the source is read as plan reads it
+    #[arg(long = "id", value_name = "ID")]
+    pub(super) ids: Vec<String>,
+    /// Show at most so many rows, and as many that cannot go through
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(super) limit: usize,
+    /// Take the rows from this file, as OKKI sends them (answers, or rows); nothing is called
+    #[arg(long, value_name = "FILE")]
+    pub(super) from: Option<String>,
+    /// Compare with the rows in this file, and end with exit code 3 if they differ
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub(super) expect: Option<String>,
+    /// Put the rows on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// List the rows that cannot go through now, with their reasons
+    List(QuarantineArgs),
+    /// Show all that is known of a row
+    Show {
+        /// Its id, or what `list` shows in its place
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        args: QuarantineArgs,
+    },
+    /// Let the next run send refused rows, and let dismissed rows count again
+    Retry {
+        /// Their ids
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        args: QuarantineArgs,
+    },
+    /// Let rows not count until their content changes
+    Dismiss {
+        /// Their ids
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        args: QuarantineArgs,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct QuarantineArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Put the rows on stdout as JSON, and nothing else there
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -7,8 +7,11 @@
 mod args;
 mod check;
 mod demo;
+mod expect;
 mod help;
+mod preview;
 mod progress;
+mod quarantine;
 mod run;
 mod sandbox;
 mod state;
@@ -45,6 +48,8 @@ pub async fn dispatch(args: Args, lang: Lang) -> u8 {
         Command::Sync(args) => run::run(&env, screen, &RunCommand::sync(&args)).await,
         Command::Plan(args) => run::run(&env, screen, &RunCommand::plan(&args)).await,
         Command::Verify(args) => run::run(&env, screen, &RunCommand::verify(&args)).await,
+        Command::Preview(args) => preview::preview(&env, screen, &args).await,
+        Command::Quarantine(command) => quarantine::dispatch(&env, screen, &command).await,
         Command::State(command) => state::dispatch(&env, screen, &command).await,
         Command::Sandbox(args) => sandbox::serve(screen, &args).await,
         Command::Check(args) => check::check(&env, screen, args).await,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::args::{PlanArgs, RunArgs, SyncArgs, VerifyArgs};
+use super::args::{OnlyArgs, PlanArgs, RunArgs, SyncArgs, VerifyArgs};
 use super::progress::ProgressView;
 use super::term::{Screen, Signals, Style, print, print_error};
 use super::{
@@ -13,7 +13,7 @@ use super::{
 use crate::app::{App, PipelineSource};
 use crate::config::Env;
 use crate::report::{Mode, Status};
-use crate::sync::{Outcome, RunRequest};
+use crate::sync::{Only, Outcome, RunRequest};
 use crate::words::say;
 
 /// How long a run may take after the first Ctrl-C to save what was acknowledged, which a slow store delays. Who does
@@ -24,6 +24,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(8);
 pub(super) struct RunCommand<'a> {
     mode: Mode,
     allow_mass_delete: bool,
+    only: Only,
     lines: tree::Lines,
     args: &'a RunArgs,
 }
@@ -33,6 +34,7 @@ impl<'a> RunCommand<'a> {
         Self {
             mode: Mode::Sync,
             allow_mass_delete: args.allow_mass_delete,
+            only: only(&args.only),
             lines: tree::Lines::First,
             args: &args.run,
         }
@@ -42,6 +44,7 @@ impl<'a> RunCommand<'a> {
         Self {
             mode: Mode::Plan,
             allow_mass_delete: args.allow_mass_delete,
+            only: only(&args.only),
             lines: tree::Lines::asked(args.all),
             args: &args.run,
         }
@@ -51,6 +54,7 @@ impl<'a> RunCommand<'a> {
         Self {
             mode: Mode::Verify,
             allow_mass_delete: false,
+            only: Only::default(),
             lines: tree::Lines::asked(args.all),
             args: &args.run,
         }
@@ -63,8 +67,13 @@ impl<'a> RunCommand<'a> {
             allow_mass_delete: self.allow_mass_delete,
             // A deadline beyond what the clock can express is no deadline.
             deadline: self.args.deadline.and_then(|after| Instant::now().checked_add(after)),
+            only: self.only.clone(),
         }
     }
+}
+
+fn only(args: &OnlyArgs) -> Only {
+    Only { ids: args.only_ids.clone(), groups: args.only_groups.clone() }
 }
 
 pub(super) async fn run(env: &Env, screen: Screen, command: &RunCommand<'_>) -> u8 {

@@ -155,7 +155,7 @@ fn quarantine(report: &Report) -> Message {
 /// The first reasons, each once, with its number of rows and an example.
 fn reasons(rejected: &[Rejected]) -> Vec<Message> {
     let mut reasons: indexmap::IndexMap<(RowKind, &str), (u64, Option<&str>)> = indexmap::IndexMap::new();
-    for row in rejected {
+    for row in rejected.iter().filter(|row| !row.dismissed) {
         let found = reasons.entry((row.kind, row.reason.as_str())).or_default();
         found.0 += 1;
         found.1 = found.1.or(row.id.as_deref());
@@ -202,6 +202,7 @@ fn remaining(report: &Report) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::{Reason, ReasonKind};
     use crate::error::{Error, ErrorKind};
     use crate::report::{PlanCounts, SourceCounts, TargetCounts};
 
@@ -226,9 +227,12 @@ mod tests {
             plan: PlanCounts { create: 3, update: 5, delete: 1, unchanged: 1_234_567 },
             target: TargetCounts::default(),
             quarantined: 0,
+            quarantined_by_kind: Default::default(),
+            dismissed: 0,
             remaining: 0,
             resume_after_seconds: None,
             error: None,
+            only: Vec::new(),
         };
         Outcome { report, error: None, lines: Vec::new(), rejected: Vec::new() }
     }
@@ -242,8 +246,9 @@ mod tests {
         outcome.report.remaining = 24;
         outcome.report.resume_after_seconds = Some(300);
         outcome.error = Some(Error::new(ErrorKind::Interrupted, "asked to stop"));
-        let reject =
-            |id: Option<&str>, why: &str| Rejected::new(RowKind::Product, id.map(str::to_owned), why, "{}");
+        let reject = |id: Option<&str>, why: &str| {
+            Rejected::new(RowKind::Product, id.map(str::to_owned), Reason::new(ReasonKind::Other, why), "{}")
+        };
         outcome.rejected = vec![
             reject(Some("12"), "its id is a repeat"),
             reject(Some("13"), "its id is a repeat"),
@@ -273,8 +278,9 @@ mod tests {
 
     #[test]
     fn many_reasons_are_counted() {
-        let rejected: Vec<Rejected> =
-            (0..9).map(|n| Rejected::new(RowKind::Group, None, format!("reason {n}"), "{}")).collect();
+        let rejected: Vec<Rejected> = (0..9)
+            .map(|n| Rejected::new(RowKind::Group, None, Reason::misfit(format!("reason {n}")), "{}"))
+            .collect();
         let lines = reasons(&rejected);
         assert_eq!(lines.len(), REASONS + 1);
         assert_eq!(lines.last().map(ToString::to_string).as_deref(), Some("and 4 more reasons"));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Number, Value};
-use toml::de::{DeInteger, DeTable, DeValue};
+use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 use crate::error::Diagnostic;
 use crate::words::{Message, say};
@@ -90,11 +90,20 @@ impl Document {
             DeValue::Datetime(_) => {
                 self.unfit(path, say!("is a date, which JSON does not have"), say!("put it in quotes"))
             }
-            DeValue::Array(array) => {
-                Value::Array(array.iter().map(|item| self.convert(text, item.get_ref(), path)).collect())
-            }
+            DeValue::Array(array) => Value::Array(self.list(text, array, path)),
             DeValue::Table(table) => self.table(text, table, path),
         }
+    }
+
+    /// What stands in a list goes by its place: `guard.values[0].min`.
+    fn list(&mut self, text: &str, list: &DeArray<'_>, path: &str) -> Vec<Value> {
+        let mut values = Vec::with_capacity(list.len());
+        for (at, item) in list.iter().enumerate() {
+            let place = format!("{path}[{at}]");
+            self.lines.insert(place.clone(), line_of(text, item.span().start));
+            values.push(self.convert(text, item.get_ref(), &place));
+        }
+        values
     }
 
     fn unfit(&mut self, path: &str, message: Message, help: Message) -> Value {

@@ -6,6 +6,7 @@ pub(crate) mod credentials;
 mod env;
 mod file;
 mod hosts;
+mod prune;
 mod resolved;
 mod rules;
 mod schema;

@@ -4,10 +4,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::file::{Document, join};
-use super::schema;
 use super::types::{
     Guard, Pipeline, Products, SourceKeys, TargetAuth, TargetKeys, TargetKind, default_connection,
 };
+use super::{prune, schema};
 use crate::error::Diagnostic;
 use crate::transform::{RecordSpec, RowMap};
 use crate::words::{Message, say};
@@ -31,7 +31,7 @@ pub(super) fn check(document: &mut Document, schema: &Value) -> Result<(Pipeline
             findings.push(finding);
         }
     }
-    schema::prune(&mut document.value, &outcome.offenders);
+    prune::prune(&mut document.value, &outcome.offenders);
 
     let mut rules = Rules { value: &document.value, settled: &findings, found: Vec::new() };
     let pipeline = rules.pipeline();
@@ -63,6 +63,7 @@ impl Rules<'_> {
         }
         let (source, record) = (source?, record?);
         let rows = self.rows(&source, &record);
+        let rows = rows.and_then(|rows| self.guarded(rows, guard.as_ref()));
         let connection = match self.value.get("connection") {
             Some(name) => name.as_str()?.to_owned(),
             None => default_connection(),
@@ -101,6 +102,19 @@ impl Rules<'_> {
                 }
                 Some(rows)
             }
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.add(&mistake.place, mistake.message, mistake.help);
+                }
+                None
+            }
+        }
+    }
+
+    /// The rows with their value guards.
+    fn guarded(&mut self, rows: RowMap, guard: Option<&Guard>) -> Option<RowMap> {
+        match rows.guarded_by(guard.map_or(&[], |guard| &guard.values)) {
+            Ok(rows) => Some(rows),
             Err(mistakes) => {
                 for mistake in mistakes {
                     self.add(&mistake.place, mistake.message, mistake.help);

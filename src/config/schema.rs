@@ -30,17 +30,6 @@ pub(super) fn check(schema: &Value, value: &Value) -> SchemaCheck {
     walker.outcome
 }
 
-/// Takes the offenders out, so that the rest can still be looked at.
-pub(super) fn prune(value: &mut Value, offenders: &[Vec<String>]) {
-    for keys in offenders {
-        let Some((last, tables)) = keys.split_last() else { continue };
-        let table = tables.iter().try_fold(&mut *value, |value, key| value.get_mut(key));
-        if let Some(Value::Object(map)) = table {
-            map.shift_remove(last);
-        }
-    }
-}
-
 struct Walker<'s> {
     root: &'s Value,
     keys: Vec<String>,
@@ -72,6 +61,7 @@ impl<'s> Walker<'s> {
         }
         match value {
             Value::Object(map) => self.object(schema, map),
+            Value::Array(list) => self.array(schema, list),
             Value::String(text) => self.string(schema, text),
             Value::Number(_) => self.number(schema, value),
             _ => {}
@@ -129,6 +119,18 @@ impl<'s> Walker<'s> {
                 self.keys.pop();
             }
         }
+    }
+
+    /// The elements of a list, each by its place: `values[0]`.
+    fn array(&mut self, schema: &'s Schema, list: &[Value]) {
+        let Some(items) = schema.get("items") else { return };
+        let Some(name) = self.keys.pop() else { return };
+        for (at, value) in list.iter().enumerate() {
+            self.keys.push(format!("{name}[{at}]"));
+            self.property(items, value);
+            self.keys.pop();
+        }
+        self.keys.push(name);
     }
 
     fn property(&mut self, schema: &'s Value, value: &Value) {

@@ -71,7 +71,7 @@ fn what_is_missing() {
 #[test]
 fn unknown_keys_name_the_nearest_or_their_table() {
     assert_snapshot!(qeasy("[source]\npage_sise = 5"), @"pipeline.toml:2 source.page_sise: unknown key page_sise; did you mean page_size?");
-    assert_snapshot!(qeasy("[guard]\nzzz = 5"), @"pipeline.toml:2 guard.zzz: unknown key zzz; remove it; known here: max_delete_ratio, full_read_every");
+    assert_snapshot!(qeasy("[guard]\nzzz = 5"), @"pipeline.toml:2 guard.zzz: unknown key zzz; remove it; known here: max_delete_ratio, values, max_held_ratio, full_read_every");
     assert_snapshot!(qeasy("[source]\nconnection = \"a\"\nmax_rows_per_batch = 1"), @r#"
     pipeline.toml:2 source.connection: unknown key connection; move it out of this table, to the top of the file
     pipeline.toml:3 source.max_rows_per_batch: unknown key max_rows_per_batch; it belongs in [target]
@@ -227,7 +227,7 @@ fn the_smallest_pipeline_has_the_defaults() {
     let config = parse(QEASY, "pipeline.toml", &none()).unwrap();
     assert_eq!(config.source.products, Products::Incremental);
     assert_eq!(config.target.batching.max_concurrency, config.source.max_concurrency);
-    assert_snapshot!(serde_json::to_string(&pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"full_read_every":"24h"}}"#);
+    assert_snapshot!(serde_json::to_string(&pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"max_held_ratio":0.2,"full_read_every":"24h"}}"#);
     let Endpoint::Qeasy { base_url, scheme_id, token_in } = config.target.endpoint else {
         panic!("not qeasy")
     };
@@ -325,10 +325,35 @@ fn products_follow_the_record_unless_they_are_set() {
     assert_eq!(parse(&none_set, "p.toml", &none()).unwrap().source.products, Products::None);
 }
 
+#[test]
+fn a_value_guard_is_checked_by_its_line_and_its_place() {
+    let text = format!(
+        "{QEASY}[guard]\nmax_held_ratio = 2\n\n[[guard.values]]\nfield = \"items.cost\"\nmin = 0\n\n[[guard.values]]\nfield = \"items.prize\"\n\
+         mim = 1\nmax_change = -1\n\n[[guard.values]]\nmin = 1\n"
+    );
+    let told = |text: &str| -> String {
+        let mistakes = read(text, "p.toml", &none()).unwrap_err();
+        mistakes.iter().map(|mistake| format!("{mistake}\n")).collect()
+    };
+    insta::assert_snapshot!(told(&text), @r"
+    p.toml:5 guard.max_held_ratio: 2 is out of range; write a number from 0 to 1
+    p.toml:13 guard.values[1].mim: unknown key mim; did you mean min?
+    p.toml:14 guard.values[1].max_change: -1 is out of range; write a number of 0 or more
+    p.toml:16 guard.values[2].field: is missing; add it
+    ");
+    let text = format!("{QEASY}[[guard.values]]\nfield = \"items.prize\"\nmin = 1\n");
+    insta::assert_snapshot!(told(&text), @r#"p.toml:5 guard.values[0].field: "items.prize" is not a field of the target's row; the nearest are "items.cost", "items", "items.id"; guards name fields as in the target's row"#);
+    assert!(
+        told(&format!("{QEASY}[guard]\nvalues = [7]")).contains("guard.values[0]: is a number, not a table")
+    );
+    let fine = format!("{QEASY}[[guard.values]]\nfield = \"items.cost\"\nmin = 0.01\none_of = [1, 2.5]");
+    assert!(parse(&fine, "p.toml", &none()).unwrap().rows.has_guards());
+}
+
 /// A keyword that the walk does not know would be in the schema and never be checked.
 #[test]
 fn the_walk_knows_every_keyword_of_the_schema() {
-    const KNOWN: [&str; 20] = [
+    const KNOWN: [&str; 21] = [
         "$comment",
         "$defs",
         "$ref",
@@ -340,6 +365,7 @@ fn the_walk_knows_every_keyword_of_the_schema() {
         "description",
         "exclusiveMinimum",
         "format",
+        "items",
         "maximum",
         "minLength",
         "minimum",
@@ -364,7 +390,7 @@ fn keywords(schema: &Value, used: &mut BTreeSet<String>) {
                 map.values().for_each(|inner| keywords(inner, used))
             }
             ("anyOf" | "oneOf", Value::Array(list)) => list.iter().for_each(|inner| keywords(inner, used)),
-            ("additionalProperties", inner) => keywords(inner, used),
+            ("additionalProperties" | "items", inner) => keywords(inner, used),
             _ => {}
         }
     }

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::plan::OnDelete;
 use crate::targets::{TokenIn, Wrap};
-use crate::transform::RecordSpec;
+use crate::transform::{RecordSpec, ValueGuard};
 
 /// What a connection's name looks like; it becomes part of paths in the store.
 pub(super) const CONNECTION_PATTERN: &str = "^[a-z0-9-]{1,64}$";
@@ -276,6 +276,12 @@ pub struct Guard {
     /// A plan that deletes a larger part of the rows (and more than 10) is refused, 0 to 1.
     #[schemars(range(min = 0, max = 1))]
     pub max_delete_ratio: f64,
+    /// Rows that look wrong are held back: they go to the quarantine with the reason, and the others go on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<ValueGuard>,
+    /// A run whose value guards hold back a larger part of the groups or products (and more than 10) is refused, 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
+    pub max_held_ratio: f64,
     /// Incremental products: a full read at least this often, as in `24h` or `1h 30m`.
     #[serde(with = "duration_text")]
     #[schemars(with = "String", extend("format" = "humantime"))]
@@ -284,7 +290,12 @@ pub struct Guard {
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { max_delete_ratio: 0.2, full_read_every: Duration::from_hours(24) }
+        Self {
+            max_delete_ratio: 0.2,
+            values: Vec::new(),
+            max_held_ratio: 0.2,
+            full_read_every: Duration::from_hours(24),
+        }
     }
 }
 

@@ -182,9 +182,12 @@ mod tests {
             plan: PlanCounts::default(),
             target: TargetCounts::default(),
             quarantined: 0,
+            quarantined_by_kind: Default::default(),
+            dismissed: 0,
             remaining: 0,
             resume_after_seconds: None,
             error: error.map(str::to_owned),
+            only: Vec::new(),
         }
     }
 

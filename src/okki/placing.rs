@@ -4,7 +4,8 @@ use super::merge::Incoming;
 use super::page::ProductRow;
 use super::tree::GroupTree;
 use crate::catalogue::{
-    GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, RecordId, Rejected, RowKind, Table, kept_fields,
+    GroupRef, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN, Reason, ReasonKind, RecordId, Rejected, RowKind,
+    Table, kept_fields,
 };
 use crate::transform::RowMap;
 use crate::words::{phrase, written};
@@ -30,7 +31,7 @@ impl<'a> Placer<'a> {
         &self,
         incoming: Incoming<'_>,
         embedded_in: Option<&RecordId>,
-    ) -> Result<GroupRef, String> {
+    ) -> Result<GroupRef, Reason> {
         let Incoming { row, id, .. } = incoming;
         if row.deleted {
             return Ok(GroupRef::DELETED);
@@ -43,7 +44,7 @@ impl<'a> Placer<'a> {
             }
         };
         match self.map.product_misfit(id, cell) {
-            Some(reason) => Err(reason),
+            Some(why) => Err(Reason::misfit(why)),
             None => self.find_group(row, id, embedded_in),
         }
     }
@@ -53,20 +54,24 @@ impl<'a> Placer<'a> {
         row: &ProductRow,
         id: &str,
         embedded_in: Option<&RecordId>,
-    ) -> Result<GroupRef, String> {
+    ) -> Result<GroupRef, Reason> {
         if !row.named {
-            return Err(written!("name of product {id} is missing or blank", id));
+            let text = written!("name of product {id} is missing or blank", id);
+            return Err(Reason::new(ReasonKind::MissingName, text));
         }
         let Some(group) = embedded_in.or(row.group.as_ref()) else {
-            return Err(written!("product {id} names no group", id));
+            return Err(Reason::new(ReasonKind::NoGroup, written!("product {id} names no group", id)));
         };
         self.tree.find(group).ok_or_else(|| self.no_group(id, group))
     }
 
-    fn no_group(&self, id: &str, group: &str) -> String {
-        let condition =
-            if self.tree.is_quarantined(group) { phrase!("in the quarantine") } else { phrase!("unknown") };
-        written!("group {group} of product {id} is {condition}", group, id, condition)
+    fn no_group(&self, id: &str, group: &str) -> Reason {
+        let (kind, condition) = if self.tree.is_quarantined(group) {
+            (ReasonKind::GroupRejected, phrase!("in the quarantine"))
+        } else {
+            (ReasonKind::UnknownGroup, phrase!("unknown"))
+        };
+        Reason::new(kind, written!("group {group} of product {id} is {condition}", group, id, condition))
     }
 
     /// A row of the cache whose group is no longer there.
@@ -79,7 +84,7 @@ impl<'a> Placer<'a> {
         self.quarantine(&id, reason, &raw);
     }
 
-    pub(super) fn quarantine(&mut self, id: &RecordId, reason: String, raw: &str) {
+    pub(super) fn quarantine(&mut self, id: &RecordId, reason: Reason, raw: &str) {
         self.quarantined.push(id.clone());
         self.reject(Some(id), reason, raw);
     }
@@ -89,15 +94,19 @@ impl<'a> Placer<'a> {
         if !is_deleted {
             self.quarantined.push(id.clone());
         }
-        self.reject(Some(id), written!("product_id {id} is repeated; the first row stays", id), raw);
+        let text = written!("product_id {id} is repeated; the first row stays", id);
+        self.reject(Some(id), Reason::new(ReasonKind::RepeatedId, text), raw);
     }
 
     pub(super) fn reject_without_id(&mut self, row: &ProductRow, raw: &str) {
-        let reason = row.unreadable.clone().unwrap_or_else(|| written!("product_id is missing or blank"));
+        let reason = match &row.unreadable {
+            Some(why) => Reason::new(ReasonKind::Unreadable, why.clone()),
+            None => Reason::new(ReasonKind::MissingId, written!("product_id is missing or blank")),
+        };
         self.reject(None, reason, raw);
     }
 
-    fn reject(&mut self, id: Option<&RecordId>, reason: String, raw: &str) {
+    fn reject(&mut self, id: Option<&RecordId>, reason: Reason, raw: &str) {
         self.rejected.push(Rejected::new(RowKind::Product, id.map(RecordId::to_string), reason, raw));
     }
 }

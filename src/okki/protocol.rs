@@ -251,6 +251,18 @@ impl GroupList {
         Self { body: body.clone(), rows: rows.iter().map(|row| range_in(body, row)).collect(), now }
     }
 
+    /// Rows that did not come in one answer.
+    pub(super) fn of_rows(rows: &[String]) -> Self {
+        let body = Bytes::from(rows.join("\n"));
+        let mut end = 0;
+        let place = |row: &String| {
+            let start = end;
+            end += row.len() + 1;
+            start..start + row.len()
+        };
+        Self { rows: rows.iter().map(place).collect(), body, now: None }
+    }
+
     pub(super) fn rows(&self) -> impl Iterator<Item = &str> {
         let text = std::str::from_utf8(&self.body).unwrap_or_default();
         self.rows.iter().filter_map(|row| text.get(row.clone()))

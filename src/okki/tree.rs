@@ -7,7 +7,7 @@ use hashbrown::DefaultHashBuilder;
 
 use super::row::{Row, RowReader};
 use super::seen::Duplicates;
-use crate::catalogue::{Group, GroupRef, RecordId, Rejected, RowKind, Table};
+use crate::catalogue::{Group, GroupRef, Reason, ReasonKind, RecordId, Rejected, RowKind, Table};
 use crate::words::written;
 
 /// The groups of one answer, in tree order.
@@ -43,7 +43,10 @@ impl<'a> GroupTree<'a> {
                     source.push(SourceGroup { id, name, parent, root, system, raw });
                     cells_of.push(cells);
                 }
-                Err(why) => unreadable.push(Rejected::new(RowKind::Group, None, why, raw)),
+                Err(why) => {
+                    let reason = Reason::new(ReasonKind::Unreadable, why);
+                    unreadable.push(Rejected::new(RowKind::Group, None, reason, raw));
+                }
             }
         }
         let sorted = sort(&source, duplicates);
@@ -107,11 +110,10 @@ fn sort(source: &[SourceGroup<'_>], duplicates: Duplicates) -> Sorted {
         match parent_of(source, &by_id, group) {
             Parent::Root => roots.push(at),
             Parent::Is(parent) => children.entry(parent).or_default().push(at),
-            Parent::Missing(parent) => reject(
-                &mut out.rejected,
-                group,
-                written!("parent {parent} of group {id} does not exist", parent, id),
-            ),
+            Parent::Missing(parent) => {
+                let text = written!("parent {parent} of group {id} does not exist", parent, id);
+                reject(&mut out.rejected, group, ReasonKind::UnknownParent, text);
+            }
         }
     }
 
@@ -183,21 +185,18 @@ fn unique<'a>(
     for at in order {
         let Some(group) = source.get(at) else { continue };
         let Some(id) = group.id.as_deref() else {
-            reject(rejected, group, written!("id is missing or blank"));
+            reject(rejected, group, ReasonKind::MissingId, written!("id is missing or blank"));
             continue;
         };
         if group.name.is_none() {
-            reject(
-                rejected,
-                group,
-                written!("number (the display name) of group {id} is missing or blank", id),
-            );
+            let text = written!("number (the display name) of group {id} is missing or blank", id);
+            reject(rejected, group, ReasonKind::MissingName, text);
         } else if by_id.contains_key(id) {
             let reason = match duplicates {
                 Duplicates::KeepFirst => written!("id {id} is repeated; the first row stays", id),
                 Duplicates::KeepLast => written!("id {id} is repeated; the last row stays", id),
             };
-            reject(rejected, group, reason);
+            reject(rejected, group, ReasonKind::RepeatedId, reason);
         } else {
             by_id.insert(id, at);
         }
@@ -219,12 +218,12 @@ fn reject_unplaced(
         {
             continue;
         }
-        let reason = if in_cycle(source, by_id, at) {
-            written!("group {id} is its own ancestor (a cycle in the tree)", id)
+        let (kind, text) = if in_cycle(source, by_id, at) {
+            (ReasonKind::Cycle, written!("group {id} is its own ancestor (a cycle in the tree)", id))
         } else {
-            written!("an ancestor of group {id} is in the quarantine", id)
+            (ReasonKind::AncestorRejected, written!("an ancestor of group {id} is in the quarantine", id))
         };
-        reject(rejected, group, reason);
+        reject(rejected, group, kind, text);
     }
 }
 
@@ -243,8 +242,9 @@ fn in_cycle(source: &[SourceGroup<'_>], by_id: &HashMap<&str, usize>, start: usi
     false
 }
 
-fn reject(rejected: &mut Vec<Rejected>, group: &SourceGroup<'_>, reason: String) {
-    rejected.push(Rejected::new(RowKind::Group, group.id.as_deref().map(str::to_owned), reason, group.raw));
+fn reject(rejected: &mut Vec<Rejected>, group: &SourceGroup<'_>, kind: ReasonKind, text: String) {
+    let (id, reason) = (group.id.as_deref().map(str::to_owned), Reason::new(kind, text));
+    rejected.push(Rejected::new(RowKind::Group, id, reason, group.raw));
 }
 
 #[cfg(test)]

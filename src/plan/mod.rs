@@ -6,21 +6,25 @@
 
 mod display;
 mod guard;
+mod held;
 mod rows;
+mod select;
 
 use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Catalogue, RecordId, Rejected, RowKind};
+use crate::catalogue::{Catalogue, Reason, ReasonKind, RecordId, Rejected, RowKind};
 use crate::report::PlanCounts;
 use crate::state::{Acknowledged, Fingerprint, Refusal, State};
-use crate::transform::{RowMap, RowUnit};
+use crate::transform::{Former, RowMap, RowUnit};
 use crate::words::written;
 pub(crate) use display::{DiffKind, DiffLine};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
+pub(crate) use held::HeldGuard;
 pub(crate) use rows::{RowRef, RowWriter, Unfit, rows, rows_in_tree};
+pub(crate) use select::{Selection, nearest_ids, unknown_id};
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub(crate) enum Action {
     Delete,
     /// The target has it with this content.
     Unchanged,
-    /// Nothing: it does not fit the field map, or the target refused it and its turn has not come.
+    /// Nothing: it does not fit the field map, the target refused it and its turn has not come, or nobody named it.
     Skip,
 }
 
@@ -77,16 +81,15 @@ impl Plan {
     ///
     /// A row that the target may hold is written here to compare its fingerprint, and once more into its batch if it
     /// changed. A product that the target does not hold needs no comparison: it is written once, into its batch.
-    pub(crate) fn new(map: &RowMap, catalogue: &Catalogue, state: &State, on_delete: OnDelete) -> Self {
+    /// With value guards every row is written, since any may be held back.
+    pub(crate) fn new(
+        map: &RowMap,
+        catalogue: &Catalogue,
+        (state, former): (&State, Option<&dyn Former>),
+        on_delete: OnDelete,
+    ) -> Self {
         let mut plan = Self { unit: map.unit(), ..Self::default() };
-        let mut comparison = Comparison {
-            catalogue,
-            state,
-            rows: RowWriter::new(map, catalogue),
-            row: Vec::new(),
-            still_there: vec![false; state.rows.places()],
-            expected: 0,
-        };
+        let mut comparison = Comparison::new(map, catalogue, state, former);
         for row in rows(catalogue, plan.unit) {
             let action = plan.compare(&mut comparison, row);
             plan.count(action);
@@ -98,13 +101,45 @@ impl Plan {
         plan
     }
 
+    /// The plan that sends these rows, whether they changed or were refused, and nothing else.
+    pub(crate) fn only(
+        map: &RowMap,
+        catalogue: &Catalogue,
+        (state, former): (&State, Option<&dyn Former>),
+        selection: &Selection,
+    ) -> Self {
+        let mut plan = Self { unit: map.unit(), ..Self::default() };
+        let mut comparison = Comparison::new(map, catalogue, state, former);
+        for row in rows(catalogue, plan.unit) {
+            let is_meant = selection.rows.contains(&row);
+            let action = if is_meant { plan.send_again(&mut comparison, row) } else { Action::Skip };
+            plan.count(action);
+            plan.actions.push(action);
+        }
+        plan
+    }
+
+    fn send_again(&mut self, with: &mut Comparison<'_>, row: RowRef) -> Action {
+        let id = row.id(with.catalogue);
+        with.row.clear();
+        let written = with.rows.write(row, id, &mut with.row);
+        self.rejected.append(&mut with.rows.rejected);
+        match (written, with.known(id)) {
+            (Err(Unfit), _) => Action::Skip,
+            (Ok(()), None) => Action::Create,
+            (Ok(()), Some(_)) => Action::Update,
+        }
+    }
+
     fn compare(&mut self, with: &mut Comparison<'_>, row: RowRef) -> Action {
         let id = row.id(with.catalogue);
         let known = with.known(id);
         let is_new = known.is_none() && !with.state.refused.contains_key(id);
         with.row.clear();
         let written = match row {
-            RowRef::Product(group, product) if is_new => with.rows.check_group_of(group, product),
+            RowRef::Product(group, product) if is_new && !with.is_guarded => {
+                with.rows.check_group_of(group, product)
+            }
             _ => with.rows.write(row, id, &mut with.row),
         };
         self.rejected.append(&mut with.rows.rejected);
@@ -149,7 +184,12 @@ impl Plan {
         gone.sort_unstable_by(|a, b| crate::catalogue::id_order(a, b));
         for id in gone {
             match state.deferral(id, None) {
-                Some(refusal) => self.defer(id.into(), refusal, state.runs, b"null"),
+                Some(refusal) => {
+                    with.row.clear();
+                    // A tombstone fits every field map.
+                    let _ = with.rows.write(RowRef::Gone, id, &mut with.row);
+                    self.defer(id.into(), refusal, state.runs, &with.row);
+                }
                 None => self.gone.push(id.into()),
             }
         }
@@ -163,7 +203,7 @@ impl Plan {
             runs = refusal.not_before_run.saturating_sub(runs),
             said = refusal.said
         );
-        let row = String::from_utf8_lossy(row);
+        let (row, reason) = (String::from_utf8_lossy(row), Reason::new(ReasonKind::Refused, reason));
         self.rejected.push(Rejected::new(RowKind::Record, Some(id.to_string()), reason, &row));
         self.deferred.insert(id);
     }
@@ -195,6 +235,8 @@ struct Comparison<'a> {
     catalogue: &'a Catalogue,
     state: &'a State,
     rows: RowWriter<'a>,
+    /// Whether rows can be held back.
+    is_guarded: bool,
     /// The row that is compared, as it would be sent.
     row: Vec<u8>,
     /// By the row's place in the state.
@@ -203,7 +245,24 @@ struct Comparison<'a> {
     expected: usize,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    fn new(
+        map: &'a RowMap,
+        catalogue: &'a Catalogue,
+        state: &'a State,
+        former: Option<&'a dyn Former>,
+    ) -> Self {
+        Self {
+            catalogue,
+            state,
+            rows: RowWriter::new(map, catalogue, former),
+            is_guarded: map.has_guards(),
+            row: Vec::new(),
+            still_there: vec![false; state.rows.places()],
+            expected: 0,
+        }
+    }
+
     /// What the target may hold of a row that the source has; `None` if it never acknowledged the row.
     fn known(&mut self, id: &str) -> Option<Acknowledged> {
         let place = self.state.rows.place_near(self.expected, id)?;

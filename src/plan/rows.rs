@@ -1,10 +1,10 @@
 //! The rows that a catalogue makes: which there are, in what order, and how each is written or rejected.
 
-use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Rejected, id_order};
-use crate::transform::{Misfit, Renderer, RowMap, RowUnit};
+use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Reason, Rejected, id_order};
+use crate::transform::{Former, Misfit, Renderer, RowMap, RowUnit};
 
 /// Which row of the catalogue, if it has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum RowRef {
     /// A group, by index.
     Group(usize),
@@ -73,8 +73,9 @@ pub(crate) struct RowWriter<'a> {
 }
 
 impl<'a> RowWriter<'a> {
-    pub(crate) fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
-        Self { map, catalogue, renderer: Renderer::new(map, catalogue), rejected: Vec::new() }
+    /// `former`: what the target has acknowledged, for value guards that look at it.
+    pub(crate) fn new(map: &'a RowMap, catalogue: &'a Catalogue, former: Option<&'a dyn Former>) -> Self {
+        Self { map, catalogue, renderer: Renderer::new(map, catalogue, former), rejected: Vec::new() }
     }
 
     /// Appends a row to `out`; a tombstone, of the given id, if the row is gone. An unfit row leaves its first bytes.
@@ -100,7 +101,7 @@ impl<'a> RowWriter<'a> {
     /// Rejects a product whose group has a field that does not fit; its own fields were checked when it was read.
     pub(super) fn check_group_of(&mut self, group: usize, product: u32) -> Result<(), Unfit> {
         let Some(reason) = self.renderer.misfit_of_group(group) else { return Ok(()) };
-        let misfit = Misfit { product: Some(product), reason: reason.to_owned() };
+        let misfit = Misfit { product: Some(product), reason: Reason::misfit(reason) };
         Err(self.unfit(group, misfit))
     }
 

@@ -1,4 +1,5 @@
-//! The state's file: a header line, a line for each acknowledged row, each refused one, and each tombstone.
+//! The state's file: a header line, a line for each acknowledged row, each refused one, each tombstone, and each row of
+//! the quarantine that was dismissed.
 //!
 //! ```text
 //! {"format":"okki-sync state","version":3,"connection":"acme","target":"qeasy …","rows":3,…,"checksum":"68d4…"}
@@ -7,17 +8,20 @@
 //! 1 "37004000114"
 //! ! {"id":"37004000107","fingerprint":"d7e9…","times":2,"not_before_run":4,"said":"…"}
 //! - "37004000121"
+//! ~ {"kind":"product","id":"37004000128","content":"91c0…"}
 //! ```
 //!
 //! A fingerprint is base64 without padding; `0` marks a row that the target may not have, `1` one whose content is not
 //! known. Lines keep the order in which rows first came, so two versions differ where rows do.
+
+use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::header::{self, CHECKSUM_DIGITS};
-use super::{Acknowledged, Fingerprint, Refusal, State};
+use super::{Acknowledged, Dismissed, Fingerprint, Refusal, State};
 use crate::catalogue::RecordId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::words::{Message, say};
@@ -26,8 +30,14 @@ use crate::words::{Message, say};
 const FORMAT_VERSION: u32 = 3;
 /// A state with tombstones. One without them is of the version before, which older programs read too.
 const VERSION_WITH_TOMBSTONES: u32 = 4;
+/// A state with dismissed rows.
+const VERSION_WITH_DISMISSED: u32 = 5;
+/// What this program reads.
+const NEWEST_VERSION: u32 = VERSION_WITH_DISMISSED;
 const FORMAT_NAME: &str = "okki-sync state";
 
+/// Begins the line of a dismissed row.
+const DISMISSED: &str = "~ ";
 /// A row's line but for its id.
 const ROW_BYTES: usize = FINGERPRINT_BYTES + " \"\"\n".len();
 /// A fingerprint in base64.
@@ -43,6 +53,8 @@ struct StateHeader {
     refused: usize,
     #[serde(default, skip_serializing_if = "is_none")]
     tombstones: usize,
+    #[serde(default, skip_serializing_if = "is_none")]
+    dismissed: usize,
     runs: u64,
     source_products: Option<u64>,
     /// Covers the header with an empty checksum, and all lines below it.
@@ -50,8 +62,8 @@ struct StateHeader {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_none(tombstones: &usize) -> bool {
-    *tombstones == 0
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl StateHeader {
@@ -157,11 +169,11 @@ impl<'a> CheckedFile<'a> {
             return Err(damaged(say!("its header is not one of this program")));
         }
         let version = plain.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        if version > u64::from(VERSION_WITH_TOMBSTONES) {
+        if version > u64::from(NEWEST_VERSION) {
             let what = say!(
                 "has format version {version}, this program knows up to {newest}",
                 version,
-                newest = VERSION_WITH_TOMBSTONES
+                newest = NEWEST_VERSION
             );
             return Err(bad(connection, what).help(say!("use the newer program")));
         }
@@ -206,8 +218,8 @@ impl<'a> CheckedFile<'a> {
         for line in body.lines() {
             state.add_line(line).ok_or_else(|| damaged(connection, say!("a row")))?;
         }
-        let found = (state.rows.len(), state.refused.len(), state.tombstones.len());
-        if found != (header.rows, header.refused, header.tombstones) {
+        let found = (state.rows.len(), state.refused.len(), state.tombstones.len(), state.dismissed.len());
+        if found != (header.rows, header.refused, header.tombstones, header.dismissed) {
             return Err(damaged(connection, say!("rows are missing")));
         }
         Ok(state)
@@ -218,6 +230,18 @@ impl State {
     /// Refuses what [`State::from_bytes`] would refuse, without reading the rows.
     pub fn ensure_is_for(bytes: &[u8], connection: &str, target: &str) -> Result<()> {
         CheckedFile::read(bytes, connection)?.ensure_target(connection, target)
+    }
+
+    /// The rows that were dismissed, without reading the others.
+    pub fn dismissed_in(bytes: &[u8], connection: &str) -> Result<BTreeSet<Dismissed>> {
+        let CheckedFile { header, body } = CheckedFile::read(bytes, connection)?;
+        let mut state = Self::default();
+        if header.dismissed > 0 {
+            for line in body.lines().filter(|line| line.starts_with(DISMISSED)) {
+                state.add_line(line).ok_or_else(|| damaged(connection, say!("a dismissed row")))?;
+            }
+        }
+        Ok(state.dismissed)
     }
 
     /// Reads a state; one that is damaged, of another version, or another connection's or target's is refused by name.
@@ -238,12 +262,13 @@ impl State {
     pub fn to_text(&self, connection: &str, target: &str) -> Vec<u8> {
         let mut header = StateHeader {
             format: FORMAT_NAME.to_owned(),
-            version: if self.tombstones.is_empty() { FORMAT_VERSION } else { VERSION_WITH_TOMBSTONES },
+            version: self.version(),
             connection: connection.to_owned(),
             target: target.to_owned(),
             rows: self.rows.len(),
             refused: self.refused.len(),
             tombstones: self.tombstones.len(),
+            dismissed: self.dismissed.len(),
             runs: self.runs,
             source_products: self.source_products,
             checksum: String::new(),
@@ -272,6 +297,11 @@ impl State {
             write_json(&mut text, id);
             text.push(b'\n');
         }
+        for row in &self.dismissed {
+            text.extend_from_slice(DISMISSED.as_bytes());
+            write_json(&mut text, row);
+            text.push(b'\n');
+        }
         let sum = header::checksum(&unsigned, text.get(body_at..));
         // The header ends with the checksum's digits, a quote, a brace and the line's end.
         let digits_at = body_at - sum.len() - 3;
@@ -281,10 +311,21 @@ impl State {
         text
     }
 
+    /// The oldest version that holds all of it: older programs read what they can.
+    fn version(&self) -> u32 {
+        match (self.dismissed.is_empty(), self.tombstones.is_empty()) {
+            (false, _) => VERSION_WITH_DISMISSED,
+            (true, false) => VERSION_WITH_TOMBSTONES,
+            (true, true) => FORMAT_VERSION,
+        }
+    }
+
     fn add_line(&mut self, line: &str) -> Option<()> {
         if let Some(json) = line.strip_prefix("! ") {
             let line: RefusedLine = serde_json::from_str(json).ok()?;
             self.refused.insert(line.id, line.refusal);
+        } else if let Some(json) = line.strip_prefix(DISMISSED) {
+            self.dismissed.insert(serde_json::from_str(json).ok()?);
         } else if let Some(id) = line.strip_prefix("- ") {
             self.tombstones.insert(serde_json::from_str(id).ok()?);
         } else {
@@ -299,9 +340,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-    use std::collections::BTreeSet;
-
     use super::*;
+    use crate::catalogue::RowKind;
     use crate::state::Rows;
 
     fn known(row: &[u8]) -> Acknowledged {
@@ -316,6 +356,7 @@ mod tests {
             rows,
             refused: [("3".into(), refusal("必填字段缺失", 2)), ("6".into(), deletion)].into(),
             tombstones: ["8".into(), "9".into()].into(),
+            dismissed: BTreeSet::new(),
             runs: 7,
             source_products: Some(9),
         }
@@ -341,6 +382,21 @@ mod tests {
         assert!(plain.contains(r#""version":3,"#) && !plain.contains("tombstones"), "{plain}");
     }
 
+    fn dismissed(id: Option<&str>) -> Dismissed {
+        let content = format!("{:032x}", 7);
+        Dismissed { kind: RowKind::Product, id: id.map(str::to_owned), content }
+    }
+
+    #[test]
+    fn dismissed_rows_come_back_and_raise_the_version_only_where_there_are_some() {
+        let state = State { dismissed: [dismissed(Some("1")), dismissed(None)].into(), ..sample() };
+        let text = state.to_text("acme", "t");
+        assert!(String::from_utf8_lossy(&text).contains(r#""version":5,"#));
+        assert_eq!(State::from_bytes(&text, "acme", "t").unwrap(), state);
+        assert_eq!(State::dismissed_in(&text, "acme").unwrap(), state.dismissed);
+        assert!(State::dismissed_in(&sample().to_text("acme", "t"), "acme").unwrap().is_empty());
+    }
+
     #[test]
     fn every_changed_or_missing_byte_is_noticed() {
         let text = sample().to_text("acme", "t");
@@ -355,9 +411,9 @@ mod tests {
     #[test]
     fn a_newer_state_and_another_target_s_are_refused_by_name() {
         let text = String::from_utf8(sample().to_text("acme", "t")).unwrap();
-        let newer = text.replacen("\"version\":4", "\"version\":5", 1);
+        let newer = text.replacen("\"version\":4", "\"version\":6", 1);
         let error = State::from_bytes(newer.as_bytes(), "acme", "t").unwrap_err();
-        assert!(error.to_string().contains("format version 5"), "{error}");
+        assert!(error.to_string().contains("format version 6"), "{error}");
         let error = State::from_bytes(text.as_bytes(), "acme", "u").unwrap_err();
         assert!(error.to_string().contains("another target"), "{error}");
         let error = State::ensure_is_for(text.as_bytes(), "acme", "u").unwrap_err();

@@ -4,6 +4,7 @@
 //! one that may have been sent is marked before it goes out. Deliberately absent: the rows' content. A fingerprint is
 //! enough to see a change, and what the target really holds is for `verify` to ask.
 
+mod dismissed;
 mod format;
 pub(crate) mod header;
 mod rows;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::RecordId;
+pub use dismissed::Dismissed;
 pub use rows::Acknowledged;
 pub(crate) use rows::Rows;
 
@@ -53,6 +55,8 @@ pub struct State {
     /// Rows of which a tombstone may have been sent, and nothing since that the target has acknowledged. A target that
     /// merges fields still calls them deleted: one that comes back has to say that it is not.
     pub tombstones: BTreeSet<RecordId>,
+    /// Rows of the quarantine that somebody has silenced until their content changes.
+    pub dismissed: BTreeSet<Dismissed>,
     /// Runs that came to a plan: what the distance of refused rows is counted in.
     pub runs: u64,
     /// Products that the source had when the last run completed; the guard compares with it.
@@ -81,6 +85,13 @@ impl State {
         let distance = (1_u64 << (times - 1).min(63)).min(LONGEST_DISTANCE_RUNS);
         let not_before_run = self.runs.saturating_add(distance);
         self.refused.insert(id, Refusal { fingerprint, times, not_before_run, said });
+    }
+
+    /// The next run sends a refused row, whatever its distance. `false` if the row was not refused.
+    pub fn retry(&mut self, id: &str) -> bool {
+        let Some(refusal) = self.refused.get_mut(id) else { return false };
+        refusal.not_before_run = refusal.not_before_run.min(self.runs);
+        true
     }
 
     /// The refusal because of which a row of this content (`None`: its deletion) is not sent in this run.

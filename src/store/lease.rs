@@ -131,6 +131,8 @@ pub(crate) struct Lease {
     last: Mutex<LastRun>,
     /// The last run did not end, and may still go on.
     takes_over: bool,
+    /// The object as this run found it.
+    found: LeaseFile,
     current: Mutex<Current>,
     /// Dropped with the lease.
     lock: RunLock,
@@ -158,6 +160,7 @@ impl Lease {
             return Err(busy(connection, holder.as_ref(), say!("it ends with its process")));
         }
         let (mut file, version) = load(store, connection).await?;
+        let found = file.clone();
         let last = match &version {
             None => LastRun::None,
             // What is known does not outlive this run's first call.
@@ -186,6 +189,7 @@ impl Lease {
             account: Arc::clone(account),
             last: Mutex::new(last),
             takes_over,
+            found,
             current: Mutex::new(Current { file, version }),
             lock,
         };
@@ -244,6 +248,16 @@ impl Lease {
         (file.holder, file.account) = (None, known);
         let calls_ms = if calls_ms.len() > MOST_CALLS_OF_A_RUN { Vec::new() } else { calls_ms };
         file.window = RateWindow { calls_ms, blocked_until_ms };
+        if let Err(error) = self.save(&mut current).await {
+            tracing::warn!(error = %error.line(), "the lease could not be given back; it ends by itself");
+        }
+    }
+
+    /// Ends the lease of somebody who made no call: the object is as it was found, with all that it knows of the limit,
+    /// and of a run that may still go on.
+    pub(crate) async fn put_back(&self) {
+        let mut current = self.current.lock().await;
+        current.file = self.found.clone();
         if let Err(error) = self.save(&mut current).await {
             tracing::warn!(error = %error.line(), "the lease could not be given back; it ends by itself");
         }

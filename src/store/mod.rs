@@ -1,11 +1,12 @@
 //! The store: pipelines, state, reports and quarantine on S3, in a directory, or in memory, with save-if-unchanged.
 //!
 //! What has to survive two runs at once is saved on top of the version that was read (compare-and-swap); S3 and memory
-//! do it in one call, a directory under a lock file. Deliberately absent: listing and deleting. Every key is known
-//! ([`paths`]), and what is old goes by the bucket's lifecycle rules.
+//! do it in one call, a directory under a lock file. Deliberately absent: deleting, and in a run listing. Every key is
+//! known ([`paths`]), and what is old goes by the bucket's lifecycle rules.
 
 pub(crate) mod lease;
 pub(crate) mod limits;
+mod listing;
 pub(crate) mod paths;
 
 use std::path::PathBuf;

@@ -91,6 +91,17 @@ pub(crate) fn report(connection: &str, run_id: &str) -> String {
     of_run(REPORT, connection, run_id)
 }
 
+/// The folder of a connection's reports, and the run that one of them is of.
+pub(crate) fn reports(connection: &str) -> String {
+    let report = of_connection(REPORT, connection);
+    report.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned())
+}
+
+/// The run whose report has this name.
+pub(crate) fn run_of_report(name: &str) -> Option<&str> {
+    name.strip_suffix(".json")
+}
+
 pub(crate) fn quarantine(connection: &str, run_id: &str) -> String {
     of_run(QUARANTINE, connection, run_id)
 }

@@ -1,14 +1,17 @@
 //! What a run leaves behind: its report and its quarantine.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Outcome, RunContext, Tally, millis};
+use crate::catalogue::Rejected;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
+use crate::state::Dismissed;
 use crate::store::paths;
 
 /// The name of a run, and when it began.
@@ -25,7 +28,7 @@ impl RunStart {
 }
 
 /// Sorts by time and is unique: two runs may start in the same millisecond.
-fn run_id(clock: Clock) -> String {
+pub(super) fn run_id(clock: Clock) -> String {
     format!("{}-{:08x}", clock.now().strftime("%Y%m%dT%H%M%S%3fZ"), fastrand::u32(..))
 }
 
@@ -49,9 +52,12 @@ impl Outcome {
             plan: PlanCounts::default(),
             target: TargetCounts::default(),
             quarantined: 0,
+            quarantined_by_kind: BTreeMap::new(),
+            dismissed: 0,
             remaining: 0,
             resume_after_seconds: None,
             error: Some(error.line()),
+            only: Vec::new(),
         };
         Self { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
     }
@@ -62,9 +68,10 @@ pub(super) async fn end(
     context: &RunContext<'_>,
     mode: Mode,
     start: RunStart,
-    tally: Tally,
+    mut tally: Tally,
     error: Option<Error>,
 ) -> Outcome {
+    mark_dismissed(&mut tally);
     let report = report(context, mode, start, &tally, error.as_ref());
     let mut outcome = Outcome { report, error, lines: tally.lines, rejected: tally.rejected };
     if mode == Mode::Sync {
@@ -92,7 +99,9 @@ fn report(
         Mode::Plan => 0,
         Mode::Verify => tally.differences,
     };
-    let quarantined = tally.rejected.len() as u64;
+    let (dismissed, counted): (Vec<&Rejected>, Vec<&Rejected>) =
+        tally.rejected.iter().partition(|row| row.dismissed);
+    let quarantined = counted.len() as u64;
     let status = match error.map(|error| error.kind) {
         Some(ErrorKind::Interrupted | ErrorKind::Throttled(_)) => Status::Paused,
         Some(_) => Status::Failed,
@@ -117,13 +126,34 @@ fn report(
             throttled,
         },
         quarantined,
+        quarantined_by_kind: by_kind(&counted),
+        dismissed: dismissed.len() as u64,
         // A run that paused before it had a plan has at least one thing to do: the run itself.
         remaining: if status == Status::Paused { remaining.max(tally.unread).max(1) } else { remaining },
         resume_after_seconds: error
             .and_then(|error| error.resume_after)
             .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         error: error.map(Error::line),
+        only: tally.only.clone(),
     }
+}
+
+/// Rows that somebody has dismissed, as they are, do not count.
+fn mark_dismissed(tally: &mut Tally) {
+    if tally.dismissed.is_empty() {
+        return;
+    }
+    for row in &mut tally.rejected {
+        row.dismissed = tally.dismissed.contains(&Dismissed::of(row));
+    }
+}
+
+fn by_kind(rejected: &[&Rejected]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for row in rejected {
+        *counts.entry(row.reason_kind.as_str().to_owned()).or_default() += 1;
+    }
+    counts
 }
 
 /// The data is safe by now, so a store that fails here loses only the report. The run still ends as failed: somebody

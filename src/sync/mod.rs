@@ -13,6 +13,8 @@
 mod archive;
 mod checkpoint;
 mod in_flight;
+pub(crate) mod preview;
+pub(crate) mod quarantine;
 mod queue;
 mod read;
 mod rebuild;
@@ -20,6 +22,7 @@ mod under_lease;
 mod verify;
 mod write;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,11 +37,12 @@ pub(crate) use crate::plan::DiffLine;
 use crate::plan::OnDelete;
 pub(crate) use crate::report::Watch;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts};
+use crate::state::Dismissed;
 use crate::store::Store;
 use crate::store::lease::Lease;
 use crate::store::limits::AccountLimits;
 use crate::targets::Target;
-use crate::transform::RowMap;
+use crate::transform::{Former, RowMap};
 #[cfg(feature = "cli")]
 pub(crate) use crate::{plan::DiffKind, report::Progress};
 use archive::RunStart;
@@ -57,12 +61,30 @@ pub struct RunRequest {
     pub allow_mass_delete: bool,
     /// When the run must have ended.
     pub deadline: Option<Instant>,
+    /// The rows that are sent, whether they changed or not; empty: those that changed.
+    pub only: Only,
+}
+
+/// Rows that a person names, to be sent again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Only {
+    /// Rows at the target by their ids; a product that is an item stands for the row of its group.
+    pub ids: Vec<String>,
+    /// Groups: their rows, or where products are rows those of their products.
+    pub groups: Vec<String>,
+}
+
+impl Only {
+    /// Whether nobody named a row.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.groups.is_empty()
+    }
 }
 
 impl RunRequest {
     /// A run with its guards on and without a deadline.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, full: false, allow_mass_delete: false, deadline: None }
+        Self { mode, full: false, allow_mass_delete: false, deadline: None, only: Only::default() }
     }
 }
 
@@ -78,6 +100,10 @@ pub struct Outcome {
     /// Rows in the quarantine (their reasons are shown to people).
     pub rejected: Vec<Rejected>,
 }
+
+/// What the target has acknowledged is kept as fingerprints, not as content: `max_change` of a value guard has nothing to
+/// compare with.
+const NO_FORMER: Option<&dyn Former> = None;
 
 /// Everything that a run works with.
 pub(crate) struct RunContext<'a> {
@@ -102,6 +128,8 @@ pub(crate) struct RunSettings {
     pub on_delete: OnDelete,
     /// The share of rows that a plan may delete.
     pub max_delete_ratio: f64,
+    /// The share of rows that value guards may hold back.
+    pub max_held_ratio: f64,
     /// `Some`: read only the products that changed, and all of them this often. `None`: all of them each time.
     pub full_read_every: Option<Duration>,
     /// Rows per batch, at most.
@@ -129,6 +157,10 @@ struct Tally {
     refused: u64,
     rejected: Vec<Rejected>,
     lines: Vec<DiffLine>,
+    /// The ids that a person named.
+    only: Vec<String>,
+    /// Rows that somebody has silenced.
+    dismissed: BTreeSet<Dismissed>,
 }
 
 /// One run, from the request to the report. It never fails as a function: the outcome says what went wrong.
@@ -139,6 +171,7 @@ pub(crate) async fn run(
     watch: &Watch,
 ) -> Outcome {
     let mut run = Run::begin(context, watch);
+    run.tally.only = request.only.ids.iter().chain(&request.only.groups).cloned().collect();
     let (budget, waits) = budget.with_waits();
     let work = async {
         match request.mode {
@@ -182,14 +215,22 @@ impl Run<'_> {
     async fn sync_under_lease(&mut self, budget: &Budget, lease: &Lease, request: &RunRequest) -> Result<()> {
         self.restore_limits(lease).await?;
         let mut checkpoint = Checkpoint::load(self.context).await?;
-        checkpoint.bump_run_counter();
+        self.tally.dismissed.clone_from(&checkpoint.state.dismissed);
+        // A run for rows that a person names leaves everything else of the state as it is.
+        let is_whole = request.only.is_empty();
+        if is_whole {
+            checkpoint.bump_run_counter();
+        }
         let (catalogue, plan) = self.read_and_decide(budget, request, &checkpoint.state).await?;
-        checkpoint.forget_refusals_except(&plan, &catalogue);
+        if is_whole {
+            checkpoint.forget_refusals_except(&plan, &catalogue);
+            checkpoint.forget_dismissals_except(&self.tally.rejected);
+        }
 
         let started = Instant::now();
         checkpoint.record_intent(&plan, &catalogue).await?;
         let written = self.write(budget, lease, (&catalogue, &plan), &mut checkpoint).await;
-        if written.is_ok() {
+        if written.is_ok() && is_whole {
             checkpoint.complete(self.tally.source.products);
         }
         // What was acknowledged is saved, however the writing ended.
@@ -202,6 +243,7 @@ impl Run<'_> {
     /// The same up to the plan. Nothing is called but the source, so it takes no lease.
     async fn plan_only(&mut self, budget: &Budget, request: &RunRequest) -> Result<()> {
         let mut checkpoint = Checkpoint::load(self.context).await?;
+        self.tally.dismissed.clone_from(&checkpoint.state.dismissed);
         checkpoint.bump_run_counter();
         // A refused plan is shown too: its reader wants to see what it would have deleted.
         self.read_and_decide(budget, request, &checkpoint.state).await.map(drop)

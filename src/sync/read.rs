@@ -17,12 +17,12 @@ use bytes::Bytes;
 use object_store::PutPayload;
 use tokio::time::Instant;
 
-use super::{Run, RunRequest, millis};
+use super::{NO_FORMER, Only, Run, RunContext, RunRequest, millis};
 use crate::budget::Budget;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Rejected};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::okki::{self, Cache, Keep, ReadInfo, ReadStart, Unfinished};
-use crate::plan::{DeleteGuard, Plan, SourceSummary};
+use crate::plan::{DeleteGuard, HeldGuard, Plan, Selection, SourceSummary};
 use crate::report::{Mode, Progress};
 use crate::state::State;
 use crate::store::{Store, paths};
@@ -85,6 +85,9 @@ impl Run<'_> {
     ) -> Result<(Catalogue, Plan)> {
         let mut purpose = match (request.mode, request.full) {
             (Mode::Plan, false) => ReadFor::Plan,
+            // Rows that a person names move no cursor.
+            (Mode::Sync, false) if !request.only.is_empty() => ReadFor::Plan,
+            (Mode::Sync, true) if !request.only.is_empty() => ReadFor::Comparison,
             (Mode::Sync, false) => ReadFor::Sync,
             (Mode::Plan | Mode::Verify, _) => ReadFor::Comparison,
             (Mode::Sync, true) => ReadFor::Anew,
@@ -241,9 +244,20 @@ impl Run<'_> {
     fn decide(&mut self, request: &RunRequest, catalogue: &Catalogue, state: &State) -> Result<Plan> {
         let started = Instant::now();
         let (context, tally) = (self.context, &mut self.tally);
-        let mut plan = Plan::new(context.rows, catalogue, state, context.settings.on_delete);
+        let is_whole = request.only.is_empty();
+        let mut plan = if is_whole {
+            tally.rejected.clone_from(&catalogue.rejected);
+            Plan::new(context.rows, catalogue, (state, NO_FORMER), context.settings.on_delete)
+        } else {
+            let selection = select(context, request, catalogue)?;
+            let is_meant =
+                |row: &&Rejected| row.id.as_ref().is_some_and(|id| selection.rejected.contains(id));
+            tally.rejected = catalogue.rejected.iter().filter(is_meant).cloned().collect();
+            Plan::only(context.rows, catalogue, (state, NO_FORMER), &selection)
+        };
         tally.plan = plan.counts.clone();
-        tally.rejected.clone_from(&catalogue.rejected);
+        let held = HeldGuard { max_held_ratio: context.settings.max_held_ratio };
+        let held = if is_whole { held.check(catalogue, &plan.rejected) } else { Ok(()) };
         tally.rejected.append(&mut plan.rejected);
         if request.mode == Mode::Plan {
             tally.lines = plan.lines(catalogue);
@@ -258,11 +272,23 @@ impl Run<'_> {
             duration_ms = millis(started.elapsed()),
             "transformed"
         );
+        held?;
         let guard = DeleteGuard {
             max_delete_ratio: context.settings.max_delete_ratio,
             lifted: request.allow_mass_delete,
         };
-        plan.check(state, &SourceSummary::of(catalogue, context.rows), guard)?;
+        if is_whole {
+            plan.check(state, &SourceSummary::of(catalogue, context.rows), guard)?;
+        }
         Ok(plan)
     }
+}
+
+/// The rows that a person named.
+fn select(context: &RunContext<'_>, request: &RunRequest, catalogue: &Catalogue) -> Result<Selection> {
+    let Only { ids, groups } = &request.only;
+    Selection::of(catalogue, context.rows.unit(), ids, groups).map_err(|mut error| {
+        error.message = say!("only: {why}", why = error.message);
+        error
+    })
 }

@@ -30,6 +30,9 @@ impl Run<'_> {
         if let Some(bytes) = &stored {
             State::ensure_is_for(bytes, context.connection, &context.target.identity())?;
         }
+        if let Some(bytes) = &stored {
+            self.tally.dismissed = State::dismissed_in(bytes, context.connection)?;
+        }
         let mut read_back = ReadBack::load(context, stored.as_deref()).await;
         let mut catalogue = self.read_both(budget, lease, &mut read_back).await?;
         let state = match stored.filter(|_| read_back.has_stale_rows()) {

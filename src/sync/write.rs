@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::checkpoint::Checkpoint;
 use super::in_flight::{Done, InFlight};
 use super::queue::Queue;
-use super::{Run, millis};
+use super::{NO_FORMER, Run, millis};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
 use crate::error::Result;
@@ -42,7 +42,7 @@ impl Run<'_> {
         let mut sending = Sending {
             in_flight: InFlight::new(target, budget, settings.max_concurrency),
             queue: Queue::new(catalogue, plan.pending(catalogue)),
-            rows: RowWriter::new(context.rows, catalogue),
+            rows: RowWriter::new(context.rows, catalogue, NO_FORMER),
             batch: Builder::new(
                 context.target.wrap(),
                 settings.max_rows_per_batch,

@@ -21,7 +21,7 @@ use super::batch::{Batch, Entry};
 use super::compare::contains;
 use super::{Protocol, Refused, TargetRun, Written, accept};
 use crate::budget::Budget;
-use crate::catalogue::{Rejected, RowKind};
+use crate::catalogue::{Reason, ReasonKind, Rejected, RowKind};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::words::{Message, phrase, say, written};
 
@@ -225,7 +225,7 @@ fn partition(batch: &Batch, stored: &HashMap<String, Value>) -> (Vec<Entry>, Vec
 
 fn refused(batch: &Batch, entry: &Entry, reason: &str) -> Refused {
     let row = String::from_utf8_lossy(batch.row(entry));
-    let why = written!("refused by the target: {reason}", reason);
+    let why = Reason::new(ReasonKind::Refused, written!("refused by the target: {reason}", reason));
     Refused {
         entry: entry.clone(),
         reason: reason.to_owned(),

@@ -28,7 +28,7 @@ mod exports {
     }
     /// Rows.
     pub mod catalogue {
-        pub use crate::catalogue::{Rejected, RowKind};
+        pub use crate::catalogue::{Reason, ReasonKind, Rejected, RowKind};
     }
     /// Errors.
     pub mod error {
@@ -45,7 +45,7 @@ mod exports {
     }
     /// The state.
     pub mod state {
-        pub use crate::state::{Acknowledged, Fingerprint, LONGEST_DISTANCE_RUNS, State};
+        pub use crate::state::{Acknowledged, Dismissed, Fingerprint, LONGEST_DISTANCE_RUNS, State};
     }
     /// The store.
     pub mod store {
@@ -54,6 +54,6 @@ mod exports {
     /// Runs.
     pub mod sync {
         pub use crate::report::Progress;
-        pub use crate::sync::{Extras, Outcome, Rebuilt, RunRequest};
+        pub use crate::sync::{Extras, Only, Outcome, Rebuilt, RunRequest};
     }
 }

@@ -6,6 +6,7 @@ use super::fields::{
     GROUP_FIELDS, GROUP_PREFIX, ID_FIELDS, PRODUCT_FIELDS, RAW_PREFIX, canonical_group_key,
     canonical_product_key, known, nearest,
 };
+use super::guards::ValueGuards;
 use super::map::{Columns, Field, FieldSource, FieldValue, RowMap, RowUnit, checks};
 use super::shapes::shape_fields;
 use super::spec::{As, FieldSpec, FieldTable, RecordSpec, Shape};
@@ -106,6 +107,7 @@ impl RowMap {
             product_columns: compiler.products,
             uses_products: compiler.uses_products,
             fingerprint: String::new(),
+            guards: ValueGuards::default(),
         };
         map.fingerprint = map.compute_fingerprint();
         Ok(map)

@@ -1,5 +1,6 @@
 //! The compiled field map: which source fields to keep, and how a row is written from them.
 
+use super::guards::ValueGuards;
 use super::spec::As;
 use super::value::{begins_as_number, write_json_string, write_or, write_text};
 
@@ -39,6 +40,27 @@ impl Columns {
         columns
     }
 
+    /// The cells of a row as a JSON object with the keys that OKKI sends; fields that it did not send are left out.
+    /// `first` come before them.
+    pub(crate) fn as_object(&self, first: &[(&str, &str)], cells: &[&str]) -> String {
+        let mut fields: Vec<(&[String], &str)> = Vec::new();
+        for (path, cell) in self.paths.iter().zip(cells) {
+            let is_first =
+                path.len() == 1 && first.iter().any(|(key, _)| path.first().is_some_and(|of| of == key));
+            if !cell.is_empty() && !is_first {
+                fields.push((path, cell));
+            }
+        }
+        let mut parts: Vec<String> = first
+            .iter()
+            .map(|(key, value)| {
+                format!("{}:{}", serde_json::Value::from(*key), serde_json::Value::from(*value))
+            })
+            .collect();
+        parts.extend(object_parts(&fields));
+        format!("{{{}}}", parts.join(","))
+    }
+
     /// Number of columns.
     pub fn len(&self) -> usize {
         self.paths.len()
@@ -51,6 +73,31 @@ impl Columns {
             _ => None,
         })
     }
+}
+
+/// `"fob":{"price_min":1}` and the like: fields whose paths begin alike are one object.
+fn object_parts(fields: &[(&[String], &str)]) -> Vec<String> {
+    let mut keys: Vec<&str> = Vec::new();
+    for key in fields.iter().filter_map(|(path, _)| path.first()) {
+        if !keys.contains(&key.as_str()) {
+            keys.push(key);
+        }
+    }
+    let part = |key: &str| {
+        let inner = fields.iter().filter_map(|(path, cell)| match path.split_first() {
+            Some((first, rest)) if first == key => Some((rest, *cell)),
+            _ => None,
+        });
+        let inner: Vec<(&[String], &str)> = inner.collect();
+        // A field that is named whole holds what is named inside it.
+        let whole = inner.iter().find(|(rest, _)| rest.is_empty());
+        let value = whole.map_or_else(
+            || format!("{{{}}}", object_parts(&inner).join(",")),
+            |(_, cell)| (*cell).to_owned(),
+        );
+        format!("{}:{value}", serde_json::Value::from(key))
+    };
+    keys.into_iter().map(part).collect()
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +138,8 @@ pub struct RowMap {
     /// Fields of products that not every value fits.
     pub(super) checks: Vec<Check>,
     pub(super) fingerprint: String,
+    /// What holds rows back. What was read does not depend on it.
+    pub(super) guards: ValueGuards,
 }
 
 /// A field of a product that not every value fits: whatever comes can be written as it is, or as text.

@@ -2,6 +2,7 @@
 
 mod compile;
 mod fields;
+mod guards;
 mod map;
 mod render;
 mod shapes;
@@ -9,6 +10,7 @@ mod spec;
 mod value;
 
 pub(crate) use fields::{canonical_group_key, canonical_product_key, nearest};
+pub(crate) use guards::{Former, ValueGuard};
 pub(crate) use map::{Columns, RowMap, RowUnit};
 
 pub(crate) use render::{Misfit, Renderer};

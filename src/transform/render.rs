@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::guards::{Former, FormerRow, ItemGuards, judge};
 use super::map::{Field, FieldSource, FieldValue, RowMap, RowUnit};
 use super::spec::As;
 use super::value::{write_or, write_text, write_value};
-use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Table};
+use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Reason, Table};
 use crate::words::written;
 
 /// A value that does not fit its field: the product (or, for a field of the group, the row) is rejected.
@@ -14,11 +15,10 @@ pub(crate) struct Misfit {
     /// Whether it is the product at this row of the table, rather than the group.
     pub product: Option<u32>,
     /// Why.
-    pub reason: String,
+    pub reason: Reason,
 }
 
 /// Writes rows of one catalogue.
-#[derive(Debug)]
 pub(crate) struct Renderer<'a> {
     map: &'a RowMap,
     catalogue: &'a Catalogue,
@@ -26,14 +26,16 @@ pub(crate) struct Renderer<'a> {
     of_groups: Table,
     /// Why the products of a group cannot be written, by the group.
     misfits: HashMap<usize, String>,
+    /// What the target has acknowledged; `None` where nobody knows it.
+    former: Option<&'a dyn Former>,
 }
 
 impl<'a> Renderer<'a> {
     /// A renderer for this catalogue.
-    pub(crate) fn new(map: &'a RowMap, catalogue: &'a Catalogue) -> Self {
+    pub(crate) fn new(map: &'a RowMap, catalogue: &'a Catalogue, former: Option<&'a dyn Former>) -> Self {
         let fields_of_groups = map.fields.iter().filter(|field| is_of_group(field)).count();
         let of_groups = Table::new(fields_of_groups);
-        let mut renderer = Self { map, catalogue, of_groups, misfits: HashMap::new() };
+        let mut renderer = Self { map, catalogue, of_groups, misfits: HashMap::new(), former };
         if map.unit() == RowUnit::Product && fields_of_groups > 0 {
             (0..catalogue.groups.len()).for_each(|group| renderer.write_group_once(group));
         }
@@ -55,11 +57,13 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// Writes the row of a group. Products that do not fit are left out and returned; a field of the group
-    /// that does not fit rejects the whole row.
+    /// Writes the row of a group. Products that do not fit, or that a value guard holds back, are left out and returned; a
+    /// field of the group that does so rejects the whole row.
     pub(crate) fn group(&self, group: usize, out: &mut Vec<u8>) -> Result<Vec<Misfit>, Misfit> {
         let mut misfits = Vec::new();
-        self.write(&self.map.fields, group, None, out, &mut misfits)
+        let id = self.catalogue.groups.get(group).map_or("", |of| of.id.as_str());
+        let former = self.map.guards.former(self.former, id);
+        self.write_group(group, former.as_ref(), out, &mut misfits)
             .map_err(|reason| Misfit { product: None, reason })?;
         Ok(misfits)
     }
@@ -72,17 +76,20 @@ impl<'a> Renderer<'a> {
     /// Writes the row of a product.
     pub(crate) fn product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
         let misfit = |reason| Misfit { product: Some(product), reason };
-        if let Some(reason) = self.misfits.get(&group) {
-            return Err(misfit(reason.clone()));
+        if let Some(why) = self.misfits.get(&group) {
+            return Err(misfit(Reason::misfit(why.clone())));
         }
         self.write_product(group, product, out).map_err(misfit)
     }
 
-    fn write_product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), String> {
+    fn write_product(&self, group: usize, product: u32, out: &mut Vec<u8>) -> Result<(), Reason> {
+        let id = self.catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN);
+        let former = self.map.guards.former(self.former, id);
         let mut columns_of_group = 0..;
         for (n, field) in self.map.fields.iter().enumerate() {
             out.push(if n > 0 { b',' } else { b'{' });
             out.extend_from_slice(field.key.as_bytes());
+            let start = out.len();
             match &field.value {
                 FieldValue::From { .. } if is_of_group(field) => {
                     let column = columns_of_group.next().unwrap_or_default();
@@ -90,48 +97,66 @@ impl<'a> Renderer<'a> {
                 }
                 FieldValue::From { source, kind, default, name } => self
                     .write_field(source, *kind, default, group, Some(product), out)
-                    .map_err(|why| written!("field {name}: {why}", name, why))?,
+                    .map_err(|why| Reason::misfit(written!("field {name}: {why}", name, why)))?,
                 // A product has no list.
                 FieldValue::Each(_) => {}
             }
+            self.judge_own(n, former.as_ref(), out.get(start..))?;
         }
         out.push(b'}');
         Ok(())
     }
 
-    fn write(
+    fn write_group(
         &self,
-        fields: &[Field],
         group: usize,
-        product: Option<u32>,
+        former: Option<&FormerRow>,
         out: &mut Vec<u8>,
         misfits: &mut Vec<Misfit>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         out.push(b'{');
-        for (n, field) in fields.iter().enumerate() {
+        for (n, field) in self.map.fields.iter().enumerate() {
             if n > 0 {
                 out.push(b',');
             }
             out.extend_from_slice(field.key.as_bytes());
+            let start = out.len();
             match &field.value {
-                FieldValue::Each(inner) => self.write_items(inner, group, out, misfits)?,
+                FieldValue::Each(inner) => {
+                    let guards = self.map.guards.items(n).map(|guards| (guards, former));
+                    self.write_items(inner, group, guards, out, misfits);
+                }
                 FieldValue::From { source, kind, default, name } => {
-                    self.write_field(source, *kind, default, group, product, out)
-                        .map_err(|why| written!("field {name}: {why}", name, why))?;
+                    self.write_field(source, *kind, default, group, None, out)
+                        .map_err(|why| Reason::misfit(written!("field {name}: {why}", name, why)))?;
                 }
             }
+            self.judge_own(n, former, out.get(start..))?;
         }
         out.push(b'}');
         Ok(())
     }
 
+    /// Judges the field at this place of the row, as it was written.
+    fn judge_own(
+        &self,
+        place: usize,
+        former: Option<&FormerRow>,
+        written: Option<&[u8]>,
+    ) -> Result<(), Reason> {
+        let guards = self.map.guards.own(place);
+        judge(guards, written.unwrap_or_default(), |guard| former.and_then(|former| former.own(guard)))
+    }
+
+    /// Elements that do not fit, or that are held back, are left out.
     fn write_items(
         &self,
         fields: &[Field],
         group: usize,
+        guards: Option<(&ItemGuards, Option<&FormerRow>)>,
         out: &mut Vec<u8>,
         misfits: &mut Vec<Misfit>,
-    ) -> Result<(), String> {
+    ) {
         out.push(b'[');
         let products = self.catalogue.products_of.get(group).map_or(&[][..], Vec::as_slice);
         let mut first = true;
@@ -140,7 +165,7 @@ impl<'a> Renderer<'a> {
             if !first {
                 out.push(b',');
             }
-            match self.write(fields, group, Some(product), out, misfits) {
+            match self.write_item(fields, (group, product), guards, out) {
                 Ok(()) => first = false,
                 Err(reason) => {
                     out.truncate(before);
@@ -149,6 +174,33 @@ impl<'a> Renderer<'a> {
             }
         }
         out.push(b']');
+    }
+
+    fn write_item(
+        &self,
+        fields: &[Field],
+        (group, product): (usize, u32),
+        guards: Option<(&ItemGuards, Option<&FormerRow>)>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Reason> {
+        let id = self.catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN);
+        out.push(b'{');
+        for (n, field) in fields.iter().enumerate() {
+            if n > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(field.key.as_bytes());
+            // A product has no list.
+            let FieldValue::From { source, kind, default, name } = &field.value else { continue };
+            let start = out.len();
+            self.write_field(source, *kind, default, group, Some(product), out)
+                .map_err(|why| Reason::misfit(format!("field {name}: {why}")))?;
+            if let Some((guards, former)) = guards {
+                let before = |guard: &_| former.and_then(|former| former.item(guards, id, guard));
+                judge(guards.of(n), out.get(start..).unwrap_or_default(), before)?;
+            }
+        }
+        out.push(b'}');
         Ok(())
     }
 

@@ -192,7 +192,9 @@ fn every_pipeline_in_the_documents_loads() {
 #[test]
 fn every_example_loads_and_plans_and_names_the_schema() {
     let mut files = vec![root().join("pipeline.toml")];
-    files.extend(std::fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path()));
+    // A folder beside a pipeline holds the rows of its test.
+    let examples = std::fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path());
+    files.extend(examples.filter(|path| path.is_file()));
     assert!(files.len() >= 5);
     for file in files {
         assert_eq!(mistakes(&file), None, "{}", file.display());

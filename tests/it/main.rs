@@ -23,7 +23,10 @@ mod golden;
 mod incremental;
 mod large_catalogue;
 mod notify;
+mod only;
 mod plan;
+mod preview;
+mod quarantine;
 mod read;
 mod read_back;
 mod released;
@@ -31,5 +34,6 @@ mod runs;
 mod secrets;
 mod stored;
 mod test_names;
+mod values_guard;
 
 use okki_sync_test_support as support;

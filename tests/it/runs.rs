@@ -90,7 +90,7 @@ async fn a_state_of_a_newer_version_is_refused_and_left_as_it_is() {
     world.sync_well().await;
     let state = world.state().await.unwrap();
     assert!(state.contains("\"version\":3"));
-    refuses(state.replacen("\"version\":3", "\"version\":5", 1), "version 5").await;
+    refuses(state.replacen("\"version\":3", "\"version\":6", 1), "version 6").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,11 +6,11 @@ use std::time::Duration;
 use okki_sync::testing::catalogue::RowKind;
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::state::{Acknowledged, Fingerprint, State};
-use okki_sync::testing::sync::Outcome;
+use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::Stats;
 use serde_json::value::RawValue;
 
-use crate::oracle::{Shape, doubt, is_tombstone};
+use crate::oracle::{doubt, is_tombstone};
 use crate::past::Span;
 use crate::support::without_revival;
 use crate::world::World;
@@ -90,6 +90,10 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     ledger.read += journal.len();
     for (id, row) in &journal {
         ledger.accepted.entry(id.clone()).or_default().insert(Fingerprint::of(row.get().as_bytes()));
+        // A value guard never lets a held value through.
+        if let Some(cost) = world.pipeline.let_through(row.get()) {
+            return Err(format!("value guard: row {id} went out with cost {cost}: {row}"));
+        }
     }
     let (_, state) = state_of(world).await?;
     let rows = rows_at_the_target(world);
@@ -106,7 +110,7 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     }
     // Every source row is at the target or will be planned.
     let catalogue = world.catalogue();
-    let wanted = world.pipeline.shape.rows(&catalogue);
+    let wanted = world.pipeline.rows(&catalogue);
     for (id, row) in &wanted {
         let there = rows.get(id).is_some_and(|theirs| theirs.get() == row);
         let counted =
@@ -169,12 +173,16 @@ fn limits(world: &World) -> Result<(), String> {
 pub async fn after_one_run(
     world: &World,
     before: &Before,
-    mode: Mode,
+    request: &RunRequest,
     overdue: Duration,
     outcome: Option<&Outcome>,
 ) -> Result<(), String> {
+    let (mode, is_only) = (request.mode, !request.only.is_empty());
     let journal = journal(world, before.journal);
-    let (state_text, _) = state_of(world).await?;
+    let (state_text, state) = state_of(world).await?;
+    if is_only {
+        only_the_named(world, before, &state, request, &journal)?;
+    }
     if mode != Mode::Sync && (!journal.is_empty() || state_text != before.state_text) {
         return Err(format!("a run that only looks has written {} rows", journal.len()));
     }
@@ -192,16 +200,49 @@ pub async fn after_one_run(
     let is_seen = world.past.lock().unwrap().changed_at_ms + late_ms <= before.now_ms;
     let still = world.sandbox.revision() == before.revision && is_seen && !world.reading.is_too_late();
     let catalogue = world.catalogue();
-    let wanted = world.pipeline.shape.rows(&catalogue);
+    let wanted = world.pipeline.rows(&catalogue);
     // Of a run that is not done, `promises` judges what it sent.
     if still && outcome.is_some_and(crate::promises::is_done) {
-        nothing_outside_the_plan(world, before, &wanted, &journal)?;
+        nothing_outside_the_plan(world, before, &wanted, &journal, is_only)?;
     }
     if let Some(outcome) = outcome {
         if !overdue.is_zero() {
             return Err(format!("a run outlived its deadline by {} ms", overdue.as_millis()));
         }
-        the_report_is_true(world, mode, still, &wanted, outcome)?;
+        the_report_is_true(world, mode, still && !is_only, &wanted, outcome)?;
+    }
+    Ok(())
+}
+
+/// A run for named rows sends no other one, deletes nothing, and leaves everything else of the state as it was.
+fn only_the_named(
+    world: &World,
+    before: &Before,
+    state: &State,
+    request: &RunRequest,
+    journal: &[(String, Box<RawValue>)],
+) -> Result<(), String> {
+    let named: HashSet<&str> = request.only.ids.iter().map(String::as_str).collect();
+    // A product that is an item stands for the row of its group, held back or not.
+    let (past, ever) = (world.past.lock().unwrap(), Span { from_ms: 0, to_ms: world.clock.now_ms() });
+    let groups: HashSet<String> = named
+        .iter()
+        .flat_map(|id| past.product(id, ever).flatten())
+        .map(|product| product.group_id.clone())
+        .collect();
+    for (id, row) in journal {
+        if is_tombstone(row.get()) || !(named.contains(id.as_str()) || groups.contains(id)) {
+            return Err(format!("only {named:?}: row {id} was sent: {row}"));
+        }
+    }
+    drop(past);
+    let kept = |state: &State| {
+        (state.runs, state.source_products, state.tombstones.clone(), state.dismissed.clone())
+    };
+    // What comes back after its tombstone says so, and then it has none.
+    let (was, is) = (kept(&before.state), kept(state));
+    if (was.0, was.1, &was.3) != (is.0, is.1, &is.3) || !is.2.is_subset(&was.2) {
+        return Err(format!("only {named:?}: the state says {is:?}, it said {was:?}"));
     }
     Ok(())
 }
@@ -212,6 +253,7 @@ fn nothing_outside_the_plan(
     before: &Before,
     wanted: &BTreeMap<String, String>,
     journal: &[(String, Box<RawValue>)],
+    is_only: bool,
 ) -> Result<(), String> {
     let known = world.pipeline.shape.known(&world.catalogue());
     for (id, row) in journal {
@@ -220,7 +262,8 @@ fn nothing_outside_the_plan(
             world.pipeline.tombstones && !known.contains(id) && acknowledged.is_some()
         } else {
             wanted.get(id).is_some_and(|wanted| wanted == row.get())
-                && acknowledged != Some(Acknowledged::Known(Fingerprint::of(row.get().as_bytes())))
+                && (is_only
+                    || acknowledged != Some(Acknowledged::Known(Fingerprint::of(row.get().as_bytes()))))
         };
         if !planned {
             return Err(format!(
@@ -240,6 +283,12 @@ fn the_report_is_true(
     outcome: &Outcome,
 ) -> Result<(), String> {
     let report = &outcome.report;
+    let set_aside = outcome.rejected.iter().partition::<Vec<_>, _>(|row| row.dismissed);
+    if (set_aside.0.len() as u64, set_aside.1.len() as u64) != (report.dismissed, report.quarantined)
+        || report.quarantined_by_kind.values().sum::<u64>() != report.quarantined
+    {
+        return Err(format!("a quarantine that is counted wrong: {report:?}"));
+    }
     let fine = match report.status {
         Status::Succeeded => report.remaining == 0 && report.error.is_none() && report.quarantined == 0,
         Status::Partial => report.error.is_none(),
@@ -296,8 +345,7 @@ pub fn has_refused_rows(outcome: &Outcome) -> bool {
 /// The end: byte for byte.
 pub fn target_equals_source(world: &World) -> Result<(), String> {
     let catalogue = world.catalogue();
-    let shape: Shape = world.pipeline.shape;
-    let (wanted, known) = (shape.rows(&catalogue), shape.known(&catalogue));
+    let (wanted, known) = (world.pipeline.rows(&catalogue), world.pipeline.shape.known(&catalogue));
     let rows = rows_at_the_target(world);
     for (id, row) in &wanted {
         let theirs = rows.get(id).map(|row| row.get());
@@ -359,4 +407,14 @@ pub fn no_call_before_its_time(
     };
     let made = calls(&world.sandbox.stats()) - calls(&before.stats);
     if made == 0 { Ok(()) } else { Err(format!("{made} calls were made before the target's time had come")) }
+}
+
+/// Somebody has changed what becomes of rows: nobody was called.
+pub fn nothing_was_sent(world: &World, before: &Before) -> Result<(), String> {
+    let (was, is) = (&before.stats.calls, world.sandbox.stats().calls);
+    if *was == is {
+        Ok(())
+    } else {
+        Err(format!("a change of the quarantine made calls: {was:?}, then {is:?}"))
+    }
 }

@@ -1,6 +1,9 @@
 //! A world's pipeline.
 
+use std::collections::{BTreeMap, HashSet};
+
 use fastrand::Rng;
+use okki_sync_sandbox::catalogue::{Catalogue, Product};
 
 use crate::oracle::Shape;
 use crate::reading::Reading;
@@ -19,6 +22,8 @@ pub struct Pipeline {
     /// Calls to the source in a second.
     pub pace: f64,
     pub page_size: u32,
+    /// The most that a product may cost, where a value guard says so.
+    pub max_cost: Option<f64>,
     pub text: String,
 }
 
@@ -52,7 +57,61 @@ impl Pipeline {
             if tombstones { "tombstone" } else { "ignore" },
             if rng.bool() { "0.2" } else { "0.9" },
         );
-        Self { shape, qeasy, tombstones, success_is_named, calls_per_minute, at_once, pace, page_size, text }
+        Self {
+            shape,
+            qeasy,
+            tombstones,
+            success_is_named,
+            calls_per_minute,
+            at_once,
+            pace,
+            page_size,
+            max_cost: None,
+            text,
+        }
+    }
+
+    /// In some worlds a value guard holds back what is dear. Drawn apart from the rest.
+    pub fn guard(&mut self, rng: &mut Rng) {
+        let max = *rng.choice(&[None, None, Some(20.0), Some(300.0), Some(2_000.0)]).unwrap();
+        let Some(max) = max.filter(|_| self.shape != Shape::Groups) else { return };
+        let field = if self.shape == Shape::Products { "cost" } else { "items.cost" };
+        let guard = format!("max_held_ratio = 1.0\n[[guard.values]]\nfield = \"{field}\"\nmax = {max:.1}\n");
+        self.text.push_str(&guard);
+        self.max_cost = Some(max);
+    }
+
+    /// Whether the value guard holds a product back.
+    pub fn holds(&self, product: &Product) -> bool {
+        let cost = if self.shape == Shape::OwnTaxed { &product.cost_with_tax } else { &product.cost };
+        let cost = cost.as_deref().and_then(|cost| cost.parse::<f64>().ok());
+        matches!((self.max_cost, cost), (Some(max), Some(cost)) if cost > max)
+    }
+
+    /// The rows of a catalogue that go through, by id.
+    pub fn rows(&self, catalogue: &Catalogue) -> BTreeMap<String, String> {
+        if self.max_cost.is_none() {
+            return self.shape.rows(catalogue);
+        }
+        // Of rows with one id the first counts, held back or not.
+        let (mut seen, mut held) = (HashSet::new(), HashSet::new());
+        for product in &catalogue.products {
+            if seen.insert(&product.product_id) && self.holds(product) {
+                held.insert(&product.product_id);
+            }
+        }
+        let products = catalogue.products.iter().filter(|product| !held.contains(&product.product_id));
+        let products = products.cloned().collect();
+        self.shape.rows(&Catalogue { products, ..catalogue.clone() })
+    }
+
+    /// A value in a row that the value guard should have held back.
+    pub fn let_through(&self, row: &str) -> Option<f64> {
+        let max = self.max_cost?;
+        let row: serde_json::Value = serde_json::from_str(row).unwrap_or_default();
+        let items = row["items"].as_array().cloned().unwrap_or_default();
+        let mut costs = items.iter().chain([&row]).filter_map(|fields| fields["cost"].as_f64());
+        costs.find(|cost| *cost > max)
     }
 
     /// Whether each sync reads all products anew.

@@ -26,6 +26,7 @@ use serde_json::Value;
 use crate::invariants::{Before, journal, rows_at_the_target};
 use crate::oracle::{Shape, doubt, ids_of_items, is_tombstone};
 use crate::past::{Past, Span};
+use crate::pipeline::Pipeline;
 use crate::world::World;
 
 const PRODUCTS: &str = "cache/it.products";
@@ -129,7 +130,7 @@ pub fn after_a_sync(
         if let Some(doubt) = doubt(&past, shape, &id, &row, span) {
             return Err(format!("untrue: row {id}: {doubt}"));
         }
-        items_are_whole(&past, shape, &id, row.get(), span, outcome)?;
+        items_are_whole(&past, &world.pipeline, &id, row.get(), span, outcome)?;
     }
     let Some(outcome) = outcome.filter(|_| !world.reading.is_too_late()) else { return Ok(()) };
     if !is_done(outcome) {
@@ -143,14 +144,14 @@ fn rejected(outcome: &Outcome) -> HashSet<&str> {
 }
 
 /// A product that could be read at every moment, in this one group; `None` if it could not.
-fn steady_product<'p>(past: &'p Past, id: &str, span: Span) -> Option<&'p Product> {
+fn steady_product<'p>(past: &'p Past, pipeline: &Pipeline, id: &str, span: Span) -> Option<&'p Product> {
     let mut steady: Option<&Product> = None;
     if id.trim().is_empty() {
         return None;
     }
     for rows in past.product(id, span) {
         let [product] = rows else { return None };
-        let is_fine = product.enable_flag == 1 && !product.name.trim().is_empty();
+        let is_fine = product.enable_flag == 1 && !product.name.trim().is_empty() && !pipeline.holds(product);
         let is_moved = steady.is_some_and(|steady| steady.group_id != product.group_id);
         if !is_fine || is_moved {
             return None;
@@ -163,19 +164,19 @@ fn steady_product<'p>(past: &'p Past, id: &str, span: Span) -> Option<&'p Produc
 /// No product that was in a group throughout is missing from the group's row.
 fn items_are_whole(
     past: &Past,
-    shape: Shape,
+    pipeline: &Pipeline,
     group: &str,
     row: &str,
     span: Span,
     outcome: Option<&Outcome>,
 ) -> Result<(), String> {
-    if matches!(shape, Shape::Groups | Shape::Products) || is_tombstone(row) {
+    if matches!(pipeline.shape, Shape::Groups | Shape::Products) || is_tombstone(row) {
         return Ok(());
     }
     let items = ids_of_items(row);
     let rejected = outcome.map(rejected).unwrap_or_default();
     for id in past.product_ids().filter(|id| !items.contains(*id) && !rejected.contains(id.as_str())) {
-        if steady_product(past, id, span).is_some_and(|product| product.group_id == group) {
+        if steady_product(past, pipeline, id, span).is_some_and(|product| product.group_id == group) {
             return Err(format!("missing: item {id} was in group {group} throughout; its row is {row}"));
         }
     }
@@ -188,7 +189,7 @@ fn nothing_is_missing(world: &World, past: &Past, span: Span, outcome: &Outcome)
     let shape = world.pipeline.shape;
     if shape == Shape::Products {
         for id in past.product_ids().filter(|id| !rejected.contains(id.as_str())) {
-            if steady_product(past, id, span).is_none() {
+            if steady_product(past, &world.pipeline, id, span).is_none() {
                 continue;
             }
             match rows.get(id) {
@@ -210,7 +211,7 @@ fn nothing_is_missing(world: &World, past: &Past, span: Span, outcome: &Outcome)
     {
         let is_steady = past.group(id, span).all(|names| names.len() == 1);
         if is_steady {
-            items_are_whole(past, shape, id, row.get(), span, Some(outcome))?;
+            items_are_whole(past, &world.pipeline, id, row.get(), span, Some(outcome))?;
             fresh(past, shape, id, row, span)?;
         }
     }

@@ -67,6 +67,8 @@ pub struct World {
     pub reading: Reading,
     /// Apart from the other draws.
     pub reading_rng: Rng,
+    /// For steps with single rows.
+    pub rows_rng: Rng,
     pub sandbox: Sandbox,
     pub clock: Clock,
     pub pipeline: Pipeline,
@@ -95,7 +97,9 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let (mut reading, reading_rng) = Reading::of(seed);
-        let pipeline = Pipeline::random(&mut rng, &reading);
+        let mut pipeline = Pipeline::random(&mut rng, &reading);
+        let mut rows_rng = Rng::with_seed(seed ^ 0x0e05_a11d);
+        pipeline.guard(&mut rows_rng);
         reading.keep_readable(pipeline.pace, pipeline.page_size);
         let (clock, id_check) = (Clock::starting_at_ms(BEGINNING_MS), id_check(seed));
         let freezing = rng.u8(0..6) == 0;
@@ -139,6 +143,7 @@ impl World {
             rng,
             reading,
             reading_rng,
+            rows_rng,
             sandbox,
             clock,
             pipeline,

@@ -21,6 +21,7 @@ use crate::catalogue::{Catalogue, Rejected, id_order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{RowRef, RowWriter};
 use crate::state::{Acknowledged, Fingerprint, State};
+use crate::sync::NO_FORMER;
 use crate::targets::{HeldRow, HeldRows, contains};
 use crate::transform::RowMap;
 use crate::words::say;
@@ -69,7 +70,8 @@ impl<'a> Comparison<'a> {
         held: &HeldRows,
         state: Option<&'a State>,
     ) -> Result<Self> {
-        let (mut writer, mut ours, mut unfit) = (RowWriter::new(map, catalogue), Vec::new(), HashSet::new());
+        let (mut writer, mut ours, mut unfit) =
+            (RowWriter::new(map, catalogue, NO_FORMER), Vec::new(), HashSet::new());
         rows.retain(|row| {
             let id = row.id(catalogue);
             ours.clear();

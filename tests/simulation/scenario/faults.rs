@@ -32,8 +32,7 @@ impl Scenario {
     }
 
     fn some_fault(&mut self) -> Fault {
-        let shape = self.world.pipeline.shape;
-        let ids: Vec<String> = shape.rows(&self.world.catalogue()).into_keys().collect();
+        let ids: Vec<String> = self.world.pipeline.rows(&self.world.catalogue()).into_keys().collect();
         let (qeasy, rng) = (self.world.pipeline.qeasy, &mut self.world.rng);
         let writes = if qeasy { Endpoint::QeasyStore } else { Endpoint::HttpTarget };
         let token = if qeasy { Endpoint::QeasyToken } else { Endpoint::HttpTarget };

@@ -4,6 +4,7 @@ mod edits;
 mod faults;
 mod finish;
 mod people;
+mod rows;
 mod steps;
 
 use std::fmt;
@@ -141,6 +142,7 @@ impl Scenario {
         }
         for _ in 0..steps {
             self.read_step().await?;
+            self.row_step().await?;
             self.step().await?;
         }
         self.finish().await?;
@@ -191,9 +193,15 @@ impl Scenario {
         let store_struck = self.world.objects.struck() != store_before;
         // A store that hangs is the one thing that a run cannot cut short: what was acknowledged must be saved.
         let overdue = request.deadline.filter(|_| !store_struck).map(|at| at.elapsed()).unwrap_or_default();
-        invariants::after_one_run(&self.world, &before, request.mode, overdue, outcome.as_ref()).await?;
+        invariants::after_one_run(&self.world, &before, request, overdue, outcome.as_ref()).await?;
+        let is_only = !request.only.is_empty();
+        if is_only && Kept::of(&self.world).await != kept_before {
+            return Err("a run for named rows has moved the cursor".to_owned());
+        }
         if request.mode == Mode::Sync {
             invariants::no_call_before_its_time(&self.world, &before, &process.clock)?;
+        }
+        if request.mode == Mode::Sync && !is_only {
             let is_done = outcome.as_ref().is_some_and(promises::is_done);
             let moves = self.world.past.lock().unwrap().changed_at_ms > before.now_ms;
             let from_ms = if is_done && !moves { since_ms } else { self.compared_since.min(since_ms) };
@@ -207,7 +215,7 @@ impl Scenario {
                 promises::it_moves(&self.world, &before, &kept_before, &kept, outcome)?;
             }
         }
-        let is_sync = request.mode == Mode::Sync;
+        let is_sync = request.mode == Mode::Sync && !is_only;
         let has_read = is_sync && outcome.as_ref().is_some_and(promises::has_read);
         if has_read || (!is_sync && self.unread_since == Some(before.now_ms)) {
             self.unread_since = None;
@@ -240,7 +248,9 @@ impl Scenario {
         let mode = request.mode;
         let allow = if request.allow_mass_delete { ", mass delete allowed" } else { "" };
         let deadline = if request.deadline.is_some() { ", deadline" } else { "" };
-        let start = format!("{what}: {mode} in process {}{allow}{deadline}, {death:?}", process.number);
+        let only =
+            if request.only.is_empty() { String::new() } else { format!(", only {:?}", request.only.ids) };
+        let start = format!("{what}: {mode} in process {}{allow}{deadline}{only}, {death:?}", process.number);
         let Some(outcome) = outcome else {
             world.coverage.count("runs", format!("{mode} killed"), 1);
             world.tell(format!("{start}: killed"));

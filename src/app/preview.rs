@@ -1,0 +1,67 @@
+//! `preview`: source rows beside target rows. It needs the source's credentials only, and none where the rows are at hand.
+
+use std::sync::Arc;
+
+use super::pipelines::PipelineSource;
+use super::{App, wiring};
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::config::credentials::Credentials;
+use crate::error::{Error, ErrorKind, Result};
+use crate::okki::Okki;
+use crate::sync::Watch;
+use crate::sync::preview::{self, Preview, PreviewSource};
+
+/// What is to be shown.
+#[derive(Debug, Clone, Default)]
+pub struct PreviewRequest {
+    /// Rows by their ids; empty: the first ones.
+    pub ids: Vec<String>,
+    /// Rows that are wanted at least.
+    pub limit: usize,
+    /// The rows as OKKI sends them, and a name for messages: then nothing is called.
+    pub from: Option<(String, String)>,
+}
+
+impl App {
+    /// Rows of the source beside the rows that the pipeline makes of them.
+    pub async fn preview(
+        &self,
+        from: PipelineSource,
+        request: &PreviewRequest,
+        watch: &Watch,
+    ) -> Result<Preview> {
+        let config = self.config_of(&self.pipeline_file(&from).await?)?;
+        if let Some((text, name)) = &request.from {
+            let settings = wiring::source(&config, &Credentials::default());
+            return preview::of_text(&settings, &config.rows, (text, name), &request.ids);
+        }
+        let okki = self.source_alone(&config).await?;
+        let source = PreviewSource {
+            connection: &config.connection,
+            okki: &okki,
+            store: self.store().await?,
+            rows: &config.rows,
+            clock: self.clock,
+        };
+        let budget = Budget::new(None, self.stop.subscribe());
+        if request.ids.is_empty() {
+            return preview::of_first_rows(&source, &budget, request.limit).await;
+        }
+        let settings = wiring::settings(&config);
+        Box::pin(preview::of_ids(&source, &settings, &budget, watch, &request.ids)).await
+    }
+
+    /// The source of a connection whose target is not needed.
+    async fn source_alone(&self, config: &Config) -> Result<Okki> {
+        let credentials = self.credentials(&config.connection).await?;
+        let missing = credentials.require(&config.target.endpoint);
+        if let Some(first) = missing.iter().find(|missing| missing.place.contains("OKKI_")) {
+            return Err(Error::new(ErrorKind::MissingCredentials, first.to_string()));
+        }
+        let settings = wiring::source(config, &credentials);
+        let wire = self.wire(self.wires.source.as_ref(), &settings.base_url)?;
+        let pace = self.accounts.source(&settings, &config.connection);
+        Okki::new(settings, Arc::clone(&pace), wire, self.clock)
+    }
+}

@@ -1,0 +1,130 @@
+//! Value guards: what looks wrong is held back, and stays at the target as it is; the rest goes on.
+
+use okki_sync::app::{PipelineSource, PreviewRequest};
+use okki_sync::testing::catalogue::ReasonKind;
+use okki_sync::testing::error::ErrorKind;
+use okki_sync::testing::report::{Mode, Status};
+use okki_sync::testing::sync::{Only, RunRequest};
+use serde_json::Value;
+
+use crate::support::{World, qeasy, request, small};
+
+/// A pipeline with these guards.
+fn guarded(shape: &str, guards: &str) -> String {
+    format!("{}{guards}", qeasy(shape, ""))
+}
+
+const COST: &str = "[[guard.values]]\nfield = \"cost\"\nmin = 0.0005\n";
+const ITEM_COST: &str = "[[guard.values]]\nfield = \"items.cost\"\nmin = 0.0005\n";
+
+async fn set_cost(world: &World, id: &str, cost: &str) {
+    world.wind(60).await;
+    world.sandbox.update(id, |product| product.cost = Some(cost.to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_row_stays_at_the_target_as_it_is_and_goes_on_when_mended() {
+    let world = World::new(small(), guarded("products", COST));
+    world.sync_well().await;
+    let products = world.catalogue().products;
+    let (held, other) = (&products[0].product_id, &products[1].product_id);
+    let before = world.rows()[held.as_str()].clone();
+    set_cost(&world, held, "0").await;
+    set_cost(&world, other, "7.50").await;
+    for run in 0..2 {
+        let outcome = world.sync().await;
+        let report = &outcome.report;
+        assert_eq!((report.status, report.quarantined), (Status::Partial, 1), "{report:?}");
+        assert_eq!((report.target.written, report.target.deleted), (u64::from(run == 0), 0));
+        assert_eq!(report.quarantined_by_kind.get("held"), Some(&1));
+        let row = &outcome.rejected[0];
+        assert_eq!((row.id.as_deref(), row.reason_kind), (Some(held.as_str()), ReasonKind::Held));
+        assert_eq!(row.reason, "held back by a value guard: cost is 0, less than min 0.0005");
+        assert_eq!(world.quarantine(&outcome).await[0]["reason_kind"], "held");
+        assert_eq!(world.rows()[held.as_str()].get(), before.get());
+        assert!(world.rows()[other.as_str()].get().contains("7.50"));
+    }
+    let verified = world.verify().await;
+    assert_eq!((verified.report.plan.update, verified.report.plan.delete), (0, 0));
+    assert!(verified.lines.iter().any(|line| line.kind.mark() == '!' && line.id == *held));
+    // Named or not, it is held back.
+    let only = Only { ids: vec![held.clone()], groups: Vec::new() };
+    let named = world.run(&RunRequest { only, ..request(Mode::Sync) }, |_| {}).await;
+    assert_eq!((named.report.quarantined, named.report.target.requests), (1, 0));
+    set_cost(&world, held, "0.02").await;
+    assert_eq!(world.sync_well().await.report.target.written, 1);
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_row_that_is_held_back_is_not_sent_at_all() {
+    for shape in ["products", "groups-with-items"] {
+        let guards = if shape == "products" { COST } else { ITEM_COST };
+        let world = World::new(small(), guarded(shape, guards));
+        world.sandbox.edit(|catalogue| catalogue.products[5].cost = Some("-1".to_owned()));
+        let held = world.catalogue().products[5].clone();
+        let outcome = world.sync().await;
+        assert_eq!((outcome.report.status, outcome.report.quarantined), (Status::Partial, 1));
+        assert!(world.sandbox.journal(0).iter().all(|(id, _)| *id != held.product_id));
+        assert!(!world.rows().contains_key(&held.product_id));
+        if shape == "groups-with-items" {
+            // The group's row goes on without the item.
+            let row: Value = serde_json::from_str(world.rows()[&held.group_id].get()).unwrap();
+            let ids: Vec<&str> =
+                row["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect();
+            assert!(!ids.is_empty() && !ids.contains(&held.product_id.as_str()), "{ids:?}");
+            assert_eq!(outcome.report.target.written, 40);
+        } else {
+            assert_eq!(outcome.report.target.written, 299);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_rule_judges_the_target_s_row_and_a_list_can_be_empty() {
+    let guards = "[guard]\nmax_held_ratio = 1.0\n\
+                  [[guard.values]]\nfield = \"name\"\npattern = \"[^?]\"\nnot_empty = true\n\
+                  [[guard.values]]\nfield = \"id\"\none_of = [\"1\", \"2\", \"3\"]\n\
+                  [[guard.values]]\nfield = \"items\"\nnot_empty = true\n";
+    let pipeline =
+        PipelineSource::Text { name: "t.toml".to_owned(), text: guarded("groups-with-items", guards) };
+    let sample = r#"[{"id":1,"name":"??"},{"id":2,"name":"two"},{"id":3,"name":"three"},{"id":4,"name":"four"},
+        {"product_id":7,"name":"x","group_id":2},{"product_id":8,"name":"y","group_id":4}]"#;
+    let world = World::new(small(), qeasy("groups", ""));
+    let request =
+        PreviewRequest { from: Some((sample.to_owned(), "s".to_owned())), ..PreviewRequest::default() };
+    let preview = world.app.preview(pipeline, &request, &|_| {}).await.unwrap();
+    let rows: Vec<&str> = preview.rows.iter().map(|row| row.id.as_str()).collect();
+    assert_eq!(rows, ["2"]);
+    let mut reasons: Vec<String> =
+        preview.rejected.iter().map(|row| row.reason.replace("held back by a value guard: ", "")).collect();
+    reasons.sort();
+    let expected = [
+        "id is \"4\", not one of \"1\", \"2\", \"3\"",
+        "items is empty ([])",
+        "name is \"??\", which pattern [^?] does not match",
+    ];
+    assert_eq!(reasons, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_would_hold_back_too_much_is_refused_with_numbers() {
+    let world = World::new(small(), guarded("products", "[[guard.values]]\nfield = \"cost\"\nmax = 0\n"));
+    let outcome = world.sync().await;
+    let error = outcome.error.unwrap();
+    assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::HeldBackTooMany, 1));
+    for part in ["of 300 products", "guard.max_held_ratio allows 20 %", "cost is ", "more than max 0"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    assert_eq!((outcome.report.status, world.target_calls(), world.state().await), (Status::Failed, 0, None));
+    assert!(
+        !outcome.rejected.is_empty() && world.plan().await.error.unwrap().kind == ErrorKind::HeldBackTooMany
+    );
+    // A few are never refused.
+    let few = "[guard]\nmax_held_ratio = 0.0\n[[guard.values]]\nfield = \"cost\"\nmin = 0.0\n";
+    let world = World::new(small(), guarded("products", few));
+    world.sandbox.edit(|catalogue| {
+        catalogue.products[..10].iter_mut().for_each(|product| product.cost = Some("-1".to_owned()));
+    });
+    assert_eq!(world.sync().await.report.quarantined, 10);
+}
