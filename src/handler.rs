@@ -14,7 +14,7 @@ use crate::config::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{self, MetricsSettings};
 use crate::report::{Mode, Report, Status};
-use crate::sync::{Outcome, RunRequest};
+use crate::sync::{Digest, NoDigest, Outcome, RunRequest};
 
 /// The sources of a scheduled event: an EventBridge rule, and EventBridge Scheduler.
 const SCHEDULE_SOURCES: [&str; 2] = ["aws.events", "aws.scheduler"];
@@ -45,8 +45,9 @@ pub fn parse(event: &Value) -> Result<Invocation> {
             "connection" => connection = Some(parse_connection(value)?),
             "full" => request.full = parse_flag(field, value)?,
             "allow_mass_delete" => request.allow_mass_delete = parse_flag(field, value)?,
+            "approve" => request.approve = Some(parse_digest(value)?),
             other => {
-                let known = ["mode", "connection", "full", "allow_mass_delete"];
+                let known = ["mode", "connection", "full", "allow_mass_delete", "approve"];
                 let near = crate::transform::nearest(other, known).unwrap_or("mode");
                 return Err(bad(format!(
                     "field {}: unknown; did you mean \"{near}\"?",
@@ -57,6 +58,9 @@ pub fn parse(event: &Value) -> Result<Invocation> {
     }
     request.mode =
         mode.ok_or_else(|| bad("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"".to_owned()))?;
+    if request.approve.is_some() && request.mode != Mode::Sync {
+        return Err(bad("field \"approve\": only a sync is approved; send \"mode\": \"sync\"".to_owned()));
+    }
     Ok(Invocation { connection, request })
 }
 
@@ -102,6 +106,13 @@ fn parse_connection(value: &Value) -> Result<String> {
             ),
         )),
     }
+}
+
+fn parse_digest(value: &Value) -> Result<Digest> {
+    value.as_str().and_then(Digest::parse).ok_or_else(|| {
+        let value = crate::catalogue::short(&value.to_string());
+        Error::new(ErrorKind::BadEvent, format!("field \"approve\": {value} {NoDigest}"))
+    })
 }
 
 fn parse_flag(field: &str, value: &Value) -> Result<bool> {
@@ -155,7 +166,7 @@ fn metrics_settings(env: &Env) -> MetricsSettings {
 }
 
 fn log(outcome: &Outcome) {
-    let report = serde_json::to_string(&outcome.report).unwrap_or_default();
+    let report = serde_json::to_string(&outcome.report.without_changes()).unwrap_or_default();
     match outcome.report.status {
         Status::Failed => tracing::error!(step = "failed", report, "run failed"),
         Status::Paused => tracing::warn!(step = "paused", report, "run paused"),
@@ -205,6 +216,11 @@ mod tests {
             (r#"{"mode":"sync","connection":"../etc"}"#, "\"connection\""),
             (r#"{"mode":"sync","full":"yes"}"#, "\"full\""),
             (r#"{"mode":"sync","allow_mass_delete":1}"#, "\"allow_mass_delete\""),
+            (r#"{"mode":"sync","approve":"yes"}"#, "\"approve\""),
+            (
+                r#"{"mode":"plan","approve":"0-1-0-00000000000000000000000000000abc"}"#,
+                "only a sync is approved",
+            ),
             (r#"{"source":"aws.s3","detail-type":"Object Created","detail":{}}"#, "\"source\""),
         ];
         for (event, expected) in table {

@@ -19,7 +19,9 @@ mod sync;
 
 // Core
 mod catalogue;
+mod changes;
 mod error;
+mod ledger;
 mod plan;
 mod report;
 mod state;

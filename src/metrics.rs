@@ -192,6 +192,9 @@ mod tests {
             remaining: 0,
             resume_after_seconds: None,
             error: None,
+            digest: None,
+            changes: None,
+            more_changes: None,
         }
     }
 

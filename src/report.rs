@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::RowChange;
 use crate::error::Side;
 
 /// What a run is asked to do.
@@ -145,6 +146,22 @@ pub struct Report {
     pub resume_after_seconds: Option<u64>,
     /// What stopped the run, in one line.
     pub error: Option<String>,
+    /// Of a plan: names its pending rows, for `sync --approve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Of a plan or a verification: the first rows that differ, with their fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<RowChange>>,
+    /// How many more rows differ; `None` where all are in `changes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more_changes: Option<u64>,
+}
+
+impl Report {
+    /// The same without the content of rows, for logs.
+    pub fn without_changes(&self) -> Self {
+        Self { changes: None, more_changes: None, ..self.clone() }
+    }
 }
 
 /// What a run reports while it goes on.

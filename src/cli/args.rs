@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::sync::{CHANGES, Digest};
 use okki_sync_sandbox::{ChangeMix, IdCheck, Options};
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 bad usage, pipeline or credentials · \
@@ -50,6 +51,9 @@ pub(super) struct SyncArgs {
     /// Let this run delete more than the guard allows
     #[arg(long)]
     pub(super) allow_mass_delete: bool,
+    /// Do what the plan of this digest showed and nothing else; for it, the guard allows every deletion
+    #[arg(long, value_name = "DIGEST", conflicts_with = "allow_mass_delete")]
+    pub(super) approve: Option<Digest>,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,
@@ -63,6 +67,12 @@ pub(super) struct PlanArgs {
     /// Show every changed line, however many there are
     #[arg(long)]
     pub(super) all: bool,
+    /// Compare with what the target holds now, not with what it has acknowledged
+    #[arg(long)]
+    pub(super) from_target: bool,
+    /// Rows whose changed fields are shown, at most
+    #[arg(long, value_name = "N", default_value_t = CHANGES)]
+    pub(super) changes: usize,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,
@@ -73,6 +83,9 @@ pub(super) struct VerifyArgs {
     /// Show every line that differs, however many there are
     #[arg(long)]
     pub(super) all: bool,
+    /// Rows whose differing fields are shown, at most
+    #[arg(long, value_name = "N", default_value_t = CHANGES)]
+    pub(super) changes: usize,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,

@@ -14,6 +14,7 @@ mod state;
 mod summary;
 mod term;
 mod tree;
+mod values;
 
 use crate::app::{App, PipelineSource};
 use crate::config::Env;

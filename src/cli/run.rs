@@ -9,11 +9,12 @@ use super::progress::{ProgressMode, ProgressView};
 use super::term::{Screen, Signals, Style, print, print_error};
 use super::{
     EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, cannot_start, pipeline, sandbox, summary, tree,
+    values,
 };
 use crate::app::{App, PipelineSource};
 use crate::config::Env;
 use crate::report::{Mode, Status};
-use crate::sync::{Outcome, RunRequest};
+use crate::sync::{CHANGES, Digest, Outcome, RunRequest};
 
 /// How long a run may take after the first Ctrl-C to save what was acknowledged, which a slow store delays. Who does
 /// not want to wait presses it again; containers are killed ten seconds after SIGTERM.
@@ -23,6 +24,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(8);
 pub(super) struct RunCommand<'a> {
     mode: Mode,
     allow_mass_delete: bool,
+    approve: Option<Digest>,
+    from_target: bool,
+    changes: usize,
     lines: tree::Lines,
     args: &'a RunArgs,
 }
@@ -32,6 +36,9 @@ impl<'a> RunCommand<'a> {
         Self {
             mode: Mode::Sync,
             allow_mass_delete: args.allow_mass_delete,
+            approve: args.approve.clone(),
+            from_target: false,
+            changes: CHANGES,
             lines: tree::Lines::First,
             args: &args.run,
         }
@@ -41,6 +48,9 @@ impl<'a> RunCommand<'a> {
         Self {
             mode: Mode::Plan,
             allow_mass_delete: args.allow_mass_delete,
+            approve: None,
+            from_target: args.from_target,
+            changes: args.changes,
             lines: tree::Lines::asked(args.all),
             args: &args.run,
         }
@@ -50,6 +60,9 @@ impl<'a> RunCommand<'a> {
         Self {
             mode: Mode::Verify,
             allow_mass_delete: false,
+            approve: None,
+            from_target: false,
+            changes: args.changes,
             lines: tree::Lines::asked(args.all),
             args: &args.run,
         }
@@ -62,6 +75,9 @@ impl<'a> RunCommand<'a> {
             allow_mass_delete: self.allow_mass_delete,
             // A deadline beyond what the clock can express is no deadline.
             deadline: self.args.deadline.and_then(|after| Instant::now().checked_add(after)),
+            approve: self.approve.clone(),
+            from_target: self.from_target,
+            changes: self.changes,
         }
     }
 }
@@ -156,7 +172,12 @@ pub(super) fn show(outcome: &Outcome, lines: tree::Lines, screen: Screen) {
 }
 
 fn text(outcome: &Outcome, lines: tree::Lines, style: Style) -> String {
-    let tree = tree::tree(outcome.report.mode, &outcome.lines, lines, style);
+    let tree = match outcome.report.mode {
+        Mode::Sync => values::rows(&outcome.changes, outcome.more_changes, style),
+        Mode::Plan | Mode::Verify => {
+            tree::tree(outcome.report.mode, &outcome.lines, &outcome.changes, lines, style)
+        }
+    };
     let gap = if tree.is_empty() { "" } else { "\n" };
     format!("{tree}{gap}{}", summary::summary(outcome, style))
 }

@@ -24,6 +24,9 @@ pub(super) fn summary(outcome: &Outcome, style: Style) -> String {
         field(&mut text, style, "source", &source(report));
         field(&mut text, style, if report.mode == Mode::Verify { "result" } else { "plan" }, &plan(report));
     }
+    if let Some(digest) = report.digest.as_ref().filter(|_| report.mode == Mode::Plan) {
+        field(&mut text, style, "digest", &format!("{digest} (sync --approve does this plan and no other)"));
+    }
     if began && (report.mode == Mode::Sync || report.target.requests > 0) {
         field(&mut text, style, "target", &target(report));
     }
@@ -198,8 +201,18 @@ mod tests {
             remaining: 0,
             resume_after_seconds: None,
             error: None,
+            digest: None,
+            changes: None,
+            more_changes: None,
         };
-        Outcome { report, error: None, lines: Vec::new(), rejected: Vec::new() }
+        Outcome {
+            report,
+            error: None,
+            lines: Vec::new(),
+            rejected: Vec::new(),
+            changes: Vec::new(),
+            more_changes: 0,
+        }
     }
 
     #[test]

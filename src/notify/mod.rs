@@ -185,6 +185,9 @@ mod tests {
             remaining: 0,
             resume_after_seconds: None,
             error: error.map(str::to_owned),
+            digest: None,
+            changes: None,
+            more_changes: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::recorder::Recorded;
 use super::{Outcome, RunContext, Tally, millis};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,8 +53,18 @@ impl Outcome {
             remaining: 0,
             resume_after_seconds: None,
             error: Some(error.line()),
+            digest: None,
+            changes: None,
+            more_changes: None,
         };
-        Self { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
+        Self {
+            report,
+            error: Some(error),
+            lines: Vec::new(),
+            rejected: Vec::new(),
+            changes: Vec::new(),
+            more_changes: 0,
+        }
     }
 }
 
@@ -62,13 +73,22 @@ pub(super) async fn end(
     context: &RunContext<'_>,
     mode: Mode,
     start: RunStart,
-    tally: Tally,
+    mut tally: Tally,
     error: Option<Error>,
 ) -> Outcome {
+    let changes = tally.recorded.file.take();
     let report = report(context, mode, start, &tally, error.as_ref());
-    let mut outcome = Outcome { report, error, lines: tally.lines, rejected: tally.rejected };
+    let Recorded { shown, more, .. } = tally.recorded;
+    let mut outcome = Outcome {
+        report,
+        error,
+        lines: tally.lines,
+        rejected: tally.rejected,
+        changes: shown,
+        more_changes: more,
+    };
     if mode == Mode::Sync {
-        save(context, &mut outcome).await;
+        save(context, &mut outcome, changes).await;
     }
     outcome
 }
@@ -123,14 +143,18 @@ fn report(
             .and_then(|error| error.resume_after)
             .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         error: error.map(Error::line),
+        digest: tally.digest.as_ref().map(ToString::to_string),
+        // A sync's are in its file.
+        changes: (mode != Mode::Sync).then(|| tally.recorded.shown.clone()),
+        more_changes: Some(tally.recorded.more).filter(|more| mode != Mode::Sync && *more > 0),
     }
 }
 
 /// The data is safe by now, so a store that fails here loses only the report. The run still ends as failed: somebody
 /// should know.
-async fn save(context: &RunContext<'_>, outcome: &mut Outcome) {
-    let Err(error) = put(context, outcome).await else { return };
-    tracing::error!(error = %error.line(), "report and quarantine could not be kept");
+async fn save(context: &RunContext<'_>, outcome: &mut Outcome, changes: Option<Vec<u8>>) {
+    let Err(error) = put(context, outcome, changes).await else { return };
+    tracing::error!(error = %error.line(), "report, changes and quarantine could not be kept");
     if outcome.error.is_none() {
         outcome.report.status = Status::Failed;
         outcome.report.error = Some(error.line());
@@ -138,8 +162,11 @@ async fn save(context: &RunContext<'_>, outcome: &mut Outcome) {
     }
 }
 
-async fn put(context: &RunContext<'_>, outcome: &Outcome) -> Result<()> {
+async fn put(context: &RunContext<'_>, outcome: &Outcome, changes: Option<Vec<u8>>) -> Result<()> {
     let (connection, run_id) = (context.connection, &outcome.report.run_id);
+    if let Some(changes) = changes {
+        context.store.put(&paths::changes(connection, run_id), changes).await?;
+    }
     if !outcome.rejected.is_empty() {
         let lines: Vec<String> =
             outcome.rejected.iter().filter_map(|r| serde_json::to_string(r).ok()).collect();

@@ -13,9 +13,12 @@
 mod archive;
 mod checkpoint;
 mod in_flight;
+mod ledger;
 mod queue;
 mod read;
 mod rebuild;
+mod recorder;
+mod show;
 mod under_lease;
 mod verify;
 mod write;
@@ -27,11 +30,14 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::catalogue::Rejected;
+pub use crate::changes::{ChangeAction, FieldChange, Json, RowChange};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::okki::Okki;
 pub(crate) use crate::plan::DiffLine;
 use crate::plan::OnDelete;
+pub use crate::plan::Digest;
+pub(crate) use crate::plan::NoDigest;
 pub(crate) use crate::report::Watch;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts};
 use crate::store::Store;
@@ -43,8 +49,10 @@ use crate::transform::RowMap;
 pub(crate) use crate::{plan::DiffKind, report::Progress};
 use archive::RunStart;
 use checkpoint::Checkpoint;
+use read::Decided;
 pub(crate) use rebuild::rebuild;
 pub use rebuild::{Extras, Rebuilt};
+use recorder::Recorded;
 
 /// What a run is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +65,29 @@ pub struct RunRequest {
     pub allow_mass_delete: bool,
     /// When the run must have ended.
     pub deadline: Option<Instant>,
+    /// The plan that was approved: lifts the delete guard for it, and refuses any other.
+    pub approve: Option<Digest>,
+    /// Of a plan: compare with what the target holds, in the place of what it has acknowledged.
+    pub from_target: bool,
+    /// Rows whose changed fields are shown, at most.
+    pub changes: usize,
 }
+
+/// Rows whose changed fields are shown, unless somebody asks for more.
+pub(crate) const CHANGES: usize = 1_000;
 
 impl RunRequest {
     /// A run with its guards on and without a deadline.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, full: false, allow_mass_delete: false, deadline: None }
+        Self {
+            mode,
+            full: false,
+            allow_mass_delete: false,
+            deadline: None,
+            approve: None,
+            from_target: false,
+            changes: CHANGES,
+        }
     }
 }
 
@@ -77,6 +102,10 @@ pub struct Outcome {
     pub lines: Vec<DiffLine>,
     /// Rows in the quarantine (their reasons are shown to people).
     pub rejected: Vec<Rejected>,
+    /// The first rows that changed, or would, with their fields.
+    pub changes: Vec<RowChange>,
+    /// How many more there are.
+    pub more_changes: u64,
 }
 
 /// Everything that a run works with.
@@ -129,6 +158,10 @@ struct Tally {
     refused: u64,
     rejected: Vec<Rejected>,
     lines: Vec<DiffLine>,
+    /// What the run changed, or would.
+    recorded: Recorded,
+    /// Names the pending rows.
+    digest: Option<Digest>,
 }
 
 /// One run, from the request to the report. It never fails as a function: the outcome says what went wrong.
@@ -144,7 +177,7 @@ pub(crate) async fn run(
         match request.mode {
             Mode::Sync => run.sync(&budget, request).await,
             Mode::Plan => run.plan_only(&budget, request).await,
-            Mode::Verify => run.verify(&budget).await,
+            Mode::Verify => run.verify(&budget, request.changes).await,
         }
     };
     let result = waits.tell(watch, work).await;
@@ -183,7 +216,9 @@ impl Run<'_> {
         self.restore_limits(lease).await?;
         let mut checkpoint = Checkpoint::load(self.context).await?;
         checkpoint.bump_run_counter();
-        let (catalogue, plan) = self.read_and_decide(budget, request, &checkpoint.state).await?;
+        let Decided { catalogue, plan, refusal } =
+            self.read_and_decide(budget, request, &checkpoint.state).await?;
+        refusal.map_or(Ok(()), Err)?;
         checkpoint.forget_refusals_except(&plan, &catalogue);
 
         let started = Instant::now();
@@ -199,12 +234,30 @@ impl Run<'_> {
         self.check_compared()
     }
 
-    /// The same up to the plan. Nothing is called but the source, so it takes no lease.
+    /// The same up to the plan. Nothing is called but the source, so it takes no lease, unless the target is asked too.
     async fn plan_only(&mut self, budget: &Budget, request: &RunRequest) -> Result<()> {
+        if !request.from_target {
+            return self.plan_and_show(budget, request, None).await;
+        }
+        self.under_lease(budget, async |run, budget, lease| {
+            run.restore_limits(lease).await?;
+            run.plan_and_show(budget, request, Some(lease)).await
+        })
+        .await
+    }
+
+    async fn plan_and_show(
+        &mut self,
+        budget: &Budget,
+        request: &RunRequest,
+        lease: Option<&Lease>,
+    ) -> Result<()> {
         let mut checkpoint = Checkpoint::load(self.context).await?;
         checkpoint.bump_run_counter();
+        let decided = self.read_and_decide(budget, request, &checkpoint.state).await?;
+        self.show_changes(request, &decided, &checkpoint.state, lease.map(|lease| (budget, lease))).await?;
         // A refused plan is shown too: its reader wants to see what it would have deleted.
-        self.read_and_decide(budget, request, &checkpoint.state).await.map(drop)
+        decided.refusal.map_or(Ok(()), Err)
     }
 }
 

@@ -36,11 +36,13 @@ pub enum Mutant {
     SaveOnlyAtTheEnd,
     /// A row does not wait for its ancestors that are under way.
     ChildrenBesideParents,
+    /// Content of the ledger counts without a look at what the target has acknowledged.
+    BelieveTheLedger,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AcknowledgeBeforeTheAnswer,
         Self::IgnoreFailed,
         Self::IgnoreInserted,
@@ -54,6 +56,7 @@ impl Mutant {
         Self::DeleteBeforeFullCoverage,
         Self::CheckpointOfOtherFields,
         Self::ForgetTheWindow,
+        Self::BelieveTheLedger,
     ];
 
     /// Whether this bug is switched on.

@@ -31,5 +31,6 @@ mod runs;
 mod secrets;
 mod stored;
 mod test_names;
+mod values;
 
 use okki_sync_test_support as support;
