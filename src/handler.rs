@@ -14,7 +14,7 @@ use crate::config::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{self, MetricsSettings};
 use crate::report::{Mode, Report, Status};
-use crate::sync::{Outcome, RunRequest};
+use crate::sync::{Digest, NoDigest, Outcome, RunRequest};
 use crate::words::{Message, say};
 
 /// The sources of a scheduled event: an EventBridge rule, and EventBridge Scheduler.
@@ -47,8 +47,9 @@ pub fn parse(event: &Value) -> Result<Invocation> {
             "full" => request.full = parse_flag(field, value)?,
             "allow_mass_delete" => request.allow_mass_delete = parse_flag(field, value)?,
             "only" => request.only.ids = parse_ids(field, value)?,
+            "approve" => request.approve = Some(parse_digest(value)?),
             other => {
-                let known = ["mode", "connection", "full", "allow_mass_delete", "only"];
+                let known = ["mode", "connection", "full", "allow_mass_delete", "only", "approve"];
                 let near = crate::transform::nearest(other, known).unwrap_or("mode");
                 return Err(bad(say!(
                     "field {other}: unknown; did you mean \"{near}\"?",
@@ -62,6 +63,9 @@ pub fn parse(event: &Value) -> Result<Invocation> {
         mode.ok_or_else(|| bad(say!("field \"mode\": missing; send \"sync\", \"plan\" or \"verify\"")))?;
     if request.mode == Mode::Verify && !request.only.is_empty() {
         return Err(bad(say!("field \"only\": a verification compares all rows; send \"sync\" or \"plan\"")));
+    }
+    if request.approve.is_some() && request.mode != Mode::Sync {
+        return Err(bad(say!("field \"approve\": only a sync is approved; send \"mode\": \"sync\"")));
     }
     Ok(Invocation { connection, request })
 }
@@ -111,6 +115,13 @@ fn parse_connection(value: &Value) -> Result<String> {
             ),
         )),
     }
+}
+
+fn parse_digest(value: &Value) -> Result<Digest> {
+    value.as_str().and_then(Digest::parse).ok_or_else(|| {
+        let value = crate::catalogue::short(&value.to_string());
+        Error::new(ErrorKind::BadEvent, format!("field \"approve\": {value} {NoDigest}"))
+    })
 }
 
 fn parse_flag(field: &str, value: &Value) -> Result<bool> {
@@ -177,7 +188,7 @@ fn metrics_settings(env: &Env) -> MetricsSettings {
 }
 
 fn log(outcome: &Outcome) {
-    let report = serde_json::to_string(&outcome.report).unwrap_or_default();
+    let report = serde_json::to_string(&outcome.report.without_changes()).unwrap_or_default();
     match outcome.report.status {
         Status::Failed => tracing::error!(step = "failed", report, "run failed"),
         Status::Paused => tracing::warn!(step = "paused", report, "run paused"),
@@ -233,6 +244,11 @@ mod tests {
             (r#"{"mode":"sync","only":[]}"#, "\"only\""),
             (r#"{"mode":"sync","only":["7"," "]}"#, "\"only\""),
             (r#"{"mode":"verify","only":["7"]}"#, "\"only\""),
+            (r#"{"mode":"sync","approve":"yes"}"#, "\"approve\""),
+            (
+                r#"{"mode":"plan","approve":"0-1-0-00000000000000000000000000000abc"}"#,
+                "only a sync is approved",
+            ),
             (r#"{"source":"aws.s3","detail-type":"Object Created","detail":{}}"#, "\"source\""),
         ];
         for (event, expected) in table {

@@ -22,7 +22,9 @@ pub mod words;
 
 // Core
 mod catalogue;
+mod changes;
 mod error;
+mod ledger;
 mod plan;
 mod report;
 mod state;

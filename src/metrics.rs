@@ -197,6 +197,9 @@ mod tests {
             resume_after_seconds: None,
             error: None,
             only: Vec::new(),
+            digest: None,
+            changes: None,
+            more_changes: None,
         }
     }
 

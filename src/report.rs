@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::RowChange;
 use crate::error::Side;
 use crate::words::{Message, Words, say};
 
@@ -177,6 +178,22 @@ pub struct Report {
     /// The ids of rows that a person named, of a run that sent only these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Of a plan: names its pending rows, for `sync --approve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Of a plan or a verification: the first rows that differ, with their fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<RowChange>>,
+    /// How many more rows differ; `None` where all are in `changes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more_changes: Option<u64>,
+}
+
+impl Report {
+    /// The same without the content of rows, for logs.
+    pub fn without_changes(&self) -> Self {
+        Self { changes: None, more_changes: None, ..self.clone() }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -4,12 +4,14 @@
 use std::collections::VecDeque;
 
 use fastrand::Rng;
+use serde_json::value::RawValue;
 
 use crate::Sandbox;
 use crate::catalogue::{Catalogue, Product, price};
 use crate::okki::Change;
 use crate::options::ChangeMix;
 use crate::state::SandboxState;
+use crate::stored_rows::RowKey;
 
 /// Deleted products that can be restored.
 const MOST_DELETED: usize = 10_000;
@@ -76,6 +78,20 @@ impl Sandbox {
         let (mut state, now) = self.state_now();
         let at = state.people.deleted.iter().rposition(|product| product.product_id == product_id);
         at.is_some_and(|at| state.restore(at, now))
+    }
+
+    /// Somebody works at the target itself: replaces a row that it holds, given as JSON. `false` if it holds none of its id.
+    pub fn overwrite_target_row(&self, row: &str) -> bool {
+        let (mut state, now) = self.state_now();
+        let Ok(row) = serde_json::from_str::<&RawValue>(row) else { return false };
+        let of_qeasy = RowKey::of(row).is_some_and(|key| state.qeasy.rows.contains(&key.id));
+        let state = &mut *state;
+        let rows = if of_qeasy { &mut state.qeasy.rows } else { &mut state.http_rows };
+        match RowKey::of(row).filter(|key| rows.contains(&key.id)) {
+            Some(key) => rows.put(key, row, now),
+            None => return false,
+        }
+        true
     }
 
     /// Creates so many products in the present second, as an import does. Returns their ids.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::sync::{CHANGES, Digest};
 use okki_sync_sandbox::{ChangeMix, IdCheck, Options};
 
 use crate::words::phrase;
@@ -62,6 +63,9 @@ pub(super) struct SyncArgs {
     pub(super) allow_mass_delete: bool,
     #[command(flatten)]
     pub(super) only: OnlyArgs,
+    /// Do what the plan of this digest showed and nothing else; for it, the guard allows every deletion
+    #[arg(long, value_name = "DIGEST", conflicts_with = "allow_mass_delete")]
+    pub(super) approve: Option<Digest>,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,
@@ -77,6 +81,12 @@ pub(super) struct PlanArgs {
     /// Show every changed line, however many there are
     #[arg(long)]
     pub(super) all: bool,
+    /// Compare with what the target holds now, not with what it has acknowledged
+    #[arg(long)]
+    pub(super) from_target: bool,
+    /// Rows whose changed fields are shown, at most
+    #[arg(long, value_name = "N", default_value_t = CHANGES)]
+    pub(super) changes: usize,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,
@@ -87,6 +97,9 @@ pub(super) struct VerifyArgs {
     /// Show every line that differs, however many there are
     #[arg(long)]
     pub(super) all: bool,
+    /// Rows whose differing fields are shown, at most
+    #[arg(long, value_name = "N", default_value_t = CHANGES)]
+    pub(super) changes: usize,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
     pub(super) run: RunArgs,

@@ -18,6 +18,7 @@ mod state;
 mod summary;
 mod term;
 mod tree;
+mod values;
 
 use crate::app::{App, PipelineSource};
 use crate::config::Env;

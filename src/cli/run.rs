@@ -9,11 +9,12 @@ use super::progress::ProgressView;
 use super::term::{Screen, Signals, Style, print, print_error};
 use super::{
     EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, cannot_start, pipeline, sandbox, summary, tree,
+    values,
 };
 use crate::app::{App, PipelineSource};
 use crate::config::Env;
 use crate::report::{Mode, Status};
-use crate::sync::{Only, Outcome, RunRequest};
+use crate::sync::{CHANGES, Digest, Only, Outcome, RunRequest};
 use crate::words::say;
 
 /// How long a run may take after the first Ctrl-C to save what was acknowledged, which a slow store delays. Who does
@@ -25,6 +26,9 @@ pub(super) struct RunCommand<'a> {
     mode: Mode,
     allow_mass_delete: bool,
     only: Only,
+    approve: Option<Digest>,
+    from_target: bool,
+    changes: usize,
     lines: tree::Lines,
     args: &'a RunArgs,
 }
@@ -35,6 +39,9 @@ impl<'a> RunCommand<'a> {
             mode: Mode::Sync,
             allow_mass_delete: args.allow_mass_delete,
             only: only(&args.only),
+            approve: args.approve.clone(),
+            from_target: false,
+            changes: CHANGES,
             lines: tree::Lines::First,
             args: &args.run,
         }
@@ -45,6 +52,9 @@ impl<'a> RunCommand<'a> {
             mode: Mode::Plan,
             allow_mass_delete: args.allow_mass_delete,
             only: only(&args.only),
+            approve: None,
+            from_target: args.from_target,
+            changes: args.changes,
             lines: tree::Lines::asked(args.all),
             args: &args.run,
         }
@@ -55,6 +65,9 @@ impl<'a> RunCommand<'a> {
             mode: Mode::Verify,
             allow_mass_delete: false,
             only: Only::default(),
+            approve: None,
+            from_target: false,
+            changes: args.changes,
             lines: tree::Lines::asked(args.all),
             args: &args.run,
         }
@@ -68,6 +81,9 @@ impl<'a> RunCommand<'a> {
             // A deadline beyond what the clock can express is no deadline.
             deadline: self.args.deadline.and_then(|after| Instant::now().checked_add(after)),
             only: self.only.clone(),
+            approve: self.approve.clone(),
+            from_target: self.from_target,
+            changes: self.changes,
         }
     }
 }
@@ -165,7 +181,12 @@ pub(super) fn show(outcome: &Outcome, lines: tree::Lines, screen: Screen) {
 }
 
 fn text(outcome: &Outcome, lines: tree::Lines, style: Style) -> String {
-    let tree = tree::tree(outcome.report.mode, &outcome.lines, lines, style);
+    let tree = match outcome.report.mode {
+        Mode::Sync => values::rows(&outcome.changes, outcome.more_changes, style),
+        Mode::Plan | Mode::Verify => {
+            tree::tree(outcome.report.mode, &outcome.lines, &outcome.changes, lines, style)
+        }
+    };
     let gap = if tree.is_empty() { "" } else { "\n" };
     format!("{tree}{gap}{}", summary::summary(outcome, style))
 }

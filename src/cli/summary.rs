@@ -28,6 +28,10 @@ pub(super) fn summary(outcome: &Outcome, style: Style) -> String {
         field(&mut text, style, &say!("source"), &source(report));
         field(&mut text, style, &label, &plan(report));
     }
+    if let Some(digest) = report.digest.as_ref().filter(|_| report.mode == Mode::Plan) {
+        let approve = say!("{digest} (sync --approve does this plan and no other)", digest);
+        field(&mut text, style, &say!("digest"), &approve);
+    }
     if began && (report.mode == Mode::Sync || report.target.requests > 0) {
         field(&mut text, style, &say!("target"), &target(report));
     }
@@ -233,8 +237,18 @@ mod tests {
             resume_after_seconds: None,
             error: None,
             only: Vec::new(),
+            digest: None,
+            changes: None,
+            more_changes: None,
         };
-        Outcome { report, error: None, lines: Vec::new(), rejected: Vec::new() }
+        Outcome {
+            report,
+            error: None,
+            lines: Vec::new(),
+            rejected: Vec::new(),
+            changes: Vec::new(),
+            more_changes: 0,
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The tree of a plan or a verification.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::term::{Style, count, sanitize};
+use super::values;
 use crate::report::Mode;
-use crate::sync::{DiffKind, DiffLine};
+use crate::sync::{ChangeAction, DiffKind, DiffLine, RowChange};
 use crate::words::{Message, say};
 
 /// Lines that are shown unless all were asked for.
@@ -36,7 +38,19 @@ impl Lines {
 }
 
 /// The tree of a plan or a verification, with a legend. Unchanged rows are left out, except those above a change.
-pub(super) fn tree(mode: Mode, lines: &[DiffLine], shown: Lines, style: Style) -> String {
+/// What changed in a row stands in the place of its reason, where it is among `changes`.
+pub(super) fn tree(
+    mode: Mode,
+    lines: &[DiffLine],
+    changes: &[RowChange],
+    shown: Lines,
+    style: Style,
+) -> String {
+    let changes: HashMap<&str, &RowChange> = changes
+        .iter()
+        .filter(|change| change.action == ChangeAction::Update && !change.fields.is_empty())
+        .map(|change| (change.id.as_str(), change))
+        .collect();
     let cap = shown.cap();
     let shown = changed_and_above(lines);
     if shown.is_empty() {
@@ -44,7 +58,7 @@ pub(super) fn tree(mode: Mode, lines: &[DiffLine], shown: Lines, style: Style) -
     }
     let mut text = format!("{}\n", style.dim(&style.say(&legend(mode))));
     for (line, guide) in shown.iter().zip(guides(&shown)).take(cap) {
-        row(line, &guide, style, &mut text);
+        row(line, changes.get(line.id.as_str()).copied(), &guide, style, &mut text);
     }
     let more = shown.iter().skip(cap).filter(|line| line.kind != DiffKind::Same).count();
     if more > 0 {
@@ -63,7 +77,7 @@ fn legend(mode: Mode) -> Message {
     }
 }
 
-fn row(line: &DiffLine, guide: &str, style: Style, text: &mut String) {
+fn row(line: &DiffLine, change: Option<&RowChange>, guide: &str, style: Style, text: &mut String) {
     let name = sanitize(&line.name, TEXT_CHARS);
     let id = sanitize(&line.id, TEXT_CHARS);
     let _ = write!(text, "{} {}", style.mark(line.kind), style.dim(guide));
@@ -72,6 +86,10 @@ fn row(line: &DiffLine, guide: &str, style: Style, text: &mut String) {
         (false, DiffKind::Same) => write!(text, "{} {}", style.dim(&name), style.dim(&id)),
         (false, _) => write!(text, "{name} {}", style.dim(&id)),
     };
+    if let Some(change) = change.filter(|_| line.kind == DiffKind::Differs) {
+        let _ = writeln!(text, "  {}", values::fields(change, style));
+        return;
+    }
     // An unchanged row only shows where the others are: it needs no reason.
     if line.kind != DiffKind::Same && !line.why.is_empty() {
         let why = style.say(&say!("({why})", why = Message::from(line.why)));
@@ -147,7 +165,7 @@ mod tests {
             line(0, '=', "家具", "7", ""),
             line(0, '-', "", "8", "gone at the source"),
         ];
-        insta::assert_snapshot!(tree(Mode::Plan, &lines, Lines::First, Style::PLAIN), @r"
+        insta::assert_snapshot!(tree(Mode::Plan, &lines, &[], Lines::First, Style::PLAIN), @r"
         + create   * update   - delete   = unchanged
         = 电子产品 1
         = ├─ 手机 3
@@ -160,21 +178,21 @@ mod tests {
 
     #[test]
     fn a_tree_without_changes_is_empty() {
-        assert_eq!(tree(Mode::Verify, &[line(0, '=', "a", "1", "")], Lines::All, Style::PLAIN), "");
+        assert_eq!(tree(Mode::Verify, &[line(0, '=', "a", "1", "")], &[], Lines::All, Style::PLAIN), "");
     }
 
     #[test]
     fn a_long_tree_is_cut_unless_all_is_asked_for() {
         let lines: Vec<DiffLine> = (0..1_500).map(|n| line(0, '+', "a", &n.to_string(), "new")).collect();
-        let cut = tree(Mode::Verify, &lines, Lines::First, Style::PLAIN);
+        let cut = tree(Mode::Verify, &lines, &[], Lines::First, Style::PLAIN);
         assert!(cut.ends_with("… and 1,300 more; --all shows them\n"), "{cut}");
-        assert_eq!(tree(Mode::Verify, &lines, Lines::All, Style::PLAIN).lines().count(), 1_501);
+        assert_eq!(tree(Mode::Verify, &lines, &[], Lines::All, Style::PLAIN).lines().count(), 1_501);
     }
 
     #[test]
     fn depth_is_bounded_and_may_jump() {
         let lines = [line(9_999, '+', "a", "1", ""), line(3, '+', "b", "2", ""), line(0, '+', "c", "3", "")];
-        let text = tree(Mode::Plan, &lines, Lines::First, Style::PLAIN);
+        let text = tree(Mode::Plan, &lines, &[], Lines::First, Style::PLAIN);
         assert!(text.lines().all(|line| line.chars().count() < 3 * LEVELS + 10), "{text}");
     }
 
@@ -182,9 +200,9 @@ mod tests {
     fn colours_only_where_they_are_wanted() {
         let lines = [line(0, '+', "a", "1", "new")];
         assert!(
-            tree(Mode::Plan, &lines, Lines::First, Style { colour: true, ..Style::PLAIN })
+            tree(Mode::Plan, &lines, &[], Lines::First, Style { colour: true, ..Style::PLAIN })
                 .contains("\u{1b}[32m+")
         );
-        assert!(!tree(Mode::Plan, &lines, Lines::First, Style::PLAIN).contains('\u{1b}'));
+        assert!(!tree(Mode::Plan, &lines, &[], Lines::First, Style::PLAIN).contains('\u{1b}'));
     }
 }

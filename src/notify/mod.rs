@@ -188,6 +188,9 @@ mod tests {
             resume_after_seconds: None,
             error: error.map(str::to_owned),
             only: Vec::new(),
+            digest: None,
+            changes: None,
+            more_changes: None,
         }
     }
 

@@ -128,6 +128,11 @@ fn depth_of(group: &Group) -> usize {
     group.layer.saturating_sub(1) as usize
 }
 
+/// The name of a row; empty for one that is gone.
+pub(crate) fn name_of(row: RowRef, catalogue: &Catalogue) -> String {
+    describe(row, catalogue).0
+}
+
 /// Name and depth of a row.
 fn describe(row: RowRef, catalogue: &Catalogue) -> (String, usize) {
     let depth = |group: usize| catalogue.groups.get(group).map_or(0, depth_of);

@@ -4,6 +4,8 @@
 //! row of the catalogue and not the rows, since most runs change few of them. Deliberately absent: what happened at the
 //! target behind our back. `verify` finds that; a plan compares with what the target has acknowledged.
 
+pub(crate) mod diff;
+mod digest;
 mod display;
 mod guard;
 mod held;
@@ -20,10 +22,12 @@ use crate::report::PlanCounts;
 use crate::state::{Acknowledged, Fingerprint, Refusal, State};
 use crate::transform::{Former, RowMap, RowUnit};
 use crate::words::written;
-pub(crate) use display::{DiffKind, DiffLine};
+pub use digest::Digest;
+pub(crate) use digest::NoDigest;
+pub(crate) use display::{DiffKind, DiffLine, name_of};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
 pub(crate) use held::HeldGuard;
-pub(crate) use rows::{RowRef, RowWriter, Unfit, rows, rows_in_tree};
+pub(crate) use rows::{RowRef, RowWriter, Unfit, in_tree, rows, rows_in_tree};
 pub(crate) use select::{Selection, nearest_ids, unknown_id};
 
 /// What is to be done with a row.

@@ -52,7 +52,7 @@ pub(crate) fn rows_in_tree(catalogue: &Catalogue, unit: RowUnit) -> Vec<RowRef> 
 }
 
 /// The order of two rows in the tree. Groups and rows that are gone are in their order already.
-pub(super) fn in_tree((row, id): (RowRef, &str), (other, other_id): (RowRef, &str)) -> std::cmp::Ordering {
+pub(crate) fn in_tree((row, id): (RowRef, &str), (other, other_id): (RowRef, &str)) -> std::cmp::Ordering {
     row.group().cmp(&other.group()).then_with(|| match row {
         RowRef::Product(..) => id_order(id, other_id),
         RowRef::Group(_) | RowRef::Gone => std::cmp::Ordering::Equal,

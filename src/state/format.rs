@@ -107,7 +107,7 @@ pub(super) mod hexadecimal {
 }
 
 impl Acknowledged {
-    fn write(self, out: &mut Vec<u8>) {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
         match self {
             Self::Unknown => out.push(b'0'),
             Self::Unsure => out.push(b'1'),
@@ -120,7 +120,7 @@ impl Acknowledged {
         }
     }
 
-    fn read(digits: &str) -> Option<Self> {
+    pub(super) fn read(digits: &str) -> Option<Self> {
         match digits {
             "0" => Some(Self::Unknown),
             "1" => Some(Self::Unsure),

@@ -43,6 +43,21 @@ impl Fingerprint {
     fn bits(self) -> u128 {
         self.0
     }
+
+    /// As the state's file writes it: 22 characters of base64.
+    pub fn text(self) -> String {
+        let mut text = Vec::new();
+        Acknowledged::Known(self).write(&mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Reads what [`Self::text`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        match Acknowledged::read(text)? {
+            Acknowledged::Known(fingerprint) => Some(fingerprint),
+            Acknowledged::Unknown | Acknowledged::Unsure => None,
+        }
+    }
 }
 
 /// What the target has acknowledged, and what the next run must know.

@@ -1,20 +1,24 @@
 //! The store: pipelines, state, reports and quarantine on S3, in a directory, or in memory, with save-if-unchanged.
 //!
 //! What has to survive two runs at once is saved on top of the version that was read (compare-and-swap); S3 and memory
-//! do it in one call, a directory under a lock file. Deliberately absent: deleting, and in a run listing. Every key is
-//! known ([`paths`]), and what is old goes by the bucket's lifecycle rules.
+//! do it in one call, a directory under a lock file. Deliberately absent: deleting. Every key is known ([`paths`])
+//! but for those of runs, which people's commands list, and what is old goes by the bucket's lifecycle rules.
 
 pub(crate) mod lease;
 pub(crate) mod limits;
 mod listing;
 pub(crate) mod paths;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -105,6 +109,30 @@ impl Store {
         let version = Version(found.meta.e_tag.clone());
         let bytes = found.bytes().await.map_err(|error| self.error(path, error))?;
         Ok(Some((bytes, version)))
+    }
+
+    /// Reads a part of an object, or what there is of it; `None` if there is no object. The part must begin inside of it.
+    pub async fn load_part(&self, path: &str, part: Range<u64>) -> Result<Option<Bytes>> {
+        let options = GetOptions { range: Some(GetRange::Bounded(part)), ..GetOptions::default() };
+        let found = match self.objects.get_opts(&Path::from(path), options).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.error(path, error)),
+        };
+        found.bytes().await.map(Some).map_err(|error| self.error(path, error))
+    }
+
+    /// The names of the objects in a folder, in their order. Only people's commands list: the function may not.
+    pub async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let mut names: Vec<String> = self
+            .objects
+            .list(Some(&Path::from(folder)))
+            .try_filter_map(|found| async move { Ok(found.location.filename().map(str::to_owned)) })
+            .try_collect()
+            .await
+            .map_err(|error| self.error(folder, error))?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Writes an object over whatever is there.

@@ -9,6 +9,11 @@ const PIPELINE: &str = "pipelines/<connection>.toml";
 const STATE: &str = "state/<connection>.state";
 /// The state as the last run that saved found it.
 const STATE_PREVIOUS: &str = "cache/<connection>.state.previous";
+/// The row ledger: the content that the target has acknowledged. What the last runs changed, what they changed before,
+/// and the rest.
+const LEDGER_LATEST: &str = "state/<connection>.ledger.latest";
+const LEDGER_RECENT: &str = "state/<connection>.ledger.recent";
+const LEDGER: &str = "state/<connection>.ledger";
 /// Who runs, and what its runs know of the target's limit.
 const RUN: &str = "state/<connection>.run";
 /// The calls of an account's last minute, and until when it wants none. The name is a hash: it shows no key.
@@ -29,6 +34,8 @@ const SAVE_LOCK: &str = "<key>.save";
 const REPORT: &str = "reports/<connection>/<run>.json";
 /// The rows that a run left out, one JSON object a line.
 const QUARANTINE: &str = "quarantine/<connection>/<run>.jsonl";
+/// The rows that a run changed, with old and new values.
+const CHANGES: &str = "changes/<connection>/<run>.jsonl.zst";
 /// What the chat group was told. A failure before the connection is known goes by the pipeline file's name.
 const NOTICE: &str = "notices/<connection>.json";
 
@@ -53,6 +60,11 @@ pub(crate) fn state(connection: &str) -> String {
 
 pub(crate) fn previous_state(connection: &str) -> String {
     of_connection(STATE_PREVIOUS, connection)
+}
+
+/// From the newest rows to the oldest.
+pub(crate) fn ledger(connection: &str) -> [String; 3] {
+    [LEDGER_LATEST, LEDGER_RECENT, LEDGER].map(|key| of_connection(key, connection))
 }
 
 pub(crate) fn run(connection: &str) -> String {
@@ -106,6 +118,22 @@ pub(crate) fn quarantine(connection: &str, run_id: &str) -> String {
     of_run(QUARANTINE, connection, run_id)
 }
 
+pub(crate) fn changes(connection: &str, run_id: &str) -> String {
+    of_run(CHANGES, connection, run_id)
+}
+
+/// The folder of a connection's changes.
+pub(crate) fn changes_folder(connection: &str) -> String {
+    let key = of_connection(CHANGES, connection);
+    key.rsplit_once('/').map(|(folder, _)| folder.to_owned()).unwrap_or_default()
+}
+
+/// The run whose changes a file of this name holds.
+pub(crate) fn run_of_changes(name: &str) -> Option<&str> {
+    let (_, name_of_run) = CHANGES.rsplit_once('/')?;
+    name.strip_suffix(name_of_run.strip_prefix("<run>")?)
+}
+
 /// `name` is the connection's, or the pipeline file's where the connection is not known.
 pub(crate) fn notice(name: &str) -> String {
     of_connection(NOTICE, name)
@@ -130,10 +158,13 @@ mod tests {
         InADirectory,
     }
 
-    const KEYS: [(&str, Written); 13] = [
+    const KEYS: [(&str, Written); 17] = [
         (PIPELINE, Written::ByPeople),
         (STATE, Written::ByTheProgram),
         (STATE_PREVIOUS, Written::ByTheProgram),
+        (LEDGER_LATEST, Written::ByTheProgram),
+        (LEDGER_RECENT, Written::ByTheProgram),
+        (LEDGER, Written::ByTheProgram),
         (RUN, Written::ByTheProgram),
         (LIMITS, Written::ByTheProgram),
         (PRODUCTS, Written::ByTheProgram),
@@ -143,6 +174,7 @@ mod tests {
         (SAVE_LOCK, Written::InADirectory),
         (REPORT, Written::ByTheProgram),
         (QUARANTINE, Written::ByTheProgram),
+        (CHANGES, Written::ByTheProgram),
         (NOTICE, Written::ByTheProgram),
     ];
 
@@ -176,7 +208,16 @@ mod tests {
             report("acme", "r1"),
             quarantine("acme", "r1"),
             notice("pipeline.toml"),
+            changes("acme", "r1"),
         ];
+        let [latest, recent, main] = ledger("acme");
+        assert_eq!(latest, "state/acme.ledger.latest");
+        assert_eq!(recent, "state/acme.ledger.recent");
+        assert_eq!(main, "state/acme.ledger");
+        assert_eq!(
+            (changes_folder("acme").as_str(), run_of_changes("r1.jsonl.zst")),
+            ("changes/acme", Some("r1"))
+        );
         assert_eq!(
             made,
             [
@@ -193,6 +234,7 @@ mod tests {
                 "reports/acme/r1.json",
                 "quarantine/acme/r1.jsonl",
                 "notices/pipeline.toml.json",
+                "changes/acme/r1.jsonl.zst",
             ]
         );
     }

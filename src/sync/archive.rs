@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::recorder::Recorded;
 use super::{Outcome, RunContext, Tally, millis};
 use crate::catalogue::Rejected;
 use crate::clock::Clock;
@@ -58,8 +59,18 @@ impl Outcome {
             resume_after_seconds: None,
             error: Some(error.line()),
             only: Vec::new(),
+            digest: None,
+            changes: None,
+            more_changes: None,
         };
-        Self { report, error: Some(error), lines: Vec::new(), rejected: Vec::new() }
+        Self {
+            report,
+            error: Some(error),
+            lines: Vec::new(),
+            rejected: Vec::new(),
+            changes: Vec::new(),
+            more_changes: 0,
+        }
     }
 }
 
@@ -72,10 +83,19 @@ pub(super) async fn end(
     error: Option<Error>,
 ) -> Outcome {
     mark_dismissed(&mut tally);
+    let changes = tally.recorded.file.take();
     let report = report(context, mode, start, &tally, error.as_ref());
-    let mut outcome = Outcome { report, error, lines: tally.lines, rejected: tally.rejected };
+    let Recorded { shown, more, .. } = tally.recorded;
+    let mut outcome = Outcome {
+        report,
+        error,
+        lines: tally.lines,
+        rejected: tally.rejected,
+        changes: shown,
+        more_changes: more,
+    };
     if mode == Mode::Sync {
-        save(context, &mut outcome).await;
+        save(context, &mut outcome, changes).await;
     }
     outcome
 }
@@ -135,6 +155,10 @@ fn report(
             .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         error: error.map(Error::line),
         only: tally.only.clone(),
+        digest: tally.digest.as_ref().map(ToString::to_string),
+        // A sync's are in its file.
+        changes: (mode != Mode::Sync).then(|| tally.recorded.shown.clone()),
+        more_changes: Some(tally.recorded.more).filter(|more| mode != Mode::Sync && *more > 0),
     }
 }
 
@@ -158,9 +182,9 @@ fn by_kind(rejected: &[&Rejected]) -> BTreeMap<String, u64> {
 
 /// The data is safe by now, so a store that fails here loses only the report. The run still ends as failed: somebody
 /// should know.
-async fn save(context: &RunContext<'_>, outcome: &mut Outcome) {
-    let Err(error) = put(context, outcome).await else { return };
-    tracing::error!(error = %error.line(), "report and quarantine could not be kept");
+async fn save(context: &RunContext<'_>, outcome: &mut Outcome, changes: Option<Vec<u8>>) {
+    let Err(error) = put(context, outcome, changes).await else { return };
+    tracing::error!(error = %error.line(), "report, changes and quarantine could not be kept");
     if outcome.error.is_none() {
         outcome.report.status = Status::Failed;
         outcome.report.error = Some(error.line());
@@ -168,8 +192,11 @@ async fn save(context: &RunContext<'_>, outcome: &mut Outcome) {
     }
 }
 
-async fn put(context: &RunContext<'_>, outcome: &Outcome) -> Result<()> {
+async fn put(context: &RunContext<'_>, outcome: &Outcome, changes: Option<Vec<u8>>) -> Result<()> {
     let (connection, run_id) = (context.connection, &outcome.report.run_id);
+    if let Some(changes) = changes {
+        context.store.put(&paths::changes(connection, run_id), changes).await?;
+    }
     if !outcome.rejected.is_empty() {
         let lines: Vec<String> =
             outcome.rejected.iter().filter_map(|r| serde_json::to_string(r).ok()).collect();

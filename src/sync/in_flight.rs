@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::budget::{Budget, interrupted};
 use crate::error::{Error, ErrorKind, Result, Side};
+use crate::plan::{Action, RowRef};
 use crate::targets::batch::Batch;
 use crate::targets::{TargetRun, Written};
 use crate::words::say;
@@ -34,6 +35,8 @@ pub(super) struct Done {
     pub written: Written,
     /// Its rows of groups, by their index.
     pub groups: Vec<usize>,
+    /// All its rows, as the batch was cut.
+    pub rows: Vec<(RowRef, Action)>,
     /// From the call to the answer.
     pub took: Duration,
     sent: Result<()>,
@@ -87,7 +90,12 @@ impl<'a> InFlight<'a> {
     }
 
     /// Sends a batch, unless it would probably not come back in time.
-    pub(super) fn begin(&mut self, batch: Batch, groups: Vec<usize>, slowest: Duration) -> Result<()> {
+    pub(super) fn begin(
+        &mut self,
+        batch: Batch,
+        (groups, rows): (Vec<usize>, Vec<(RowRef, Action)>),
+        slowest: Duration,
+    ) -> Result<()> {
         if self.budget.is_over() || self.budget.left() < slowest {
             return Err(interrupted(say!("the run's time is over or it was asked to stop")));
         }
@@ -96,7 +104,7 @@ impl<'a> InFlight<'a> {
             let started = Instant::now();
             let mut written = Written::default();
             let sent = target.write(&budget, batch, &mut written).await;
-            Done { written, groups, took: started.elapsed(), sent }
+            Done { written, groups, rows, took: started.elapsed(), sent }
         };
         self.batches.push(sending.boxed());
         // Its call goes out now, not when the next batch has been rendered.

@@ -13,11 +13,14 @@
 mod archive;
 mod checkpoint;
 mod in_flight;
+mod ledger;
 pub(crate) mod preview;
 pub(crate) mod quarantine;
 mod queue;
 mod read;
 mod rebuild;
+mod recorder;
+mod show;
 mod under_lease;
 mod verify;
 mod write;
@@ -30,11 +33,14 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::catalogue::Rejected;
+pub use crate::changes::{ChangeAction, FieldChange, Json, RowChange};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::okki::Okki;
 pub(crate) use crate::plan::DiffLine;
 use crate::plan::OnDelete;
+pub use crate::plan::Digest;
+pub(crate) use crate::plan::NoDigest;
 pub(crate) use crate::report::Watch;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts};
 use crate::state::Dismissed;
@@ -47,8 +53,10 @@ use crate::transform::{Former, RowMap};
 pub(crate) use crate::{plan::DiffKind, report::Progress};
 use archive::RunStart;
 use checkpoint::Checkpoint;
+use read::Decided;
 pub(crate) use rebuild::rebuild;
 pub use rebuild::{Extras, Rebuilt};
+use recorder::Recorded;
 
 /// What a run is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +71,12 @@ pub struct RunRequest {
     pub deadline: Option<Instant>,
     /// The rows that are sent, whether they changed or not; empty: those that changed.
     pub only: Only,
+    /// The plan that was approved: lifts the delete guard for it, and refuses any other.
+    pub approve: Option<Digest>,
+    /// Of a plan: compare with what the target holds, in the place of what it has acknowledged.
+    pub from_target: bool,
+    /// Rows whose changed fields are shown, at most.
+    pub changes: usize,
 }
 
 /// Rows that a person names, to be sent again.
@@ -81,10 +95,22 @@ impl Only {
     }
 }
 
+/// Rows whose changed fields are shown, unless somebody asks for more.
+pub(crate) const CHANGES: usize = 1_000;
+
 impl RunRequest {
     /// A run with its guards on and without a deadline.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, full: false, allow_mass_delete: false, deadline: None, only: Only::default() }
+        Self {
+            mode,
+            full: false,
+            allow_mass_delete: false,
+            deadline: None,
+            only: Only::default(),
+            approve: None,
+            from_target: false,
+            changes: CHANGES,
+        }
     }
 }
 
@@ -99,6 +125,10 @@ pub struct Outcome {
     pub lines: Vec<DiffLine>,
     /// Rows in the quarantine (their reasons are shown to people).
     pub rejected: Vec<Rejected>,
+    /// The first rows that changed, or would, with their fields.
+    pub changes: Vec<RowChange>,
+    /// How many more there are.
+    pub more_changes: u64,
 }
 
 /// What the target has acknowledged is kept as fingerprints, not as content: `max_change` of a value guard has nothing to
@@ -161,6 +191,10 @@ struct Tally {
     only: Vec<String>,
     /// Rows that somebody has silenced.
     dismissed: BTreeSet<Dismissed>,
+    /// What the run changed, or would.
+    recorded: Recorded,
+    /// Names the pending rows.
+    digest: Option<Digest>,
 }
 
 /// One run, from the request to the report. It never fails as a function: the outcome says what went wrong.
@@ -177,7 +211,7 @@ pub(crate) async fn run(
         match request.mode {
             Mode::Sync => run.sync(&budget, request).await,
             Mode::Plan => run.plan_only(&budget, request).await,
-            Mode::Verify => run.verify(&budget).await,
+            Mode::Verify => run.verify(&budget, request.changes).await,
         }
     };
     let result = waits.tell(watch, work).await;
@@ -221,7 +255,9 @@ impl Run<'_> {
         if is_whole {
             checkpoint.bump_run_counter();
         }
-        let (catalogue, plan) = self.read_and_decide(budget, request, &checkpoint.state).await?;
+        let Decided { catalogue, plan, refusal } =
+            self.read_and_decide(budget, request, &checkpoint.state).await?;
+        refusal.map_or(Ok(()), Err)?;
         if is_whole {
             checkpoint.forget_refusals_except(&plan, &catalogue);
             checkpoint.forget_dismissals_except(&self.tally.rejected);
@@ -240,13 +276,31 @@ impl Run<'_> {
         self.check_compared()
     }
 
-    /// The same up to the plan. Nothing is called but the source, so it takes no lease.
+    /// The same up to the plan. Nothing is called but the source, so it takes no lease, unless the target is asked too.
     async fn plan_only(&mut self, budget: &Budget, request: &RunRequest) -> Result<()> {
+        if !request.from_target {
+            return self.plan_and_show(budget, request, None).await;
+        }
+        self.under_lease(budget, async |run, budget, lease| {
+            run.restore_limits(lease).await?;
+            run.plan_and_show(budget, request, Some(lease)).await
+        })
+        .await
+    }
+
+    async fn plan_and_show(
+        &mut self,
+        budget: &Budget,
+        request: &RunRequest,
+        lease: Option<&Lease>,
+    ) -> Result<()> {
         let mut checkpoint = Checkpoint::load(self.context).await?;
         self.tally.dismissed.clone_from(&checkpoint.state.dismissed);
         checkpoint.bump_run_counter();
+        let decided = self.read_and_decide(budget, request, &checkpoint.state).await?;
+        self.show_changes(request, &decided, &checkpoint.state, lease.map(|lease| (budget, lease))).await?;
         // A refused plan is shown too: its reader wants to see what it would have deleted.
-        self.read_and_decide(budget, request, &checkpoint.state).await.map(drop)
+        decided.refusal.map_or(Ok(()), Err)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::budget::Budget;
 use crate::catalogue::{Catalogue, Rejected};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::okki::{self, Cache, Keep, ReadInfo, ReadStart, Unfinished};
-use crate::plan::{DeleteGuard, HeldGuard, Plan, Selection, SourceSummary};
+use crate::plan::{DeleteGuard, Digest, HeldGuard, Plan, Selection, SourceSummary};
 use crate::report::{Mode, Progress};
 use crate::state::State;
 use crate::store::{Store, paths};
@@ -45,6 +45,14 @@ pub(super) enum ReadFor {
     Anew,
     /// The same, apart from what syncs hold.
     Comparison,
+}
+
+/// What a run is about to do.
+pub(super) struct Decided {
+    pub catalogue: Catalogue,
+    pub plan: Plan,
+    /// Why it may not be done.
+    pub refusal: Option<Error>,
 }
 
 /// Keeps a read in the store. It is a checkpoint: a store that fails here fails no run.
@@ -82,7 +90,7 @@ impl Run<'_> {
         budget: &Budget,
         request: &RunRequest,
         state: &State,
-    ) -> Result<(Catalogue, Plan)> {
+    ) -> Result<Decided> {
         let mut purpose = match (request.mode, request.full) {
             (Mode::Plan, false) => ReadFor::Plan,
             // Rows that a person names move no cursor.
@@ -94,11 +102,14 @@ impl Run<'_> {
         };
         for attempt in 1..=okki::MAX_READS {
             let (catalogue, read) = self.read(budget, purpose).await?;
-            let plan = self.decide(request, &catalogue, state)?;
+            let (plan, refusal) = self.decide(request, &catalogue, state)?;
             let takes_away = plan.counts.update + plan.counts.delete > 0;
+            if refusal.is_some() {
+                return Ok(Decided { catalogue, plan, refusal });
+            }
             if !takes_away || read.grew != Some(true) {
                 (self.watch)(Progress::Planned(plan.counts.clone()));
-                return Ok((catalogue, plan));
+                return Ok(Decided { catalogue, plan, refusal });
             }
             let why = say!("products were created while the pages were read");
             tracing::warn!(attempt, %why, "the pages may not agree, reading again");
@@ -241,7 +252,12 @@ impl Run<'_> {
     }
 
     /// Plans, leaves plan and quarantine in the tally, and asks the guard.
-    fn decide(&mut self, request: &RunRequest, catalogue: &Catalogue, state: &State) -> Result<Plan> {
+    fn decide(
+        &mut self,
+        request: &RunRequest,
+        catalogue: &Catalogue,
+        state: &State,
+    ) -> Result<(Plan, Option<Error>)> {
         let started = Instant::now();
         let (context, tally) = (self.context, &mut self.tally);
         let is_whole = request.only.is_empty();
@@ -272,15 +288,19 @@ impl Run<'_> {
             duration_ms = millis(started.elapsed()),
             "transformed"
         );
-        held?;
+        if request.mode == Mode::Plan || request.approve.is_some() {
+            tally.digest = Some(plan.digest(context.rows, catalogue, state));
+        }
+        if let Some(refusal) = unapproved(request, tally.digest.as_ref()).or(held.err()) {
+            return Ok((plan, Some(refusal)));
+        }
         let guard = DeleteGuard {
             max_delete_ratio: context.settings.max_delete_ratio,
-            lifted: request.allow_mass_delete,
+            lifted: request.allow_mass_delete || request.approve.is_some(),
         };
-        if is_whole {
-            plan.check(state, &SourceSummary::of(catalogue, context.rows), guard)?;
-        }
-        Ok(plan)
+        let summary = SourceSummary::of(catalogue, context.rows);
+        let refusal = if is_whole { plan.check(state, &summary, guard).err() } else { None };
+        Ok((plan, refusal))
     }
 }
 
@@ -291,4 +311,20 @@ fn select(context: &RunContext<'_>, request: &RunRequest, catalogue: &Catalogue)
         error.message = say!("only: {why}", why = error.message);
         error
     })
+}
+
+/// Refuses a plan that is not the one that was approved.
+fn unapproved(request: &RunRequest, now: Option<&Digest>) -> Option<Error> {
+    let (approved, now) = (request.approve.as_ref()?, now?);
+    if approved == now {
+        return None;
+    }
+    let what = say!(
+        "the plan is not the one that was approved ({difference}); nothing was written",
+        difference = approved.difference(now)
+    );
+    Some(
+        Error::new(ErrorKind::GuardRefused, what)
+            .help(say!("look at it with okki-sync plan, and approve its digest")),
+    )
 }

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
+use super::ledger::RowLedger;
 use super::verify::{Comparison, Held, ReadBack};
 use super::{Run, RunContext, Watch};
 use crate::budget::Budget;
 use crate::error::Result;
+use crate::ledger::Builder;
 use crate::plan;
 use crate::state::{Acknowledged, Fingerprint, State};
 use crate::store::lease::Lease;
@@ -68,7 +70,8 @@ impl Run<'_> {
         let catalogue = self.read_both(budget, lease, &mut read_back).await?;
         let rows = plan::rows(&catalogue, context.rows.unit()).collect();
         let compared = self.compare(budget, lease, &mut read_back, (&catalogue, rows), None).await?;
-        let (mut state, found) = acknowledge(compared, extras);
+        let mut contents = Builder::default();
+        let (mut state, found) = acknowledge(compared, extras, &mut contents);
         // The next run's guard compares with what the source holds now.
         state.source_products = Some(self.tally.source.products);
 
@@ -77,13 +80,14 @@ impl Run<'_> {
         }
         let text = state.to_text(context.connection, &context.target.identity());
         context.store.save_if_unchanged(&path, Bytes::from(text), version.as_ref()).await?;
+        RowLedger::new(context).replace(&contents.finish()).await;
         read_back.clear(context).await;
         Ok(found)
     }
 }
 
-/// The state that says what the target was found to hold.
-fn acknowledge(mut compared: Comparison<'_>, extras: Extras) -> (State, Rebuilt) {
+/// The state that says what the target was found to hold, and the content of the rows that are as they should be.
+fn acknowledge(mut compared: Comparison<'_>, extras: Extras, contents: &mut Builder) -> (State, Rebuilt) {
     let mut state = State::default();
     let mut found = Rebuilt { extra_owned: extras == Extras::Own, ..Rebuilt::default() };
     let rows: Vec<_> = compared.rows().collect();
@@ -93,7 +97,11 @@ fn acknowledge(mut compared: Comparison<'_>, extras: Extras) -> (State, Rebuilt)
                 found.missing += 1;
                 continue;
             }
-            Held::Same => (&mut found.same, Acknowledged::Known(compared.fingerprint(row, id))),
+            Held::Same => {
+                let content = compared.content(row, id);
+                contents.add(id, content);
+                (&mut found.same, Acknowledged::Known(Fingerprint::of(content)))
+            }
             Held::Differs => (&mut found.differing, other_content()),
         };
         *count += 1;

@@ -6,6 +6,7 @@ mod read_back;
 use super::{Run, RunContext, Tally};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
+use crate::changes::{ChangeAction, RowChange};
 use crate::error::Result;
 use crate::plan::{self, DiffKind, DiffLine, OnDelete};
 use crate::state::State;
@@ -18,11 +19,14 @@ pub(super) use read_back::ReadBack;
 impl Run<'_> {
     /// Reading back calls the target, so it takes its turn under the lease like a sync; of its own it keeps nothing but
     /// how far it has read.
-    pub(super) async fn verify(&mut self, budget: &Budget) -> Result<()> {
-        self.under_lease(budget, async |run, budget, lease| run.verify_under_lease(budget, lease).await).await
+    pub(super) async fn verify(&mut self, budget: &Budget, changes: usize) -> Result<()> {
+        self.under_lease(budget, async |run, budget, lease| {
+            run.verify_under_lease(budget, lease, changes).await
+        })
+        .await
     }
 
-    async fn verify_under_lease(&mut self, budget: &Budget, lease: &Lease) -> Result<()> {
+    async fn verify_under_lease(&mut self, budget: &Budget, lease: &Lease, changes: usize) -> Result<()> {
         let context = self.context;
         self.restore_limits(lease).await?;
         let stored = context.store.load(&paths::state(context.connection)).await?.map(|(bytes, _)| bytes);
@@ -44,9 +48,26 @@ impl Run<'_> {
         let compared =
             self.compare(budget, lease, &mut read_back, (&catalogue, rows), state.as_ref()).await?;
         self.tally.rejected.extend(rejected);
+        show(&compared, &catalogue, changes, &mut self.tally);
         tell(context, compared, &catalogue, &mut self.tally);
         read_back.clear(context).await;
         Ok(())
+    }
+}
+
+/// Both sides' values of the rows that differ: `old` is the target's, `new` the source's.
+fn show(compared: &Comparison<'_>, catalogue: &Catalogue, most: usize, tally: &mut Tally) {
+    for (row, id, _) in compared.rows().filter(|(_, _, held)| *held == Held::Differs) {
+        let Some(fields) = compared.differing.get(id).filter(|_| tally.recorded.shown.len() < most) else {
+            tally.recorded.more += 1;
+            continue;
+        };
+        tally.recorded.shown.push(RowChange {
+            id: id.to_owned(),
+            name: plan::name_of(row, catalogue),
+            action: ChangeAction::Update,
+            fields: fields.clone(),
+        });
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::checkpoint::Checkpoint;
 use super::in_flight::{Done, InFlight};
 use super::queue::Queue;
+use super::recorder::Recorder;
 use super::{NO_FORMER, Run, millis};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
@@ -23,6 +24,9 @@ struct Sending<'a, 'c, 's> {
     batch: Builder,
     /// The groups whose rows are in the batch that is being filled.
     groups: Vec<usize>,
+    /// All rows of that batch, and what is done with them.
+    in_batch: Vec<(RowRef, Action)>,
+    recorder: Recorder<'a>,
     checkpoint: &'c mut Checkpoint<'s>,
     planned: u64,
 }
@@ -49,6 +53,13 @@ impl Run<'_> {
                 settings.max_bytes_per_batch,
             ),
             groups: Vec::new(),
+            in_batch: Vec::new(),
+            recorder: Recorder::new(
+                context,
+                &self.start.run_id,
+                Some(catalogue),
+                std::mem::take(&mut checkpoint.former),
+            ),
             checkpoint,
             planned: plan.pending_count(),
         };
@@ -58,7 +69,9 @@ impl Run<'_> {
         while !sending.in_flight.is_empty() {
             self.advance(&mut sending).await;
         }
-        sending.in_flight.into_result()
+        let Sending { in_flight, recorder, .. } = sending;
+        self.tally.recorded = recorder.finish().await;
+        in_flight.into_result()
     }
 
     async fn send_batches(&mut self, sending: &mut Sending<'_, '_, '_>) -> Result<()> {
@@ -79,7 +92,7 @@ impl Run<'_> {
 
     /// Writes rows into the batch until it has no room, or no further row may go now.
     fn fill(&mut self, sending: &mut Sending<'_, '_, '_>) -> Room {
-        let Sending { queue, rows, batch, groups, checkpoint, .. } = sending;
+        let Sending { queue, rows, batch, groups, in_batch, checkpoint, .. } = sending;
         let tombstones = &checkpoint.state.tombstones;
         while let Some(change) = queue.next() {
             let kind = match change.action {
@@ -89,6 +102,7 @@ impl Run<'_> {
             };
             match batch.push(change.id.into(), kind, |out| rows.write(change.row, change.id, out)) {
                 Ok(Room::Some) => {
+                    in_batch.push((change.row, change.action));
                     if let RowRef::Group(group) = change.row {
                         groups.push(group);
                     }
@@ -113,7 +127,7 @@ impl Run<'_> {
 
     /// Sends a batch as soon as there is room for it, unless an error ends the writing before.
     async fn send(&mut self, sending: &mut Sending<'_, '_, '_>, batch: Batch) -> Result<()> {
-        let groups = std::mem::take(&mut sending.groups);
+        let (groups, rows) = (std::mem::take(&mut sending.groups), std::mem::take(&mut sending.in_batch));
         while !sending.in_flight.has_ended()
             && sending.in_flight.is_full(sending.checkpoint.unsaved_batches())
         {
@@ -124,7 +138,7 @@ impl Run<'_> {
             return Ok(());
         }
         queue.begin(&groups);
-        in_flight.begin(batch, groups, self.slowest_batch)?;
+        in_flight.begin(batch, (groups, rows), self.slowest_batch)?;
         // A save goes on also where answers never make anybody wait.
         if let Some(Err(error)) = checkpoint.save_when_due().now_or_never() {
             in_flight.end_with(error);
@@ -136,27 +150,35 @@ impl Run<'_> {
 
     /// Waits until a batch or a save has ended, whichever is first.
     async fn advance(&mut self, sending: &mut Sending<'_, '_, '_>) {
-        let Sending { in_flight, queue, checkpoint, planned, .. } = sending;
-        let is_behind = checkpoint.is_behind();
+        let Sending { in_flight, queue, checkpoint, planned, recorder, .. } = sending;
+        let (is_behind, is_recording) = (checkpoint.is_behind(), recorder.has_work());
         tokio::select! {
             // In this order, so that a save holds all answers that are there, and a simulated run replays exactly.
             biased;
             Some(done) = in_flight.next() => {
                 queue.end(&done.groups);
-                self.completed(done, checkpoint, *planned);
+                self.completed(done, checkpoint, recorder, *planned);
             }
             saved = checkpoint.save_when_due(), if is_behind => {
                 if let Err(error) = saved {
                     in_flight.end_with(error);
                 }
             }
+            () = recorder.work(), if is_recording => {}
             else => {}
         }
     }
 
-    fn completed(&mut self, done: Done, checkpoint: &mut Checkpoint<'_>, planned: u64) {
+    fn completed(
+        &mut self,
+        done: Done,
+        checkpoint: &mut Checkpoint<'_>,
+        recorder: &mut Recorder<'_>,
+        planned: u64,
+    ) {
         self.slowest_batch = self.slowest_batch.max(done.took);
-        checkpoint.acknowledge(done.written, &mut self.tally);
+        checkpoint.acknowledge(&done.written, &mut self.tally);
+        recorder.note(done.written, done.rows);
         let acknowledged = self.tally.written + self.tally.deleted;
         (self.watch)(Progress::Writing { acknowledged, planned });
     }

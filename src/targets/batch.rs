@@ -42,6 +42,9 @@ impl Wrap {
     }
 }
 
+/// The end of a row that is there again.
+const REVIVAL: &[u8] = b",\"deleted\":false}";
+
 /// What a row tells the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryKind {
@@ -62,6 +65,10 @@ pub(crate) struct Entry {
     pub fingerprint: Option<Fingerprint>,
     /// Its place in the body.
     pub at: Range<usize>,
+    /// Its place among the rows of the batch as it was cut, however the batch was split since.
+    pub order: u32,
+    /// Whether `"deleted": false` was added to it.
+    pub is_revived: bool,
 }
 
 /// A body that is ready to be sent, and what is in it.
@@ -79,6 +86,15 @@ impl Batch {
     /// The bytes of one of its rows.
     pub(crate) fn row(&self, entry: &Entry) -> &[u8] {
         self.body.get(entry.at.clone()).unwrap_or(&[])
+    }
+
+    /// One of its rows as the pipeline makes it: what the entry's fingerprint is of.
+    pub(crate) fn made(&self, entry: &Entry) -> Bytes {
+        match self.row(entry).strip_suffix(REVIVAL).filter(|_| entry.is_revived) {
+            Some(row) => [row, b"}"].concat().into(),
+            None if entry.at.end <= self.body.len() => self.body.slice(entry.at.clone()),
+            None => Bytes::new(),
+        }
     }
 
     /// Two halves; `None` for a single row.
@@ -147,17 +163,18 @@ impl Builder {
         }
         let row = self.body.get(start..).unwrap_or_default();
         let fingerprint = (kind != EntryKind::Tombstone).then(|| Fingerprint::of(row));
-        if kind == EntryKind::Revived
+        let is_revived = kind == EntryKind::Revived
             && !has_deleted_field(row)
-            && self.body.pop_if(|end| *end == b'}').is_some()
-        {
-            self.body.extend_from_slice(b",\"deleted\":false}");
+            && self.body.pop_if(|end| *end == b'}').is_some();
+        if is_revived {
+            self.body.extend_from_slice(REVIVAL);
         }
         if self.body.len() + self.wrap.close().len() > self.max_bytes && !self.entries.is_empty() {
             self.body.truncate(before);
             return Ok(Room::None);
         }
-        self.entries.push(Entry { id, fingerprint, at: start..self.body.len() });
+        let order = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.entries.push(Entry { id, fingerprint, at: start..self.body.len(), order, is_revived });
         Ok(Room::Some)
     }
 
@@ -223,6 +240,7 @@ mod tests {
             for half in [left, right] {
                 assert_eq!(half.body, format!("[{sent}]"));
                 assert_eq!(half.entries[0].fingerprint, Some(Fingerprint::of(row.as_bytes())));
+                assert_eq!(half.made(&half.entries[0]), row);
             }
         }
     }

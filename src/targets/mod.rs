@@ -18,6 +18,7 @@ mod settings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use bytes::Bytes;
 use secrecy::SecretString;
 
 use self::answer::Verdict;
@@ -44,10 +45,18 @@ pub(crate) use settings::{Limit, TokenIn};
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     /// Rows that the target holds now.
-    pub acknowledged: Vec<Entry>,
+    pub acknowledged: Vec<Taken>,
     pub refused: Vec<Refused>,
     /// Batches acknowledged in whole or in part.
     pub batches: u64,
+}
+
+/// A row that the target took.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub entry: Entry,
+    /// The row as the pipeline made it; a tombstone as it was sent.
+    pub row: Bytes,
 }
 
 /// A row that the target refused.
@@ -181,13 +190,14 @@ impl TargetRun<'_> {
     /// On an error, `written` still holds what was acknowledged before it.
     pub(crate) async fn write(self, budget: &Budget, batch: Batch, written: &mut Written) -> Result<()> {
         if Mutant::AcknowledgeBeforeTheAnswer.is_active() {
-            accept(batch.entries.clone(), written);
+            accept(&batch, batch.entries.clone(), written);
         }
         let mut waiting = vec![batch];
         while let Some(batch) = waiting.pop() {
             let (failure, reason) = match self.send(budget, &batch).await? {
                 Verdict::Accepted => {
-                    accept(batch.entries, written);
+                    let entries = batch.entries.clone();
+                    accept(&batch, entries, written);
                     continue;
                 }
                 Verdict::Lost => {
@@ -233,11 +243,11 @@ impl TargetRun<'_> {
     }
 }
 
-fn accept(entries: Vec<Entry>, written: &mut Written) {
+fn accept(batch: &Batch, entries: Vec<Entry>, written: &mut Written) {
     if !entries.is_empty() {
         written.batches += 1;
     }
-    written.acknowledged.extend(entries);
+    written.acknowledged.extend(entries.into_iter().map(|entry| Taken { row: batch.made(&entry), entry }));
 }
 
 fn with_token(request: Request, token: Option<&SecretString>, token_in: TokenIn) -> Request {

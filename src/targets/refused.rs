@@ -150,7 +150,7 @@ impl TargetRun<'_> {
             )
         };
         written.refused.extend(missing.iter().map(|entry| refused(batch, entry, &reason)));
-        accept(held, written);
+        accept(batch, held, written);
     }
 
     /// Once for each run: such a scheme refuses every batch of changes.
@@ -199,7 +199,7 @@ impl TargetRun<'_> {
             again.was_read_back = true;
             waiting.push(again);
         }
-        accept(held, written);
+        accept(&batch, held, written);
         Ok(())
     }
 }

@@ -54,6 +54,8 @@ mod exports {
     /// Runs.
     pub mod sync {
         pub use crate::report::Progress;
-        pub use crate::sync::{Extras, Only, Outcome, Rebuilt, RunRequest};
+        pub use crate::sync::{
+            ChangeAction, Digest, Extras, FieldChange, Json, Only, Outcome, Rebuilt, RowChange, RunRequest,
+        };
     }
 }

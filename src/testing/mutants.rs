@@ -38,11 +38,13 @@ pub enum Mutant {
     ChildrenBesideParents,
     /// The upper limit of a value guard is ignored.
     LetHeldValuesThrough,
+    /// Content of the ledger counts without a look at what the target has acknowledged.
+    BelieveTheLedger,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AcknowledgeBeforeTheAnswer,
         Self::IgnoreFailed,
         Self::IgnoreInserted,
@@ -57,6 +59,7 @@ impl Mutant {
         Self::CheckpointOfOtherFields,
         Self::ForgetTheWindow,
         Self::LetHeldValuesThrough,
+        Self::BelieveTheLedger,
     ];
 
     /// Whether this bug is switched on.

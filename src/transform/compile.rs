@@ -87,6 +87,7 @@ impl RowMap {
             }
             _ => None,
         });
+        let name_key = name_key(specs, unit, number);
         let wanted = if unit == RowUnit::Product { "product_id" } else { id };
         if id_key.is_none() && compiler.mistakes.is_empty() {
             compiler.mistake(
@@ -103,6 +104,7 @@ impl RowMap {
             checks: checks(&fields, unit),
             fields,
             id_key: id_key.unwrap_or_default(),
+            name_key,
             group_columns: compiler.groups,
             product_columns: compiler.products,
             uses_products: compiler.uses_products,
@@ -112,6 +114,21 @@ impl RowMap {
         map.fingerprint = map.compute_fingerprint();
         Ok(map)
     }
+}
+
+/// The target field that takes the row's name.
+fn name_key(specs: &IndexMap<String, FieldSpec>, unit: RowUnit, number: &str) -> Option<String> {
+    let (key, _) = specs.iter().find(|(_, spec)| {
+        let from = match spec {
+            FieldSpec::Name(name) => Some(name),
+            FieldSpec::Table(table) => table.from.as_ref(),
+        };
+        from.is_some_and(|from| match unit {
+            RowUnit::Group => canonical_group_key(from) == number,
+            RowUnit::Product => canonical_product_key(from) == "name",
+        })
+    })?;
+    Some(key.clone())
 }
 
 impl Compiler<'_> {

@@ -1,5 +1,9 @@
 //! The compiled field map: which source fields to keep, and how a row is written from them.
 
+use std::collections::HashMap;
+
+use serde_json::Value;
+
 use super::guards::ValueGuards;
 use super::spec::As;
 use super::value::{begins_as_number, write_json_string, write_or, write_text};
@@ -130,6 +134,8 @@ pub struct RowMap {
     pub(super) unit: RowUnit,
     pub(super) fields: Vec<Field>,
     pub(super) id_key: String,
+    /// The target field that holds the row's name, if one does.
+    pub(super) name_key: Option<String>,
     /// Columns to keep of each group.
     pub group_columns: Columns,
     /// Columns to keep of each product; 0 is the id, 1 the name.
@@ -214,6 +220,15 @@ impl RowMap {
     /// The target field that holds the row's id.
     pub fn id_name(&self) -> String {
         serde_json::from_str(self.id_key.trim_end_matches(':')).unwrap_or_default()
+    }
+
+    /// The name in a finished row, if it has one.
+    pub(crate) fn name_in(&self, row: &str) -> Option<String> {
+        let mut fields: HashMap<String, Value> = serde_json::from_str(row).ok()?;
+        match fields.remove(self.name_key.as_ref()?)? {
+            Value::String(name) => Some(name),
+            _ => None,
+        }
     }
 
     /// Why a product does not fit its fields, found while its raw row is still at hand. `cell` gives its raw

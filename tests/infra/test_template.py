@@ -103,7 +103,7 @@ def test_the_function_may_read_secret_and_pipelines_and_write_its_records():
         "s3:GetObject", {"Fn::Sub": "${Store.Arn}/pipelines/*"})
     assert may["KeepRecords"]["Action"] == ["s3:GetObject", "s3:PutObject"]
     assert [one["Fn::Sub"] for one in may["KeepRecords"]["Resource"]] == [
-        f"${{Store.Arn}}/{folder}/*" for folder in ["state", "cache", "reports", "quarantine", "notices", "limits"]]
+        f"${{Store.Arn}}/{folder}/*" for folder in ["state", "cache", "reports", "quarantine", "notices", "limits", "changes"]]
     # S3 answers 403 instead of 404 for what is missing unless the bucket may be listed: the first run needs the 404.
     assert may["TellMissingFromForbidden"]["Action"] == "s3:ListBucket"
     assert "Condition" not in may["TellMissingFromForbidden"]
@@ -242,11 +242,11 @@ def test_the_store_is_private_versioned_encrypted_and_forgets_in_time():
     assert rules["former-versions"]["NoncurrentVersionExpiration"] == {
         "NoncurrentDays": {"Ref": "VersionDays"}, "NewerNoncurrentVersions": 10}
     kept = {one["Prefix"] for one in rules.values() if one.get("NoncurrentVersionExpiration") == {"NoncurrentDays": 1}}
-    assert kept == {"cache/", "limits/", "reports/", "quarantine/", "notices/"}, "in a versioned bucket an expired object is only hidden"
+    assert kept == {"cache/", "limits/", "reports/", "quarantine/", "changes/", "notices/"}, "in a versioned bucket an expired object is only hidden"
     assert rules["states"]["Prefix"] == "state/"
     assert rules["states"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7, "NewerNoncurrentVersions": 10}
     expiring = {one["Prefix"] for one in rules.values() if "ExpirationInDays" in one}
-    assert expiring == {"reports/", "quarantine/", "notices/"}, "states and pipelines must never expire"
+    assert expiring == {"reports/", "quarantine/", "changes/", "notices/"}, "states and pipelines must never expire"
 
 
 def test_a_key_of_the_user_encrypts_everything_and_without_one_aws_s_own_do():

@@ -35,5 +35,6 @@ mod secrets;
 mod stored;
 mod test_names;
 mod values_guard;
+mod values;
 
 use okki_sync_test_support as support;

@@ -18,7 +18,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use serde_json::Value;
 
 use crate::catalogue::{Catalogue, Rejected, id_order};
+use crate::changes::FieldChange;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::diff;
 use crate::plan::{RowRef, RowWriter};
 use crate::state::{Acknowledged, Fingerprint, State};
 use crate::sync::NO_FORMER;
@@ -58,8 +60,13 @@ pub(in crate::sync) struct Comparison<'a> {
     extras: HashMap<String, bool>,
     /// Ids of which the target has a tombstone.
     pub(in crate::sync) tombstones: BTreeSet<String>,
+    /// The fields in which the first rows differ, by their ids.
+    pub(in crate::sync) differing: HashMap<String, Vec<FieldChange>>,
     ours: Vec<u8>,
 }
+
+/// Rows whose fields are kept in memory: a verification of another target differs in all of them.
+const MOST_DIFFERING: usize = 10_000;
 
 impl<'a> Comparison<'a> {
     /// Compares these rows, without those that the pipeline cannot write, with a complete read-back.
@@ -97,6 +104,7 @@ impl<'a> Comparison<'a> {
             findings,
             extras,
             tombstones: BTreeSet::new(),
+            differing: HashMap::new(),
             ours,
         };
         let unpacked = held.for_each(|row| comparison.take(row));
@@ -135,7 +143,13 @@ impl<'a> Comparison<'a> {
             return Finding { held: Held::Missing, is_believed: is_fresh };
         };
         self.write(*row, id);
+        self.differing.remove(id);
         if !contains(content, &self.ours) {
+            if self.differing.len() < MOST_DIFFERING {
+                let ours = std::str::from_utf8(&self.ours).unwrap_or_default();
+                let fields = diff::bounded(diff::diff_with_target(&content.to_string(), ours));
+                self.differing.insert(id.to_owned(), fields);
+            }
             return Finding { held: Held::Differs, is_believed: is_fresh };
         }
         let is_acknowledged = || {
@@ -169,9 +183,9 @@ impl<'a> Comparison<'a> {
     }
 
     /// The content of a row of the source.
-    pub(in crate::sync) fn fingerprint(&mut self, row: RowRef, id: &str) -> Fingerprint {
+    pub(in crate::sync) fn content(&mut self, row: RowRef, id: &str) -> &[u8] {
         self.write(row, id);
-        Fingerprint::of(&self.ours)
+        &self.ours
     }
 
     /// Ids that only the target has: those of rows in the quarantine, which the source has too, and the others, in order.
