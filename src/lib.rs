@@ -20,6 +20,7 @@ mod sync;
 // Core
 mod catalogue;
 mod error;
+mod page;
 mod plan;
 mod report;
 mod state;

@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 
 use okki_sync_sandbox::{ChangeMix, IdCheck, Options};
 
+use super::runs::Since;
+
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 bad usage, pipeline or credentials · \
                           3 done in part (rows quarantined, differences found, or work left for the next run)";
 
@@ -41,6 +43,21 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Print the JSON Schema of the pipeline file
     Schema,
+    /// List the last runs, newest first: status, counts, duration, what stopped them
+    Runs(RunsArgs),
+    /// Show a run again, or write it as one HTML page that opens without a network
+    Report(ReportArgs),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page, or the page of a command, for `man -l`
+    Man {
+        /// A command, as in `man state show`
+        #[arg(value_name = "COMMAND")]
+        command: Vec<String>,
+    },
     /// Run the whole story against the sandbox: sync, people's changes, plan, sync, verify
     Demo,
 }
@@ -226,6 +243,54 @@ pub(super) struct CheckArgs {
     /// Put connection, target, needed credentials and mistakes on stdout as JSON, and nothing else there
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Shells whose completions are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct RunsArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Only runs that began since then: 24h, 7days, 2026-11-24 (UTC), or a time in RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = Since::parse)]
+    pub(super) since: Option<Since>,
+    /// Only runs that failed
+    #[arg(long)]
+    pub(super) failed: bool,
+    /// Show at most this number of runs
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = run_limit)]
+    pub(super) limit: usize,
+    /// Put the run reports on stdout as a JSON array, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ReportArgs {
+    /// The run's id, as `runs` lists it [default: the last run]
+    #[arg(value_name = "RUN")]
+    pub(super) run: Option<String>,
+    /// Write the run as an HTML page to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Put the run report on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn run_limit(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
+    number.ok_or("expected a number from 1 to 1000")
 }
 
 #[cfg(test)]

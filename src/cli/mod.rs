@@ -8,8 +8,11 @@ mod args;
 mod check;
 mod demo;
 mod progress;
+mod report;
 mod run;
+mod runs;
 mod sandbox;
+mod shell;
 mod state;
 mod summary;
 mod term;
@@ -44,6 +47,10 @@ pub async fn dispatch(args: Args) -> u8 {
         Command::Sandbox(args) => sandbox::serve(&args).await,
         Command::Check(args) => check::check(&env, args).await,
         Command::Schema => check::schema(),
+        Command::Report(args) => report::report(&env, screen, &args).await,
+        Command::Runs(args) => runs::runs(&env, screen, &args).await,
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { command } => shell::man(&command),
         Command::Demo => demo::demo(&env, screen).await,
     }
 }

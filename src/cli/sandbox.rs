@@ -70,7 +70,7 @@ pub(super) async fn serve(args: &SandboxArgs) -> u8 {
 }
 
 /// Writes a file that others may be waiting for: they see all of it or nothing.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(format!(".{}.part", std::process::id()));
     std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path)).inspect_err(|_| {

@@ -43,6 +43,11 @@ pub(super) fn summary(outcome: &Outcome, style: Style) -> String {
     text
 }
 
+/// How a stored run ended. Its reasons for the quarantine are in the file that the summary names.
+pub(super) fn of_report(report: Report, style: Style) -> String {
+    summary(&Outcome { report, error: None, lines: Vec::new(), rejected: Vec::new() }, style)
+}
+
 /// What stopped the run: `ErrorKind: message`, in one line.
 pub(super) fn error_line(outcome: &Outcome) -> Option<String> {
     let line = outcome.error.as_ref().map(crate::error::Error::line).or_else(|| outcome.report.error.clone());

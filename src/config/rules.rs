@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::file::{Document, join};
 use super::schema;
 use super::types::{
-    Guard, Pipeline, Products, SourceKeys, TargetAuth, TargetKeys, TargetKind, default_connection,
+    Guard, Pipeline, Products, ReportKeys, SourceKeys, TargetAuth, TargetKeys, TargetKind, default_connection,
 };
 use crate::error::Diagnostic;
 use crate::transform::{RecordSpec, RowMap};
@@ -54,6 +54,7 @@ impl Rules<'_> {
         let record: Option<RecordSpec> = self.section("record");
         let target: Option<TargetKeys> = self.section("target");
         let guard: Option<Guard> = self.section("guard");
+        let report: Option<ReportKeys> = self.section("report");
         if let Some(source) = &source {
             self.base_url("source.base_url", Some(&source.base_url));
         }
@@ -66,7 +67,10 @@ impl Rules<'_> {
             Some(name) => name.as_str()?.to_owned(),
             None => default_connection(),
         };
-        Some((Pipeline { connection, source, record, target: target?, guard: guard? }, rows?))
+        Some((
+            Pipeline { connection, source, record, target: target?, guard: guard?, report: report? },
+            rows?,
+        ))
     }
 
     /// A table of the file; a missing one is like an empty one.

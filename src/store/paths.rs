@@ -27,6 +27,8 @@ const RUN_LOCK: &str = "state/<connection>.lock";
 const SAVE_LOCK: &str = "<key>.save";
 /// The report of a run.
 const REPORT: &str = "reports/<connection>/<run>.json";
+/// The page of the last run, where `report.html` asks for it.
+const REPORT_PAGE: &str = "reports/<connection>/latest.html";
 /// The rows that a run left out, one JSON object a line.
 const QUARANTINE: &str = "quarantine/<connection>/<run>.jsonl";
 /// What the chat group was told. A failure before the connection is known goes by the pipeline file's name.
@@ -91,6 +93,32 @@ pub(crate) fn report(connection: &str, run_id: &str) -> String {
     of_run(REPORT, connection, run_id)
 }
 
+/// The folder of a connection's reports.
+pub(crate) fn reports(connection: &str) -> String {
+    let folder = REPORT.rsplit_once('/').map_or(REPORT, |(folder, _)| folder);
+    of_connection(folder, connection)
+}
+
+/// The run whose report goes by this name in [`reports`]; `None` if it is another file.
+pub(crate) fn run_of_report(name: &str) -> Option<&str> {
+    name.strip_suffix(".json").filter(|run_id| is_run_id(run_id))
+}
+
+/// Whether this can name a run: `20261124T184316080Z-0dd1ac67`. It becomes part of paths, so no dots or slashes.
+pub(crate) fn is_run_id(text: &str) -> bool {
+    let digits =
+        |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let hex = |text: &str| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.split_once('-').is_some_and(|(time, unique)| {
+        let parts = time.split_once('T').and_then(|(day, time)| Some((day, time.strip_suffix('Z')?)));
+        parts.is_some_and(|(day, time)| digits(day, 8) && digits(time, 9)) && hex(unique)
+    })
+}
+
+pub(crate) fn report_page(connection: &str) -> String {
+    of_connection(REPORT_PAGE, connection)
+}
+
 pub(crate) fn quarantine(connection: &str, run_id: &str) -> String {
     of_run(QUARANTINE, connection, run_id)
 }
@@ -119,7 +147,7 @@ mod tests {
         InADirectory,
     }
 
-    const KEYS: [(&str, Written); 13] = [
+    const KEYS: [(&str, Written); 14] = [
         (PIPELINE, Written::ByPeople),
         (STATE, Written::ByTheProgram),
         (STATE_PREVIOUS, Written::ByTheProgram),
@@ -131,6 +159,7 @@ mod tests {
         (RUN_LOCK, Written::InADirectory),
         (SAVE_LOCK, Written::InADirectory),
         (REPORT, Written::ByTheProgram),
+        (REPORT_PAGE, Written::ByTheProgram),
         (QUARANTINE, Written::ByTheProgram),
         (NOTICE, Written::ByTheProgram),
     ];
@@ -163,6 +192,7 @@ mod tests {
             run_lock("acme"),
             save_lock("state/acme.run"),
             report("acme", "r1"),
+            report_page("acme"),
             quarantine("acme", "r1"),
             notice("pipeline.toml"),
         ];
@@ -180,10 +210,23 @@ mod tests {
                 "state/acme.lock",
                 "state/acme.run.save",
                 "reports/acme/r1.json",
+                "reports/acme/latest.html",
                 "quarantine/acme/r1.jsonl",
                 "notices/pipeline.toml.json",
             ]
         );
+    }
+
+    #[test]
+    fn only_the_report_of_a_run_is_one() {
+        assert_eq!(reports("acme"), "reports/acme");
+        let run_id = "20261124T184316080Z-0dd1ac67";
+        assert_eq!(run_of_report(&format!("{run_id}.json")), Some(run_id));
+        for other in
+            ["latest.html", "r1.json", "20261124T184316080Z-0dd1ac67.json.part", "../x-12345678.json"]
+        {
+            assert_eq!(run_of_report(other), None, "{other}");
+        }
     }
 
     /// The documents list the keys whole, or shorten what follows on a first one to its ending.
