@@ -37,7 +37,7 @@ pub(super) enum Command {
     /// Show what the target has acknowledged, or rebuild it from the target
     #[command(subcommand)]
     State(StateCommand),
-    /// Serve a local OKKI and a local Qeasy on loopback until Ctrl-C
+    /// Serve a local OKKI, a local Qeasy and a page to look at both, on loopback until Ctrl-C
     Sandbox(SandboxArgs),
     /// Report every mistake in pipeline, credentials and store at once
     Check(CheckArgs),
@@ -166,6 +166,9 @@ pub(super) struct SandboxArgs {
     /// Port of the local target on loopback; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(super) target_port: u16,
+    /// Port of the page on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(super) page_port: u16,
     #[command(flatten)]
     pub(super) catalogue: CatalogueArgs,
     /// Let people change so many products a minute, as long as the sandbox runs

@@ -20,6 +20,10 @@ const STEPS: [(Mode, &str); 4] = [
     (Mode::Verify, "4. verify: the target read back and compared"),
 ];
 
+/// The way on from here.
+const PAGE: &str = "To look at both sides and play with them: okki-sync sandbox (here: cargo run -q -- sandbox) \
+                    serves a page, and prints its address.";
+
 /// Plays the steps and returns the gravest exit code. Ends early where a step fails or pauses, because the next ones
 /// would then tell another story.
 pub(super) async fn demo(env: &Env, screen: Screen) -> u8 {
@@ -53,5 +57,6 @@ pub(super) async fn demo(env: &Env, screen: Screen) -> u8 {
         }
         worst = worst.max(code);
     }
+    print(&format!("\n{PAGE}\n"));
     worst
 }

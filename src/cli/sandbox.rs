@@ -49,10 +49,13 @@ pub(super) async fn serve(args: &SandboxArgs) -> u8 {
         Err(error) => return cannot_start("signals cannot be received", &error),
     };
     let sandbox = Sandbox::new(args.options(), now_ms);
-    let serving = match sandbox.serve(args.okki_port, args.target_port).await {
+    let mut serving = match sandbox.serve(args.okki_port, args.target_port).await {
         Ok(serving) => serving,
         Err(error) => return cannot_start("the sandbox cannot start", &error),
     };
+    if let Err(error) = sandbox.serve_page(&mut serving, args.page_port).await {
+        return cannot_start("the sandbox's page cannot start", &error);
+    }
     let lines: String =
         Sandbox::environment(&serving).iter().map(|(key, value)| format!("{key}={value}\n")).collect();
     if let Some(path) = &args.env_file
@@ -65,6 +68,9 @@ pub(super) async fn serve(args: &SandboxArgs) -> u8 {
         "OKKI at {}, target at {}; set these variables for okki-sync in another shell; Ctrl-C ends",
         serving.okki_url, serving.target_url
     ));
+    if let Some(page) = &serving.page_url {
+        print_error(&format!("both sides to look at and to play with: {page}"));
+    }
     signals.next().await;
     EXIT_OK
 }

@@ -66,8 +66,11 @@ const ERRORS: [(&str, Words, Words); 18] = [
     ),
     (
         "TargetUnavailable",
-        ("the same of the target", "look at the target; the next run tries again"),
-        ("目标端同上", "检查目标端；下次运行会再试"),
+        (
+            "the target could not be reached, or failed after all attempts",
+            "look at the target; the next run tries again",
+        ),
+        ("无法连接目标端，或多次尝试后仍失败", "检查目标端；下次运行会再试"),
     ),
     (
         "SourceBadAnswer",
@@ -80,11 +83,11 @@ const ERRORS: [(&str, Words, Words); 18] = [
     (
         "TargetBadAnswer",
         (
-            "the same of the target; or it refuses too many rows to find each one (64 calls)",
+            "the target answered something that is not its protocol, or refused the request as such; or it refuses too many rows to find each one (64 calls)",
             "check `target.scheme_id` or `target.url`, then `[record]` against the scheme",
         ),
         (
-            "目标端同上；或它拒绝的行太多，无法逐一找出（64 次调用）",
+            "目标端的应答不符合其协议，或请求本身被拒绝；或它拒绝的行太多，无法逐一找出（64 次调用）",
             "检查 `target.scheme_id` 或 `target.url`，再对照方案检查 `[record]`",
         ),
     ),

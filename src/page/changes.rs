@@ -81,8 +81,12 @@ fn planned(words: &Words, report: &Report) -> Markup {
     let plan = &report.plan;
     html! {
         ul.plan {
-            @for (action, n) in [(Action::Create, plan.create), (Action::Update, plan.update), (Action::Delete, plan.delete)] {
-                @if n > 0 { li { (mark(action)) " " (words.action(action)) ": " (numbers::count(n)) } }
+            @for (action, label, n) in [
+                (Action::Create, words.create, plan.create),
+                (Action::Update, words.update, plan.update),
+                (Action::Delete, words.delete, plan.delete),
+            ] {
+                @if n > 0 { li { (mark(action)) " " (label) " " span.count { (numbers::count(n)) } } }
             }
         }
     }

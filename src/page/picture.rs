@@ -54,7 +54,7 @@ pub(super) fn calls(words: &Words, report: &Report) -> Markup {
                     @for n in [side.first, side.repeats, side.throttled] { td { (numbers::count(n)) } }
                 } } }
             }
-            p.muted { (words.took) ": " (numbers::duration(words.lang, report.duration_ms)) }
+            p.muted { (words.took) " " (numbers::duration(words.lang, report.duration_ms)) }
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn section(words: &Words, report: &Report, rows: &[Rejected]) -> Mark
     let (total, shown) = (report.quarantined, rows.len().min(MOST_ROWS));
     html! {
         section aria-labelledby="aside" {
-            h2 #aside { (words.set_aside) " " span.count { (numbers::count(total)) } }
+            h2 #aside { (words.rows_aside) " " span.count { (numbers::count(total)) } }
             @if rows.is_empty() {
                 p.muted { @if total > 0 { (text::with_code(words.rows_gone)) } @else { (words.none_aside) } }
             } @else {

@@ -27,7 +27,7 @@ summary{cursor:pointer;padding:.125rem 0}summary:focus-visible{outline:3px solid
 svg{display:block;width:100%;height:auto;max-width:47.5rem}svg text{fill:var(--fg);font-size:15px}.sign{text-anchor:middle}
 rect.first{fill:var(--info)}rect.repeat{fill:var(--warn)}rect.throttled{fill:var(--bad)}rect.good{fill:var(--good)}rect.warn{fill:var(--warn)}rect.bad{fill:var(--bad)}rect.this{fill:var(--fg)}
 .key{display:inline-block;width:.75rem;height:.75rem;margin-right:.375rem;border-radius:.125rem}.key.first{background:var(--info)}.key.repeat{background:var(--warn)}.key.throttled{background:var(--bad)}
-table{border-collapse:collapse;width:100%;margin:.5rem 0;font-size:.9375rem}th,td{text-align:left;padding:.25rem .5rem;border-top:1px solid var(--line);font-weight:400;vertical-align:top}thead th{font-weight:600;border-top:0}td{font-variant-numeric:tabular-nums}
+table{overflow-wrap:break-word;border-collapse:collapse;width:100%;margin:.5rem 0;font-size:.9375rem}th,td{text-align:left;padding:.25rem .5rem;border-top:1px solid var(--line);font-weight:400;vertical-align:top}thead th{font-weight:600;border-top:0}td{font-variant-numeric:tabular-nums}
 footer{color:var(--muted);font-size:.875rem}
 @media (max-width:30rem){body{padding:.5rem}section{padding:.75rem}th,td{padding:.25rem}.tree,.fields{padding-left:.5rem}}
 @media print{:root{--bg:#fff;--fg:#000;--muted:#444;--line:#999;--card:#fff;--good:#1a7f37;--warn:#8a5a00;--bad:#cf222e;--info:#0860ca}body{max-width:none;padding:0}section{break-inside:auto}details::details-content{content-visibility:visible;block-size:auto}.tree>li,.rows>li{content-visibility:visible}}

@@ -103,7 +103,11 @@ fn values_stand_below_their_row_and_item() {
 fn what_is_not_recorded_is_said_and_not_shown_as_nothing() {
     let report = report(Status::Succeeded, None);
     let html = page(&report).html();
-    assert!(html.contains("is not recorded in the store") && html.contains("created: 3"), "{html}");
+    assert!(
+        html.contains("is not recorded in the store")
+            && html.contains("to create <span class=\"count\">3</span>"),
+        "{html}"
+    );
     let html = RunPage { changes: Some(&[]), ..page(&report) }.html();
     assert!(html.contains("This run changed no row."));
 }

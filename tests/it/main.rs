@@ -30,6 +30,7 @@ mod read_back;
 mod released;
 mod report_page;
 mod runs;
+mod sandbox_page;
 mod secrets;
 mod stored;
 mod test_names;

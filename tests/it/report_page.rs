@@ -205,11 +205,16 @@ fn sample_pages_are_written_for_the_browser() {
     let failed =
         sample("failed", Some("TargetUnavailable: https://api.qeasy.cloud: no answer after 6 attempts"));
     let partial = sample("partial", None);
-    let recent: Vec<Report> = (0..30)
-        .map(|n| {
-            sample(["succeeded", "partial", "paused", "failed"][n % 4], (n % 4 == 3).then_some("Busy: x"))
-        })
-        .collect();
+    let before = |n: usize| {
+        let status = ["partial", "succeeded", "paused", "failed"][n % 4];
+        let mut run = sample(status, (status == "failed").then_some("Busy: another run goes on"));
+        if n > 0 {
+            run.run_id = format!("20261124T1843{n:02}080Z-0dd1ac67");
+            run.duration_ms = 1_000 * (n as u64 * 7 % 60);
+        }
+        run
+    };
+    let recent: Vec<Report> = (0..30).map(before).collect();
     let (few, many) = (changes(60), changes(5_000));
     for (name, report, changes) in [
         ("failed", &failed, None),
