@@ -14,7 +14,7 @@ PIPELINE ?= pipeline.toml
 # The version of cargo-auditable, which puts the list of dependencies into the program that is deployed.
 AUDITABLE := 0.7.7
 
-.PHONY: help demo test build lint schema unit simulate day lambda infra package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
+.PHONY: help demo test build lint schema unit simulate day lambda infra browser package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ help: ## this list
 demo: ## the main job against the sandbox: sync, changes, plan, sync, verify
 	@cargo run -q --bin okki-sync -- demo
 
-test: lint deny unit lambda infra ## everything that CI checks; installs what it needs into the checkout
+test: lint deny unit lambda infra browser ## everything that CI checks; installs what it needs into the checkout
 
 build: ## both programs, dev profile
 	cargo build --all-targets
@@ -54,6 +54,10 @@ lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, 
 
 infra: build $(VENV)/.installed $(VENV)/emulator/.installed ## template, runbook and deployment script; the stack in an emulator that runs the real program
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/infra --ignore tests/infra/test_package.py
+
+browser: build $(VENV)/browser/.installed ## report page and sandbox's page in a real browser; skipped where none can be had, but never with CI set
+	cargo test -q --test it report_page::sample_pages
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/browser/bin/python -m pytest -q -rs tests/browser
 
 package: $(VENV)/.installed .tools/.cargo-auditable-$(AUDITABLE) ## the release build of the Lambda program for this machine, its size, and its SBOM beside it; takes minutes
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PACKAGE=1 $(PYTHON) -m pytest -q -s tests/infra/test_package.py
@@ -119,7 +123,7 @@ infra/.venv/.installed: infra/requirements.txt
 	touch $@
 
 requirements: $(VENV)/.installed ## pin the Python packages that each requirements.in asks for, with hashes, at today's versions
-	for folder in infra tests tests/infra benches; do \
+	for folder in infra tests tests/infra tests/browser benches; do \
 		(cd $$folder; $(CURDIR)/$(VENV)/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make requirements" requirements.in -o requirements.txt); \
 	done
@@ -136,4 +140,9 @@ $(VENV)/.installed: tests/requirements.txt
 $(VENV)/emulator/.installed: tests/infra/requirements.txt $(VENV)/.installed
 	python3 -m venv $(VENV)/emulator
 	$(WITHOUT_CREDENTIALS) $(VENV)/emulator/bin/python -m pip $(PIP_INSTALL) $<
+	touch $@
+
+$(VENV)/browser/.installed: tests/browser/requirements.txt
+	python3 -m venv $(VENV)/browser
+	$(WITHOUT_CREDENTIALS) $(VENV)/browser/bin/python -m pip $(PIP_INSTALL) $<
 	touch $@

@@ -25,6 +25,7 @@ mod catalogue;
 mod changes;
 mod error;
 mod ledger;
+mod page;
 mod plan;
 mod report;
 mod state;

@@ -152,6 +152,17 @@ impl Sandbox {
         self.inner.releases.send_modify(|count| *count += 1);
     }
 
+    /// Locks everybody out of a service from now on, for [`crate::Options::lockout`].
+    pub fn lock_out(&self, service: Service) {
+        let now = self.now_ms();
+        let mut state = self.state();
+        let until_ms = now + state.options.lockout.as_millis() as u64;
+        match service {
+            Service::Okki => state.okki.locked_until_ms = until_ms,
+            Service::Target => state.qeasy.limit.locked_until_ms = until_ms,
+        }
+    }
+
     /// Drops all queued faults and ends lockouts.
     pub fn clear_faults(&self) {
         let mut state = self.state();
@@ -263,16 +274,8 @@ fn throttled(sandbox: &Sandbox, at: Endpoint, retry_after: Option<u64>) -> Respo
 }
 
 fn lock_out(sandbox: &Sandbox, at: Endpoint) -> Response {
-    let lockout = {
-        let mut state = sandbox.state();
-        let lockout = state.options.lockout;
-        let until_ms = sandbox.now_ms() + lockout.as_millis() as u64;
-        match at.service() {
-            Service::Okki => state.okki.locked_until_ms = until_ms,
-            Service::Target => state.qeasy.limit.locked_until_ms = until_ms,
-        }
-        lockout
-    };
+    sandbox.lock_out(at.service());
+    let lockout = sandbox.state().options.lockout;
     throttled(sandbox, at, Some(lockout.as_secs()))
 }
 

@@ -27,6 +27,10 @@
 //!   `dispatch-source` and `dispatch-target` are counted and refused.
 //! - TLS: it speaks plain HTTP on loopback.
 //!
+//! # Its page
+//! [`Sandbox::page`] shows both sides side by side, the calls as they come, and buttons for what people do and what goes
+//! wrong. It serves a port of its own ([`Sandbox::serve_page`]).
+//!
 //! # How it runs
 //! [`Sandbox::okki`] and [`Sandbox::target`] are routers: they serve loopback ports ([`Sandbox::serve`]) or, as tower
 //! services, a test in the same process. All time comes from the caller's clock and tokio's timer, so a paused clock
@@ -35,6 +39,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod beijing;
+mod calls;
 pub mod catalogue;
 mod control;
 pub mod faults;
@@ -43,6 +48,7 @@ mod json;
 mod limits;
 mod okki;
 mod options;
+mod page;
 mod people;
 mod qeasy;
 mod response;
@@ -60,6 +66,8 @@ use indexmap::IndexMap;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+pub use calls::Call;
+use calls::Coming;
 use catalogue::Catalogue;
 use faults::Endpoint;
 pub use options::{ChangeMix, CodeReading, Credentials, IdCheck, ListOrder, Options, TimeFilter, Total};
@@ -110,7 +118,12 @@ impl Sandbox {
         let sandbox = self.clone();
         control::router(self).fallback(move |request: Request| {
             let sandbox = sandbox.clone();
-            async move { okki::answer(&sandbox, request).await }
+            async move {
+                let coming = Coming::new(Service::Okki, request.method(), request.uri().path());
+                let response = okki::answer(&sandbox, request).await;
+                coming.answered(&sandbox, &response);
+                response
+            }
         })
     }
 
@@ -119,8 +132,19 @@ impl Sandbox {
         let sandbox = self.clone();
         control::router(self).fallback(move |request: Request| {
             let sandbox = sandbox.clone();
-            async move { qeasy::answer(&sandbox, request).await }
+            async move {
+                let coming = Coming::new(Service::Target, request.method(), request.uri().path());
+                let response = qeasy::answer(&sandbox, request).await;
+                coming.answered(&sandbox, &response);
+                response
+            }
         })
+    }
+
+    /// The page to look at both sides and to play with them, as a router that is also a tower service. It answers this
+    /// machine only.
+    pub fn page(&self) -> Router {
+        page::router(self, page::Addresses::default())
     }
 
     /// The credentials that every sandbox starts with.

@@ -94,6 +94,13 @@ impl Sandbox {
         true
     }
 
+    /// Brings back the product that was deleted last. `false` if there is none.
+    pub fn restore_last(&self) -> bool {
+        let (mut state, now) = self.state_now();
+        let last = state.people.deleted.len().checked_sub(1);
+        last.is_some_and(|last| state.restore(last, now))
+    }
+
     /// Creates so many products in the present second, as an import does. Returns their ids.
     pub fn import(&self, rows: usize) -> Vec<String> {
         let (mut state, now) = self.state_now();

@@ -1,10 +1,12 @@
 //! A sandbox on loopback ports, for other processes.
 
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::Sandbox;
 use crate::options::Credentials;
+use crate::page::{self, Addresses};
 
 /// A sandbox on loopback ports; stops serving when dropped.
 #[derive(Debug)]
@@ -13,8 +15,20 @@ pub struct Serving {
     pub okki_url: String,
     /// Base URL of Qeasy and of the plain HTTP target.
     pub target_url: String,
+    /// Address of the page, if it is served.
+    pub page_url: Option<String>,
     credentials: Credentials,
     tasks: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    fn add(&mut self, listener: TcpListener, router: Router) {
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%error, "the sandbox stopped serving");
+            }
+        }));
+    }
 }
 
 impl Drop for Serving {
@@ -33,17 +47,23 @@ impl Sandbox {
         let mut serving = Serving {
             okki_url: format!("http://{}", okki.local_addr()?),
             target_url: format!("http://{}", target.local_addr()?),
+            page_url: None,
             credentials: self.current_credentials(),
             tasks: Vec::new(),
         };
         for (listener, router) in [(okki, self.okki()), (target, self.target())] {
-            serving.tasks.push(tokio::spawn(async move {
-                if let Err(error) = axum::serve(listener, router).await {
-                    tracing::error!(%error, "the sandbox stopped serving");
-                }
-            }));
+            serving.add(listener, router);
         }
         Ok(serving)
+    }
+
+    /// Serves the page beside them, on a port of its own of 127.0.0.1; port 0 takes a free one.
+    pub async fn serve_page(&self, serving: &mut Serving, port: u16) -> std::io::Result<()> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        serving.page_url = Some(format!("http://{}/", listener.local_addr()?));
+        let addresses = Addresses { okki: serving.okki_url.clone(), target: serving.target_url.clone() };
+        serving.add(listener, page::router(self, addresses));
+        Ok(())
     }
 
     /// The environment that points the programs at a served sandbox.

@@ -6,6 +6,7 @@ use fastrand::Rng;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::calls::Calls;
 use crate::catalogue::{Catalogue, Product};
 use crate::faults::{Endpoint, Fault};
 use crate::okki::{Change, OkkiState};
@@ -62,6 +63,8 @@ pub(crate) struct SandboxState {
     pub(crate) stats: Stats,
     recent_target_calls: VecDeque<u64>,
     target_calls_in_flight: usize,
+    /// The last calls.
+    pub(crate) calls: Calls,
     /// Secrets and tokens that were valid once.
     pub(crate) issued: Vec<String>,
     pub(crate) journal: Vec<(String, Box<RawValue>)>,
@@ -100,6 +103,7 @@ impl SandboxState {
             stats: Stats::default(),
             recent_target_calls: VecDeque::new(),
             target_calls_in_flight: 0,
+            calls: Calls::default(),
             issued: credentials.secrets(),
             credentials,
             journal: Vec::new(),

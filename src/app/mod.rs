@@ -4,9 +4,11 @@ mod accounts;
 mod connections;
 mod inspect;
 mod notices;
+mod pages;
 mod pipelines;
 mod preview;
 mod quarantine;
+mod records;
 mod wiring;
 
 use std::collections::HashMap;
@@ -19,9 +21,11 @@ use tokio::time::Instant;
 use self::accounts::Accounts;
 use self::connections::Connection;
 pub use self::inspect::{Checked, Judge, Part, StoredState};
+pub use self::pages::RunAsPage;
 pub use self::pipelines::PipelineSource;
 use self::pipelines::{PipelineKey, from_connection};
 pub use self::preview::PreviewRequest;
+pub use self::records::{Runs, RunsAsked, StoredReport};
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::Env;
@@ -112,6 +116,10 @@ impl App {
                 (self.never_began(name, request, error, started), None)
             }
         };
+        // Before the notice, which people may follow to the page.
+        if let Some(connection) = &connection {
+            Box::pin(self.keep_page(connection, request, &outcome)).await;
+        }
         Box::pin(self.notify(&from, connection.as_deref(), request, &outcome)).await;
         outcome
     }

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::sync::{CHANGES, Digest};
 use okki_sync_sandbox::{ChangeMix, IdCheck, Options};
 
+use super::runs::Since;
 use crate::words::phrase;
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 bad usage, pipeline or credentials · \
@@ -46,12 +47,27 @@ pub(super) enum Command {
     /// Show what the target has acknowledged, or rebuild it from the target
     #[command(subcommand)]
     State(StateCommand),
-    /// Serve a local OKKI and a local Qeasy on loopback until Ctrl-C
+    /// Serve a local OKKI, a local Qeasy and a page to look at both, on loopback until Ctrl-C
     Sandbox(SandboxArgs),
     /// Report every mistake in pipeline, credentials and store at once
     Check(CheckArgs),
     /// Print the JSON Schema of the pipeline file
     Schema,
+    /// List the last runs, newest first: status, counts, duration, what stopped them
+    Runs(RunsArgs),
+    /// Show a run again, or write it as one HTML page that opens without a network
+    Report(ReportArgs),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page, or the page of a command, for `man -l`
+    Man {
+        /// A command, as in `man state show`
+        #[arg(value_name = "COMMAND")]
+        command: Vec<String>,
+    },
     /// Run the whole story against the sandbox: sync, people's changes, plan, sync, verify
     Demo,
 }
@@ -187,6 +203,9 @@ pub(super) struct SandboxArgs {
     /// Port of the local target on loopback; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(super) target_port: u16,
+    /// Port of the page on loopback; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(super) page_port: u16,
     #[command(flatten)]
     pub(super) catalogue: CatalogueArgs,
     /// Let people change so many products a minute, as long as the sandbox runs
@@ -288,6 +307,33 @@ pub(super) struct PreviewArgs {
     pub(super) json: bool,
 }
 
+/// Shells whose completions are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct RunsArgs {
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Only runs that began since then: 24h, 7days, 2026-11-24 (UTC), or a time in RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = Since::parse)]
+    pub(super) since: Option<Since>,
+    /// Only runs that failed
+    #[arg(long)]
+    pub(super) failed: bool,
+    /// Show at most this number of runs
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = run_limit)]
+    pub(super) limit: usize,
+    /// Put the run reports on stdout as a JSON array, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum QuarantineCommand {
     /// List the rows that cannot go through now, with their reasons
@@ -326,6 +372,27 @@ pub(super) struct QuarantineArgs {
     /// Put the rows on stdout as JSON, and nothing else there
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ReportArgs {
+    /// The run's id, as `runs` lists it [default: the last run]
+    #[arg(value_name = "RUN")]
+    pub(super) run: Option<String>,
+    /// Write the run as an HTML page to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Put the run report on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn run_limit(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
+    number.ok_or("expected a number from 1 to 1000")
 }
 
 #[cfg(test)]

@@ -12,8 +12,11 @@ mod help;
 mod preview;
 mod progress;
 mod quarantine;
+mod report;
 mod run;
+mod runs;
 mod sandbox;
+mod shell;
 mod state;
 mod summary;
 mod term;
@@ -55,6 +58,10 @@ pub async fn dispatch(args: Args, lang: Lang) -> u8 {
         Command::Sandbox(args) => sandbox::serve(screen, &args).await,
         Command::Check(args) => check::check(&env, screen, args).await,
         Command::Schema => check::schema(screen),
+        Command::Report(args) => report::report(&env, screen, &args).await,
+        Command::Runs(args) => runs::runs(&env, screen, &args).await,
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { command } => shell::man(&command),
         Command::Demo => demo::demo(&env, screen).await,
     }
 }

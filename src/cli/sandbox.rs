@@ -50,10 +50,13 @@ pub(super) async fn serve(screen: Screen, args: &SandboxArgs) -> u8 {
         Err(error) => return cannot_start(screen, say!("signals cannot be received"), &error),
     };
     let sandbox = Sandbox::new(args.options(), now_ms);
-    let serving = match sandbox.serve(args.okki_port, args.target_port).await {
+    let mut serving = match sandbox.serve(args.okki_port, args.target_port).await {
         Ok(serving) => serving,
         Err(error) => return cannot_start(screen, say!("the sandbox cannot start"), &error),
     };
+    if let Err(error) = sandbox.serve_page(&mut serving, args.page_port).await {
+        return cannot_start(screen, say!("the sandbox's page cannot start"), &error);
+    }
     let lines: String =
         Sandbox::environment(&serving).iter().map(|(key, value)| format!("{key}={value}\n")).collect();
     if let Some(path) = &args.env_file
@@ -67,12 +70,15 @@ pub(super) async fn serve(screen: Screen, args: &SandboxArgs) -> u8 {
         okki = serving.okki_url,
         target = serving.target_url,
     )));
+    if let Some(page) = &serving.page_url {
+        print_error(&screen.say(&say!("both sides to look at and to play with: {page}", page)));
+    }
     signals.next().await;
     EXIT_OK
 }
 
 /// Writes a file that others may be waiting for: they see all of it or nothing.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(format!(".{}.part", std::process::id()));
     std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path)).inspect_err(|_| {

@@ -52,6 +52,19 @@ pub(super) fn summary(outcome: &Outcome, style: Style) -> String {
     text
 }
 
+/// How a stored run ended. Its reasons for the quarantine are in the file that the summary names.
+pub(super) fn of_report(report: Report, style: Style) -> String {
+    let nothing_else = Outcome {
+        report,
+        error: None,
+        lines: Vec::new(),
+        rejected: Vec::new(),
+        changes: Vec::new(),
+        more_changes: 0,
+    };
+    summary(&nothing_else, style)
+}
+
 /// What stopped the run: `ErrorKind: message`, in one line.
 pub(super) fn error_line(outcome: &Outcome, lang: Lang) -> Option<String> {
     let line = match (&outcome.error, &outcome.report.error) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::types::{
-    self, Guard, Headers, Pipeline, Products, TargetAuth, TargetKind, TargetMethod, known_url,
+    self, Guard, Headers, Pipeline, Products, ReportKeys, TargetAuth, TargetKind, TargetMethod, known_url,
 };
 use crate::plan::OnDelete;
 use crate::targets::{Limit, TokenIn, Wrap};
@@ -26,6 +26,8 @@ pub struct Config {
     pub target: TargetConfig,
     /// What keeps a run from doing harm.
     pub guard: Guard,
+    /// What a run leaves for people to read.
+    pub report: ReportKeys,
 }
 
 /// `[source]` with its defaults. `api` and `method` have one value each, so they are not here.
@@ -115,7 +117,7 @@ impl Endpoint {
 impl Config {
     /// `None` if a required key of the target is missing, which the rules report by name.
     pub(super) fn resolve(pipeline: Pipeline, rows: RowMap) -> Option<Self> {
-        let Pipeline { connection, source, target, guard, .. } = pipeline;
+        let Pipeline { connection, source, target, guard, report, .. } = pipeline;
         let endpoint = Endpoint::resolve(&target)?;
         Some(Self {
             connection,
@@ -145,6 +147,7 @@ impl Config {
             },
             rows,
             guard,
+            report,
         })
     }
 

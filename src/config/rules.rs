@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::file::{Document, join};
 use super::types::{
-    Guard, Pipeline, Products, SourceKeys, TargetAuth, TargetKeys, TargetKind, default_connection,
+    Guard, Pipeline, Products, ReportKeys, SourceKeys, TargetAuth, TargetKeys, TargetKind, default_connection,
 };
 use super::{prune, schema};
 use crate::error::Diagnostic;
@@ -55,6 +55,7 @@ impl Rules<'_> {
         let record: Option<RecordSpec> = self.section("record");
         let target: Option<TargetKeys> = self.section("target");
         let guard: Option<Guard> = self.section("guard");
+        let report: Option<ReportKeys> = self.section("report");
         if let Some(source) = &source {
             self.base_url("source.base_url", Some(&source.base_url));
         }
@@ -68,7 +69,10 @@ impl Rules<'_> {
             Some(name) => name.as_str()?.to_owned(),
             None => default_connection(),
         };
-        Some((Pipeline { connection, source, record, target: target?, guard: guard? }, rows?))
+        Some((
+            Pipeline { connection, source, record, target: target?, guard: guard?, report: report? },
+            rows?,
+        ))
     }
 
     /// A table of the file; a missing one is like an empty one.

@@ -78,7 +78,7 @@ fn unknown_keys_name_the_nearest_or_their_table() {
     "#);
     assert_snapshot!(qeasy("url = \"x\""), @"pipeline.toml:1 url: unknown key url; it belongs in [target]");
     assert_snapshot!(qeasy("[sorce]\nid = 1"), @"pipeline.toml:1 sorce: unknown key sorce; did you mean source?");
-    assert_snapshot!(qeasy("\"a\\nb\" = 1"), @r#"pipeline.toml:1 a\nb: unknown key a\nb; remove it; known here: connection, source, record, target, guard"#);
+    assert_snapshot!(qeasy("\"a\\nb\" = 1"), @r#"pipeline.toml:1 a\nb: unknown key a\nb; remove it; known here: connection, source, record, target, guard, report"#);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn the_smallest_pipeline_has_the_defaults() {
     let config = parse(QEASY, "pipeline.toml", &none()).unwrap();
     assert_eq!(config.source.products, Products::Incremental);
     assert_eq!(config.target.batching.max_concurrency, config.source.max_concurrency);
-    assert_snapshot!(serde_json::to_string(&pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"max_held_ratio":0.2,"full_read_every":"24h"}}"#);
+    assert_snapshot!(serde_json::to_string(&pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"max_held_ratio":0.2,"full_read_every":"24h"},"report":{"html":false}}"#);
     let Endpoint::Qeasy { base_url, scheme_id, token_in } = config.target.endpoint else {
         panic!("not qeasy")
     };

@@ -36,6 +36,9 @@ pub(crate) struct Pipeline {
     /// What keeps a run from doing harm.
     #[serde(default)]
     pub guard: Guard,
+    /// What a run leaves for people to read.
+    #[serde(default)]
+    pub report: ReportKeys,
 }
 
 pub(super) fn default_connection() -> String {
@@ -297,6 +300,14 @@ impl Default for Guard {
             full_read_every: Duration::from_hours(24),
         }
     }
+}
+
+/// `[report]`: what a run leaves for people to read, besides its report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReportKeys {
+    /// Each sync writes its report as an HTML page to `reports/<connection>/latest.html` in the store.
+    pub html: bool,
 }
 
 /// A URL that is written in this program.

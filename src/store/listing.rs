@@ -1,23 +1,27 @@
-//! The names in a folder of the store. Only commands that a person calls list: a function needs no right to.
+//! Names below a prefix. Only what people ask about the last runs needs it: a run itself knows all its keys.
 
 use futures::TryStreamExt as _;
+use object_store::ObjectStore as _;
 use object_store::path::Path;
 
 use super::Store;
 use crate::error::Result;
 
 impl Store {
-    /// The names of the files in a folder, without the folder's own; in order. Files in folders below are left out.
-    pub async fn names_in(&self, folder: &str) -> Result<Vec<String>> {
+    /// The names in a folder that sort after `after`, in order: without the folder, and without those of inner folders.
+    ///
+    /// S3 answers a thousand at a time and from the smallest on, so a late `after` is a short list.
+    pub async fn names_after(&self, folder: &str, after: &str) -> Result<Vec<String>> {
         let prefix = Path::from(folder);
-        let found: Result<Vec<_>, _> = self.objects.list(Some(&prefix)).try_collect().await;
-        let found = found.map_err(|error| self.error(folder, error))?;
-        let names = found.iter().filter_map(|file| {
-            let mut rest = file.location.prefix_match(&prefix)?;
-            let name = rest.next()?.as_ref().to_owned();
-            rest.next().is_none().then_some(name)
-        });
-        let mut names: Vec<String> = names.collect();
+        let offset = Path::from(format!("{folder}/{after}"));
+        let found = self.objects.list_with_offset(Some(&prefix), &offset);
+        let found: Vec<_> = found.try_collect().await.map_err(|error| self.error(folder, error))?;
+        let name = |location: &Path| {
+            let mut parts = location.prefix_match(&prefix)?;
+            let name = parts.next()?.as_ref().to_owned();
+            parts.next().is_none().then_some(name)
+        };
+        let mut names: Vec<String> = found.iter().filter_map(|meta| name(&meta.location)).collect();
         names.sort_unstable();
         Ok(names)
     }
@@ -28,16 +32,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[tokio::test]
-    async fn the_names_in_a_folder_come_in_order_and_those_of_others_do_not() {
-        let directory = tempfile::tempdir().unwrap();
-        for store in [Store::memory(), Store::directory(directory.path().to_owned()).unwrap()] {
-            assert_eq!(store.names_in("reports/a").await.unwrap(), [""; 0]);
-            for key in ["reports/a/2.json", "reports/a/1.json", "reports/ab/3.json", "reports/a/below/4.json"]
-            {
-                store.put(key, "{}").await.unwrap();
-            }
-            assert_eq!(store.names_in("reports/a").await.unwrap(), ["1.json", "2.json"]);
+    async fn lists(store: Store) {
+        assert!(store.names_after("reports/a", "").await.unwrap().is_empty());
+        for key in ["reports/a/1.json", "reports/a/2.json", "reports/ab/3.json", "reports/a/deep/4.json"] {
+            store.put(key, b"{}".as_slice()).await.unwrap();
         }
+        assert_eq!(store.names_after("reports/a", "").await.unwrap(), ["1.json", "2.json"]);
+        assert_eq!(store.names_after("reports/a", "1.json").await.unwrap(), ["2.json"]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_lists_its_own_names_in_order() {
+        lists(Store::memory()).await;
+        let directory = tempfile::tempdir().unwrap();
+        lists(Store::directory(directory.path().to_owned()).unwrap()).await;
     }
 }

@@ -1,8 +1,8 @@
 //! The store: pipelines, state, reports and quarantine on S3, in a directory, or in memory, with save-if-unchanged.
 //!
 //! What has to survive two runs at once is saved on top of the version that was read (compare-and-swap); S3 and memory
-//! do it in one call, a directory under a lock file. Deliberately absent: deleting. Every key is known ([`paths`])
-//! but for those of runs, which people's commands list, and what is old goes by the bucket's lifecycle rules.
+//! do it in one call, a directory under a lock file. Deliberately absent: deleting. What is old goes by the bucket's lifecycle
+//! rules. Every key is known ([`paths`]) but for those of runs, which people's commands list ([`listing`]).
 
 pub(crate) mod lease;
 pub(crate) mod limits;
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
+    Attribute, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -142,6 +142,17 @@ impl Store {
             .await
             .map(drop)
             .map_err(|error| self.error(path, error))
+    }
+
+    /// Writes a page for browsers over whatever is there. S3 then sends it as what it is; a file has its ending.
+    pub async fn put_html(&self, path: &str, html: String) -> Result<()> {
+        let mut options = PutOptions::default();
+        if self.directory.is_none() {
+            options.attributes.insert(Attribute::ContentType, "text/html; charset=utf-8".into());
+            options.attributes.insert(Attribute::CacheControl, "no-cache".into());
+        }
+        let put = self.objects.put_opts(&Path::from(path), html.into(), options).await;
+        put.map(drop).map_err(|error| self.error(path, error))
     }
 
     /// Saves on top of the version that was read (`None`: there was no object) and returns the new version.

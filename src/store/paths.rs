@@ -32,6 +32,8 @@ const RUN_LOCK: &str = "state/<connection>.lock";
 const SAVE_LOCK: &str = "<key>.save";
 /// The report of a run.
 const REPORT: &str = "reports/<connection>/<run>.json";
+/// The page of the last run, where `report.html` asks for it.
+const REPORT_PAGE: &str = "reports/<connection>/latest.html";
 /// The rows that a run left out, one JSON object a line.
 const QUARANTINE: &str = "quarantine/<connection>/<run>.jsonl";
 /// The rows that a run changed, with old and new values.
@@ -103,15 +105,30 @@ pub(crate) fn report(connection: &str, run_id: &str) -> String {
     of_run(REPORT, connection, run_id)
 }
 
-/// The folder of a connection's reports, and the run that one of them is of.
+/// The folder of a connection's reports.
 pub(crate) fn reports(connection: &str) -> String {
-    let report = of_connection(REPORT, connection);
-    report.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned())
+    let folder = REPORT.rsplit_once('/').map_or(REPORT, |(folder, _)| folder);
+    of_connection(folder, connection)
 }
 
-/// The run whose report has this name.
+/// The run whose report goes by this name in [`reports`]; `None` if it is another file.
 pub(crate) fn run_of_report(name: &str) -> Option<&str> {
-    name.strip_suffix(".json")
+    name.strip_suffix(".json").filter(|run_id| is_run_id(run_id))
+}
+
+/// Whether this can name a run: `20261124T184316080Z-0dd1ac67`. It becomes part of paths, so no dots or slashes.
+pub(crate) fn is_run_id(text: &str) -> bool {
+    let digits =
+        |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let hex = |text: &str| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.split_once('-').is_some_and(|(time, unique)| {
+        let parts = time.split_once('T').and_then(|(day, time)| Some((day, time.strip_suffix('Z')?)));
+        parts.is_some_and(|(day, time)| digits(day, 8) && digits(time, 9)) && hex(unique)
+    })
+}
+
+pub(crate) fn report_page(connection: &str) -> String {
+    of_connection(REPORT_PAGE, connection)
 }
 
 pub(crate) fn quarantine(connection: &str, run_id: &str) -> String {
@@ -158,7 +175,7 @@ mod tests {
         InADirectory,
     }
 
-    const KEYS: [(&str, Written); 17] = [
+    const KEYS: [(&str, Written); 18] = [
         (PIPELINE, Written::ByPeople),
         (STATE, Written::ByTheProgram),
         (STATE_PREVIOUS, Written::ByTheProgram),
@@ -173,6 +190,7 @@ mod tests {
         (RUN_LOCK, Written::InADirectory),
         (SAVE_LOCK, Written::InADirectory),
         (REPORT, Written::ByTheProgram),
+        (REPORT_PAGE, Written::ByTheProgram),
         (QUARANTINE, Written::ByTheProgram),
         (CHANGES, Written::ByTheProgram),
         (NOTICE, Written::ByTheProgram),
@@ -206,6 +224,7 @@ mod tests {
             run_lock("acme"),
             save_lock("state/acme.run"),
             report("acme", "r1"),
+            report_page("acme"),
             quarantine("acme", "r1"),
             notice("pipeline.toml"),
             changes("acme", "r1"),
@@ -232,11 +251,24 @@ mod tests {
                 "state/acme.lock",
                 "state/acme.run.save",
                 "reports/acme/r1.json",
+                "reports/acme/latest.html",
                 "quarantine/acme/r1.jsonl",
                 "notices/pipeline.toml.json",
                 "changes/acme/r1.jsonl.zst",
             ]
         );
+    }
+
+    #[test]
+    fn only_the_report_of_a_run_is_one() {
+        assert_eq!(reports("acme"), "reports/acme");
+        let run_id = "20261124T184316080Z-0dd1ac67";
+        assert_eq!(run_of_report(&format!("{run_id}.json")), Some(run_id));
+        for other in
+            ["latest.html", "r1.json", "20261124T184316080Z-0dd1ac67.json.part", "../x-12345678.json"]
+        {
+            assert_eq!(run_of_report(other), None, "{other}");
+        }
     }
 
     /// The documents list the keys whole, or shorten what follows on a first one to its ending.

@@ -95,7 +95,7 @@ impl QuarantineOf<'_> {
     }
 
     async fn list_by(&self, state: &State) -> Result<Vec<Quarantined>> {
-        let names = self.store.names_in(&paths::reports(self.connection)).await?;
+        let names = self.store.names_after(&paths::reports(self.connection), "").await?;
         let runs = names.iter().rev().filter_map(|name| paths::run_of_report(name)).take(LOOK_BACK_RUNS);
         let runs: Vec<String> = runs.map(str::to_owned).collect();
         let mut past = futures::stream::iter(runs).map(|run| self.load(run)).buffered(AT_ONCE);

@@ -43,6 +43,10 @@ mod exports {
     pub mod report {
         pub use crate::report::{Mode, Report, Status};
     }
+    /// Reports as pages.
+    pub mod page {
+        pub use crate::page::{Action, FieldChange, Lang, Old, RowChange, RunPage};
+    }
     /// The state.
     pub mod state {
         pub use crate::state::{Acknowledged, Dismissed, Fingerprint, LONGEST_DISTANCE_RUNS, State};

@@ -70,7 +70,7 @@ def test_every_package_of_the_lock_file_has_its_checksum_and_its_licence():
     assert not any("/" in licence for licence in licences.values())
 
 
-@pytest.mark.parametrize("folder", ["infra", "tests", "tests/infra", "benches"])
+@pytest.mark.parametrize("folder", ["infra", "tests", "tests/infra", "tests/browser", "benches"])
 def test_every_python_package_is_pinned_with_its_hash(folder):
     wanted = re.findall(r"^[\w-]+", (ROOT / folder / "requirements.in").read_text(), re.M)
     pinned = (ROOT / folder / "requirements.txt").read_text()
@@ -84,7 +84,7 @@ def test_nothing_is_installed_without_a_hash_or_a_lock_file():
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"^PIP_INSTALL = .*--no-deps --require-hashes -r$", makefile, re.M)
     installs = re.findall(r"(?:-m |bin/)pip (.+)", makefile)
-    assert installs == ["$(PIP_INSTALL) $<"] * 3, installs
+    assert installs == ["$(PIP_INSTALL) $<"] * 4, installs
     cargo = re.findall(r"cargo install (.+)", makefile)
     assert len(cargo) == 2 and all("--locked" in one for one in cargo)
     assert '"--no-deps", "--require-hashes", "-r"' in (ROOT / "benches/run.py").read_text()

@@ -1,0 +1,186 @@
+//! `runs`: the last runs of a connection, as a table for people or as their reports.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::args::RunsArgs;
+use super::term::{Screen, Style, count, duration, print, print_error, sanitize};
+use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
+use crate::app::{App, Runs, RunsAsked};
+use crate::clock::Clock;
+use crate::config::Env;
+use crate::report::Report;
+
+/// Characters of what stopped a run that the table shows.
+const ERROR_CHARS: usize = 160;
+
+/// The table's columns, right-aligned where they are numbers: heading and width.
+const COLUMNS: [(&str, usize); 8] = [
+    ("started (UTC)", 19),
+    ("status", 9),
+    ("took", 8),
+    ("written", 9),
+    ("deleted", 9),
+    ("set aside", 9),
+    ("left", 9),
+    ("run", 0),
+];
+
+/// `runs`.
+pub(super) async fn runs(env: &Env, screen: Screen, args: &RunsArgs) -> u8 {
+    let app = App::new(env.clone());
+    let since = args.since.map(|since| since.before(Clock::system().now()));
+    let asked = RunsAsked { since, failed: args.failed, limit: args.limit };
+    let runs = match app.runs(pipeline(&app, args.pipeline.as_ref()), &asked).await {
+        Ok(runs) => runs,
+        Err(error) => {
+            print_error(&format!("error: {}", sanitize(&error.line(), usize::MAX)));
+            return if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE };
+        }
+    };
+    print(&if args.json { as_json(&runs) } else { as_table(&runs, args.failed, screen.style()) });
+    for why in &runs.unreadable {
+        print_error(&format!("warning: {}; left out", sanitize(why, usize::MAX)));
+    }
+    if runs.cut {
+        print_error("warning: only the newest 2,000 runs were looked at; --since asks for a later time");
+    }
+    EXIT_OK
+}
+
+fn as_json(runs: &Runs) -> String {
+    let reports: Vec<_> = runs.reports.iter().map(|found| &found.raw).collect();
+    // Values that were read always have a JSON form.
+    serde_json::to_string(&reports).map(|text| text + "\n").unwrap_or_default()
+}
+
+fn as_table(runs: &Runs, failed: bool, style: Style) -> String {
+    let connection = sanitize(&runs.connection, ERROR_CHARS);
+    if runs.reports.is_empty() {
+        let which = if failed { "no run that failed" } else { "no run" };
+        return format!("{which} of connection {connection} in {}\n", sanitize(&runs.at, usize::MAX));
+    }
+    let mut text = format!("connection {connection}, newest first\n");
+    let headings: Vec<String> = COLUMNS.iter().map(|(heading, width)| cell(heading, *width)).collect();
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{}", style.dim(headings.join("  ").trim_end()));
+    for found in &runs.reports {
+        row(&found.report, style, &mut text);
+    }
+    text
+}
+
+/// Text to the left, numbers to the right.
+fn cell(text: &str, width: usize) -> String {
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('-');
+    if is_number || NUMBERS.contains(&text) { format!("{text:>width$}") } else { format!("{text:<width$}") }
+}
+
+/// Headings above numbers.
+const NUMBERS: [&str; 5] = ["took", "written", "deleted", "set aside", "left"];
+
+fn row(report: &Report, style: Style, text: &mut String) {
+    let numbers = [report.target.written, report.target.deleted, report.quarantined, report.remaining];
+    let took = style.say(&duration(Duration::from_millis(report.duration_ms)));
+    let values: Vec<String> = std::iter::once(took).chain(numbers.map(count)).collect();
+    let values = values.iter().zip(COLUMNS.iter().skip(2)).map(|(value, (_, width))| cell(value, *width));
+    let padding = " ".repeat(9_usize.saturating_sub(report.status.as_str().len()));
+    let _ = writeln!(
+        text,
+        "{:<19}  {}{padding}  {}  {}",
+        started(&report.started_at),
+        style.status(report.status),
+        values.collect::<Vec<_>>().join("  "),
+        style.dim(&sanitize(&report.run_id, ERROR_CHARS)),
+    );
+    if let Some(error) = &report.error {
+        let _ = writeln!(text, "{:21}{}", "", sanitize(error, ERROR_CHARS));
+    }
+}
+
+/// `2026-11-24T18:43:16.080Z` as `2026-11-24 18:43:16`.
+fn started(at: &str) -> String {
+    match at.parse::<Timestamp>() {
+        Ok(at) => at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => sanitize(at, 19),
+    }
+}
+
+/// What `--since` says: a time, or how long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+impl Since {
+    /// Reads `24h`, `7 days`, `2026-11-24` (its first moment in UTC) or an RFC 3339 time.
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        if let Ok(ago) = humantime::parse_duration(text) {
+            return Ok(Self::Ago(ago));
+        }
+        let at = text.parse::<Timestamp>().or_else(|_| format!("{text}T00:00:00Z").parse());
+        at.map(Self::At).map_err(|_| "expected how long ago, as in 24h or 7days, or a time, as in 2026-11-24 or 2026-11-24T18:00:00Z")
+    }
+
+    fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::app::StoredReport;
+
+    #[test]
+    fn since_is_a_time_or_how_long_ago() {
+        let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
+        let since = |text: &str| Since::parse(text).unwrap().before(now).to_string();
+        assert_eq!(since("36h"), "2026-11-24T00:00:00Z");
+        assert_eq!(since("2026-11-24"), "2026-11-24T00:00:00Z");
+        assert_eq!(since("2026-11-24T18:00:00+08:00"), "2026-11-24T10:00:00Z");
+        assert_eq!(since("9000000y"), Timestamp::MIN.to_string());
+        for wrong in ["yesterday", "", "2026-13-01", "-1h"] {
+            assert!(Since::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_table_shows_each_run_and_what_stopped_it() {
+        let raw = serde_json::json!({
+            "run_id": "20261124T184316080Z-0dd1ac67", "connection": "acme", "mode": "sync", "status": "failed",
+            "started_at": "2026-11-24T18:43:16.080Z", "duration_ms": 62_403,
+            "source": {"groups": 3, "products": 5, "requests": 3, "retries": 0, "throttled": 0, "full_read": true},
+            "plan": {"create": 3, "update": 0, "delete": 0, "unchanged": 0},
+            "target": {"written": 12_345, "deleted": 0, "batches": 1, "requests": 2, "retries": 0, "throttled": 0},
+            "quarantined": 1, "remaining": 0, "resume_after_seconds": null,
+            "error": "TargetUnavailable: host\u{1b}[2J: no answer",
+        });
+        let report: Report = serde_json::from_value(raw.clone()).unwrap();
+        let runs = Runs {
+            connection: "acme".to_owned(),
+            at: "memory:/reports/acme".to_owned(),
+            reports: vec![StoredReport { report, raw }],
+            unreadable: Vec::new(),
+            cut: false,
+        };
+        insta::assert_snapshot!(as_table(&runs, false, Style::PLAIN), @r"
+        connection acme, newest first
+        started (UTC)        status         took    written    deleted  set aside       left  run
+        2026-11-24 18:43:16  failed        1m 2s     12,345          0          1          0  20261124T184316080Z-0dd1ac67
+                             TargetUnavailable: host: no answer
+        ");
+        let none = Runs { reports: Vec::new(), ..runs };
+        assert_eq!(
+            as_table(&none, true, Style::PLAIN),
+            "no run that failed of connection acme in memory:/reports/acme\n"
+        );
+    }
+}

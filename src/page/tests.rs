@@ -1,0 +1,139 @@
+//! Unit tests of the page: escaping, policy, both languages, bounds.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::catalogue::{Reason, RowKind};
+
+const HOSTILE: &str = "<script>alert(1)</script>\"'&\u{202e}gpj";
+
+fn report(status: Status, error: Option<&str>) -> Report {
+    serde_json::from_value(serde_json::json!({
+        "run_id": "20261124T184316080Z-0dd1ac67", "connection": "acme", "mode": "sync", "status": status,
+        "started_at": "2026-11-24T18:43:16.080Z", "duration_ms": 62_403,
+        "source": {"groups": 3, "products": 1_234, "requests": 45, "retries": 2, "throttled": 1, "full_read": true},
+        "plan": {"create": 3, "update": 0, "delete": 0, "unchanged": 0},
+        "target": {"written": 3, "deleted": 0, "batches": 1, "requests": 2, "retries": 0, "throttled": 0},
+        "quarantined": 0, "remaining": 0, "resume_after_seconds": null, "error": error,
+    }))
+    .unwrap()
+}
+
+fn page<'a>(report: &'a Report) -> RunPage<'a> {
+    RunPage { lang: Lang::En, report, changes: None, set_aside: &[], recent: &[] }
+}
+
+fn change(name: &str, fields: Vec<FieldChange>) -> RowChange {
+    RowChange { id: "7".to_owned(), name: name.to_owned(), action: Action::Update, fields }
+}
+
+fn field(path: &str, old: &str, new: &str) -> FieldChange {
+    FieldChange { path: path.to_owned(), old: Old::Value(old.to_owned()), new: Some(new.to_owned()) }
+}
+
+#[test]
+fn whatever_comes_from_outside_is_text_and_no_markup() {
+    let mut report = report(Status::Failed, Some(HOSTILE));
+    report.connection = HOSTILE.to_owned();
+    report.run_id = HOSTILE.to_owned();
+    report.started_at = HOSTILE.to_owned();
+    let raw = serde_json::to_string(&serde_json::json!({"name": HOSTILE})).unwrap();
+    let aside = [Rejected::new(RowKind::Product, Some(HOSTILE.to_owned()), Reason::misfit(HOSTILE), &raw)];
+    let changes =
+        [RowChange { id: HOSTILE.to_owned(), ..change(HOSTILE, vec![field(HOSTILE, HOSTILE, HOSTILE)]) }];
+    let recent = [report.clone()];
+    let page = RunPage { changes: Some(&changes), set_aside: &aside, recent: &recent, ..page(&report) };
+    for lang in Lang::ALL {
+        let html = RunPage { lang, ..page }.html();
+        assert!(!html.contains("<script"), "{html}");
+        assert!(!html.contains('\u{202e}'), "a name cannot reorder the page");
+        assert!(html.matches("&lt;script&gt;").count() >= 10, "{}", html.matches("&lt;script&gt;").count());
+    }
+}
+
+#[test]
+fn the_policy_lets_nothing_load_and_knows_the_style() {
+    let html = page(&report(Status::Succeeded, None)).html();
+    assert!(html.contains("default-src 'none'; style-src 'sha256-"), "{html}");
+    for outside in [" src=", " href=", "url(", "@import", " style=", " onclick"] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn a_page_is_in_its_language_and_says_what_to_do() {
+    let report = report(Status::Failed, Some("GuardRefused: the plan deletes 40 of 100 rows"));
+    let english = page(&report).html();
+    assert!(english.contains("<html lang=\"en\">") && english.contains("What to do next"));
+    assert!(english.contains("look with <code>okki-sync plan</code>; if it is right"), "{english}");
+    let chinese = RunPage { lang: Lang::Zh, ..page(&report) }.html();
+    assert!(chinese.contains("<html lang=\"zh-CN\">") && chinese.contains("下一步怎么办"));
+    assert!(chinese.contains("用 <code>okki-sync plan</code> 查看"), "{chinese}");
+}
+
+#[test]
+fn a_paused_run_says_when_to_come_back() {
+    let mut report = report(Status::Paused, Some("TargetThrottled: the minute's calls are used up"));
+    report.resume_after_seconds = Some(305);
+    assert!(page(&report).html().contains("5 min 5 s after this one"));
+    assert!(RunPage { lang: Lang::Zh, ..page(&report) }.html().contains("5 分 5 秒后"));
+}
+
+#[test]
+fn values_stand_below_their_row_and_item() {
+    let fields = vec![
+        field("name", "\"Old\"", "\"New\""),
+        field("items[50001].cost", "2999.10", "3099.00"),
+        field("items[50001].name", "\"手机\"", "\"手機\""),
+        FieldChange { path: "items[9].cost".to_owned(), old: Old::Unknown, new: None },
+    ];
+    let report = report(Status::Succeeded, None);
+    let changes = [change("Phones", fields)];
+    let html = RunPage { changes: Some(&changes), ..page(&report) }.html();
+    assert!(
+        html.contains("<code>items[50001]</code><ul class=\"fields\"><li><code class=\"path\">cost</code>"),
+        "{html}"
+    );
+    assert!(html.contains("<del>2999.10</del>") && html.contains("<ins>3099.00</ins>"));
+    assert!(
+        html.contains("<code class=\"path\">items[9].cost</code> <span class=\"muted\">not known</span>")
+    );
+}
+
+#[test]
+fn what_is_not_recorded_is_said_and_not_shown_as_nothing() {
+    let report = report(Status::Succeeded, None);
+    let html = page(&report).html();
+    assert!(
+        html.contains("is not recorded in the store")
+            && html.contains("to create <span class=\"count\">3</span>"),
+        "{html}"
+    );
+    let html = RunPage { changes: Some(&[]), ..page(&report) }.html();
+    assert!(html.contains("This run changed no row."));
+}
+
+#[test]
+fn a_page_is_bounded_and_says_what_it_leaves_out() {
+    let many: Vec<FieldChange> = (0..30).map(|n| field(&format!("items[{n}].cost"), "1", "2")).collect();
+    let changes: Vec<RowChange> = (0..6_000).map(|n| change(&format!("Group {n}"), many.clone())).collect();
+    let aside: Vec<Rejected> =
+        (0..1_200).map(|n| Rejected::new(RowKind::Group, None, Reason::misfit(format!("why {n}")), "{}")).collect();
+    let mut report = report(Status::Partial, None);
+    report.quarantined = 1_200;
+    let page = RunPage { changes: Some(&changes), set_aside: &aside, ..page(&report) };
+    let html = page.html();
+    assert!(html.len() < 10_000_000, "{}", html.len());
+    assert!(html.contains("and 1,000 more, which this page") && html.contains("and 200 more, which are in"));
+}
+
+#[test]
+fn languages_are_known_by_word_and_locale() {
+    let named = |name| Lang::named(name);
+    for chinese in ["zh", "zh_CN.UTF-8", "zh-TW", "ZH"] {
+        assert_eq!(named(chinese), Some(Lang::Zh), "{chinese}");
+    }
+    for english in ["en", "en_US.UTF-8", "C", "C.UTF-8", "POSIX"] {
+        assert_eq!(named(english), Some(Lang::En), "{english}");
+    }
+    assert_eq!(named("fr_FR"), None);
+}
