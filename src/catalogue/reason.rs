@@ -84,7 +84,7 @@ impl Reason {
     }
 
     /// A value that does not fit.
-    pub(crate) fn misfit(text: impl Into<String>) -> Self {
+    pub fn misfit(text: impl Into<String>) -> Self {
         Self::new(ReasonKind::Misfit, text)
     }
 }

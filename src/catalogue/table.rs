@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::words::{Message, Words, say};
+
 /// A cell holds raw JSON, an id, or nothing (the source did not send the field).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
@@ -16,8 +18,14 @@ pub(crate) struct Table {
 
 /// The table's text would pass 4 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than 4 GiB of source data in one run")]
+#[error("{}", self.words())]
 pub(crate) struct TableFull;
+
+impl Words for TableFull {
+    fn words(&self) -> Message {
+        say!("more than 4 GiB of source data in one run")
+    }
+}
 
 impl Table {
     /// An empty table of rows with `width` cells.

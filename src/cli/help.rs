@@ -35,10 +35,10 @@ const LABELS: [(&str, &str); 12] = [
     ("[possible values: ", "[可选值："),
 ];
 
-/// What clap says of bad usage: here for the test that wants it in every language.
+/// What clap says of bad usage, and the sandbox of an option: here for the test that wants it in every language.
 #[cfg(test)]
 #[rustfmt::skip]
-const SAID_BY_CLAP: [&str; 13] = [
+const SAID_BY_CLAP: [&str; 15] = [
     "unexpected argument '{argument}' found",
     "unrecognized subcommand '{command}'",
     "invalid value '{value}' for '{argument}'",
@@ -52,6 +52,8 @@ const SAID_BY_CLAP: [&str; 13] = [
     "a similar subcommand exists: '{command}'",
     "to pass '{value}' as a value, use '{usage}'",
     "For more information, try '{flag}'.",
+    "expected three or four whole numbers, for example 70:20:10",
+    "at least one number must be above 0",
 ];
 
 /// The language that this program is to speak: that of `--lang`, wherever it stands, else of the environment. Says on

@@ -74,25 +74,24 @@ fn as_json(stored: &StoredState) -> String {
 const LABEL_COLUMNS: usize = 12;
 
 fn as_text(stored: &StoredState, lang: Lang) -> String {
-    let mut lines = vec![
-        field(say!("connection"), stored.connection.as_str().into(), lang),
-        field(say!("state"), stored.at.as_str().into(), lang),
-    ];
+    let say = |message: Message| message.in_language(lang);
+    let mut lines =
+        vec![field(&say(say!("connection")), &stored.connection), field(&say(say!("state")), &stored.at)];
     match &stored.state {
-        None => {
-            lines.push(field("".into(), say!("nothing yet: the next sync writes every row"), lang));
-        }
+        None => lines.push(field("", &say(say!("nothing yet: the next sync writes every row")))),
         Some((state, target)) => {
-            let (acknowledged, announced) = (state.rows.len() - announced(state), announced(state));
-            lines.push(field(say!("target"), sanitize(target, usize::MAX).into(), lang));
-            lines.push(field(say!("acknowledged"), say!("{rows} rows", rows = acknowledged), lang));
+            let announced = announced(state);
+            let acknowledged = say!("{rows} rows", rows = state.rows.len() - announced);
             let sent = say!("{rows} rows (sent perhaps, not acknowledged)", rows = announced);
-            lines.push(field(say!("announced"), sent, lang));
-            lines.push(field(say!("refused"), say!("{rows} rows", rows = state.refused.len()), lang));
-            lines.extend(refused(state, lang));
+            let refused_rows = say!("{rows} rows", rows = state.refused.len());
             let products = state.source_products.map_or_else(|| say!("not known"), |n| n.to_string().into());
             let products = say!("{products} at the last complete run", products);
-            lines.push(field(say!("products"), products, lang));
+            lines.push(field(&say(say!("target")), &sanitize(target, usize::MAX)));
+            lines.push(field(&say(say!("acknowledged")), &say(acknowledged)));
+            lines.push(field(&say(say!("announced")), &say(sent)));
+            lines.push(field(&say(say!("refused")), &say(refused_rows)));
+            lines.extend(refused(state, lang));
+            lines.push(field(&say(say!("products")), &say(products)));
         }
     }
     let run = match &stored.lease.holder {
@@ -101,12 +100,12 @@ fn as_text(stored: &StoredState, lang: Lang) -> String {
         }
         None => say!("none"),
     };
-    lines.push(field(say!("run"), run, lang));
+    lines.push(field(&say(say!("run")), &say(run)));
     lines.concat()
 }
 
-fn field(label: Message, value: Message, lang: Lang) -> String {
-    format!("{} {}\n", pad(&label.in_language(lang), LABEL_COLUMNS), value.in_language(lang))
+fn field(label: &str, value: &str) -> String {
+    format!("{} {value}\n", pad(label, LABEL_COLUMNS))
 }
 
 fn refused(state: &State, lang: Lang) -> Vec<String> {

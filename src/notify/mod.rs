@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Mode, Report, Status};
 use crate::store::{Store, paths};
+use crate::words::{Lang, recognise_line};
 use health::{Condition, Health};
 use webhook::Sent;
 pub(crate) use webhook::Webhook;
@@ -89,8 +90,12 @@ fn text(notice: Notice, name: &str, since: &str, report: &Report) -> String {
     );
     if let (Notice::Failed | Notice::FailedOtherwise, Some(error)) = (notice, &report.error) {
         // A server's words stand in it: the robots read <@…> and <at …> as a call to somebody.
-        text.push('\n');
-        text.push_str(&error.replace('<', "‹").replace('>', "›"));
+        let error = error.replace('<', "‹").replace('>', "›");
+        let chinese = recognise_line(&error, Lang::Zh);
+        for line in [Some(&chinese), (chinese != error).then_some(&error)].into_iter().flatten() {
+            text.push('\n');
+            text.push_str(line);
+        }
     }
     cut(text)
 }
@@ -192,6 +197,23 @@ mod tests {
             changes: None,
             more_changes: None,
         }
+    }
+
+    #[test]
+    fn an_error_of_ours_is_told_in_both_languages() {
+        let failed = report(
+            Status::Failed,
+            Some("TargetThrottled: store: the calls of this minute are used up; come back in 31 s"),
+        );
+        let told = text(Notice::Failed, "acme", &failed.started_at, &failed);
+        let lines: Vec<&str> = told.lines().skip(5).collect();
+        assert_eq!(
+            lines,
+            [
+                "TargetThrottled：store：这一分钟的调用次数已用完；请在 31 秒后再来",
+                "TargetThrottled: store: the calls of this minute are used up; come back in 31 s"
+            ]
+        );
     }
 
     #[test]

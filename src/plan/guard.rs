@@ -82,7 +82,13 @@ impl Plan {
         }
         let deletes = self.counts.delete;
         guard.is_too_much(deletes, known).then(|| {
-            say!("the plan deletes {deletes} of {known} rows ({percent} %), guard.max_delete_ratio allows {allowed} %", deletes, known, percent = format!("{:.0}", ratio(deletes, known) * 100.0), allowed = format!("{allowed:.0}"))
+            say!(
+                "the plan deletes {deletes} of {known} rows ({percent} %), guard.max_delete_ratio allows {allowed} %",
+                deletes,
+                known,
+                percent = format!("{:.0}", ratio(deletes, known) * 100.0),
+                allowed = format!("{allowed:.0}"),
+            )
         })
     }
 }

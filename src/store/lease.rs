@@ -287,7 +287,10 @@ impl Lease {
         current.version = Some(saved.map_err(|error| match error.kind {
             ErrorKind::StateConflict => Error::new(
                 ErrorKind::StateConflict,
-                say!("another run of connection \"{connection}\" took over (this one's lease was lost); that run goes on, this one ends", connection = self.connection),
+                say!(
+                    "another run of connection \"{connection}\" took over (this one's lease was lost); that run goes on, this one ends",
+                    connection = self.connection,
+                ),
             ),
             _ => error,
         })?);

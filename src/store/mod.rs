@@ -312,7 +312,7 @@ impl Address {
     /// A relative `file://./dir` starts at the working directory.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let wrong = |why: Message| {
-            Error::new(ErrorKind::BadPipeline, say!("OKKI_SYNC_STORE={text}: {why}", text, why))
+            Error::new(ErrorKind::BadPipeline, say!("OKKI_SYNC_STORE={url}: {why}", url = text, why))
                 .help(say!("write file:///dir, s3://bucket/prefix or memory:"))
         };
         if text == "memory:" || text == "memory://" {

@@ -121,7 +121,10 @@ impl Run<'_> {
         }
         Err(Error::new(
             ErrorKind::InconsistentSource,
-            say!("source: products were created during each of {reads} reads, and the plan takes rows away; nothing was written", reads = okki::MAX_READS),
+            say!(
+                "source: products were created during each of {reads} reads, and the plan takes rows away; nothing was written",
+                reads = okki::MAX_READS,
+            ),
         )
         .help(say!("run again when no import is going on")))
     }

@@ -245,8 +245,8 @@ pub(super) fn parts(template: &str) -> impl Iterator<Item = Part<'_>> {
         let (part, after) = match hole(rest) {
             Some((name, after)) => (Part::Hole(name), after),
             None => {
-                let next = rest.char_indices().skip(1).map(|(at, _)| at);
-                let end = next.filter(|at| rest.get(*at..).and_then(hole).is_some()).next();
+                let mut next = rest.char_indices().skip(1).map(|(at, _)| at);
+                let end = next.find(|at| rest.get(*at..).and_then(hole).is_some());
                 let (text, after) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
                 (Part::Text(text), after)
             }

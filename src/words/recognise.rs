@@ -5,6 +5,8 @@
 //! somebody else's, and stays.
 
 use super::Lang;
+use std::sync::OnceLock;
+
 use super::catalogue::chinese;
 use super::message::{Part, parts};
 
@@ -21,7 +23,7 @@ pub(crate) fn recognise(text: &str, lang: Lang) -> String {
     }
 }
 
-/// The same for `Kind: message; help` and for `message; help`, each part by itself.
+/// The same for `Kind: message; help` and for `message; help`, each part by itself. The line itself if no part is ours.
 pub(crate) fn recognise_line(line: &str, lang: Lang) -> String {
     if lang == Lang::En {
         return line.to_owned();
@@ -30,8 +32,12 @@ pub(crate) fn recognise_line(line: &str, lang: Lang) -> String {
         Some((kind, said)) if kind.chars().all(|c| c.is_ascii_alphabetic()) => (kind, said),
         _ => ("", line),
     };
-    let said = with_help(said);
-    if kind.is_empty() { said } else { format!("{kind}：{said}") }
+    let told = with_help(said);
+    match (kind, told == said) {
+        (_, true) => line.to_owned(),
+        ("", false) => told,
+        (kind, false) => format!("{kind}：{told}"),
+    }
 }
 
 fn with_help(said: &str) -> String {
@@ -66,13 +72,10 @@ fn known(text: &str, depth: usize) -> Option<String> {
     if let Some(whole) = chinese().get(text) {
         return Some(whole.clone());
     }
-    let fits = chinese().iter().filter_map(|(english, here)| {
-        let holes = holes(english, text)?;
-        Some((letters(english), english, here, holes))
-    });
-    let (_, _, here, holes) = fits.max_by_key(|(letters, english, ..)| (*letters, *english))?;
+    let fitting = templates().iter().filter_map(|template| Some((template, holes(&template.pieces, text)?)));
+    let (template, holes) = fitting.max_by_key(|(template, _)| template.rank)?;
     let mut said = String::new();
-    for part in parts(here) {
+    for part in parts(template.here) {
         match part {
             Part::Text(text) => said.push_str(text),
             Part::Hole(name) => {
@@ -83,6 +86,35 @@ fn known(text: &str, depth: usize) -> Option<String> {
         }
     }
     Some(said)
+}
+
+/// A sentence with placeholders, taken apart.
+struct Template {
+    pieces: Vec<Part<'static>>,
+    here: &'static str,
+    /// Of two that fit, the one that says more itself; then the one with more placeholders. The English decides the rest, so
+    /// that the same text is always told in the same words.
+    rank: (usize, usize, &'static str),
+}
+
+fn templates() -> &'static [Template] {
+    static TEMPLATES: OnceLock<Vec<Template>> = OnceLock::new();
+    TEMPLATES.get_or_init(|| {
+        let taken_apart = chinese().iter().filter_map(|(english, here)| {
+            let pieces: Vec<Part<'static>> = parts(english).collect();
+            let holes = pieces.iter().filter(|piece| matches!(piece, Part::Hole(_))).count();
+            let tells = holes > 0 && own(&pieces, |c| c.is_ascii_alphabetic()) >= FEWEST_LETTERS;
+            let rank = (own(&pieces, |c| !c.is_whitespace()), holes, english.as_str());
+            tells.then_some(Template { pieces, here, rank })
+        });
+        taken_apart.collect()
+    })
+}
+
+/// How many characters of this kind a template has of its own.
+fn own(pieces: &[Part<'_>], counts: impl Fn(char) -> bool) -> usize {
+    let texts = pieces.iter().map(|piece| if let Part::Text(text) = piece { text } else { "" });
+    texts.flat_map(str::chars).filter(|c| counts(*c)).count()
 }
 
 /// Whether the filling is looked up. A single word may be the name of a product; only some placeholders hold words of ours.
@@ -96,22 +128,16 @@ fn fits(placeholder: &str, filled: &str) -> bool {
         "n" | "rows" | "times" | "runs" => {
             filled.bytes().all(|byte| byte.is_ascii_digit() || byte == b',') && !filled.is_empty()
         }
+        // Values come in quotes; a JSON pointer begins with its slash.
+        "text" => filled.starts_with('"'),
+        "pointer" => filled.starts_with('/'),
         "time" => filled.starts_with(|c: char| c.is_ascii_digit()),
         _ => !filled.is_empty(),
     }
 }
 
-fn letters(template: &str) -> usize {
-    let texts = parts(template).map(|part| if let Part::Text(text) = part { text } else { "" });
-    texts.map(|text| text.chars().filter(char::is_ascii_alphabetic).count()).sum()
-}
-
 /// What fills the template's placeholders in this text. `None` if the text is another sentence.
-fn holes<'a>(template: &'a str, text: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
-    let pieces: Vec<Part<'a>> = parts(template).collect();
-    if !pieces.iter().any(|piece| matches!(piece, Part::Hole(_))) || letters(template) < FEWEST_LETTERS {
-        return None;
-    }
+fn holes<'a>(pieces: &[Part<'static>], text: &'a str) -> Option<Vec<(&'static str, &'a str)>> {
     let mut holes = Vec::new();
     let mut rest = text;
     let mut open = None;

@@ -120,7 +120,7 @@ fn a_stored_error_line_is_recognised_part_by_part() {
         "BadPipeline：p.toml:2 source.base_url：既不是 https 也不是 http；请写以 https:// 开头的 URL"
     );
     assert_eq!(recognise_line(line, Lang::En), line);
-    assert_eq!(recognise_line("Busy: who knows; why", Lang::Zh), "Busy：who knows; why");
+    assert_eq!(recognise_line("Busy: who knows; why", Lang::Zh), "Busy: who knows; why");
 }
 
 /// Every sentence of the source, with the file that says it.
@@ -279,4 +279,37 @@ fn the_words_of_a_side_are_the_glossarys() {
         [Side::Source, Side::Target].map(|side| side.words().in_language(Lang::Zh)),
         ["数据源", "目标端"]
     );
+}
+
+/// Files keep English. What they hold of any sentence is found again with what fills it, whichever other sentences there are.
+#[test]
+fn every_sentence_is_recognised_once_it_is_filled() {
+    let value = |name: &str| match name {
+        "n" | "rows" | "times" | "runs" => "1,204".to_owned(),
+        "text" => "\"x\"".to_owned(),
+        "pointer" => "/code".to_owned(),
+        "time" => "3.2s".to_owned(),
+        name => format!("‹{name}›"),
+    };
+    let filled = |template: &str| -> String {
+        parts(template)
+            .map(|part| match part {
+                Part::Text(text) => text.to_owned(),
+                Part::Hole(name) => value(name),
+            })
+            .collect()
+    };
+    // These are only put together of other parts: each part is found by itself.
+    let letters = |template: &&String| template.chars().filter(char::is_ascii_alphabetic).count();
+    let told = |template: &&String| {
+        let names: usize = placeholders(template).iter().map(|name| name.len()).sum();
+        letters(template) >= names + 4
+    };
+    let wrong: Vec<_> = chinese()
+        .iter()
+        .filter(|(english, _)| told(english))
+        .filter(|(english, here)| recognise(&filled(english), Lang::Zh) != filled(here))
+        .map(|(english, _)| (english, recognise(&filled(english), Lang::Zh)))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -21,6 +21,7 @@ mod envelopes;
 mod faults;
 mod golden;
 mod incremental;
+mod languages;
 mod large_catalogue;
 mod last_runs;
 mod notify;

@@ -1,0 +1,195 @@
+//! The real program in Chinese and English: what people read changes, what programs read does not.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// Runs the program in this directory, with these variables and no others.
+fn run(directory: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_okki-sync"));
+    command.current_dir(directory).env_clear().stdin(Stdio::null()).args(arguments);
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn is_chinese(text: &str) -> bool {
+    text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c))
+}
+
+/// A small catalogue with a row of each flaw.
+const DIRTY: [&str; 6] = ["--sandbox", "--dirty", "--groups", "30", "--products", "120"];
+const WRONG: &str = "connection = \"A B\"\nsorce = 1\n[source]\npage_size = \"5\"\nproducts = \"incremntal\"\n\
+    base_url = \"ftp://x\"\n[target]\nkind = \"http\"\nbase_url = \"https://x\"\nmax_rows_per_batch = 0\n\
+    [target.success]\ncode = 0\n";
+
+#[test]
+fn flag_variable_and_locale_choose_in_this_order() {
+    let directory = tempfile::tempdir().unwrap();
+    for (variables, arguments, chinese) in [
+        (&[][..], &["--help"][..], false),
+        (&[("LANG", "zh_CN.UTF-8")], &["--help"], true),
+        (&[("LC_ALL", "C.UTF-8"), ("LANG", "zh_CN.UTF-8")], &["--help"], false),
+        (&[("LC_MESSAGES", "zh_CN"), ("LANG", "en_US.UTF-8")], &["--help"], true),
+        (&[("OKKI_SYNC_LANG", "en"), ("LANG", "zh_CN.UTF-8")], &["--help"], false),
+        (&[("OKKI_SYNC_LANG", "zh")], &["--help"], true),
+        (&[("OKKI_SYNC_LANG", "zh")], &["--lang", "en", "--help"], false),
+        (&[("OKKI_SYNC_LANG", "en")], &["sync", "--help", "--lang=zh"], true),
+        (&[("LANG", "fr_FR.UTF-8")], &["--help"], false),
+    ] {
+        let output = run(directory.path(), variables, arguments);
+        let help = stdout(&output);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(help.contains("用法："), chinese, "{variables:?} {arguments:?}\n{help}");
+        assert_eq!(help.contains("Usage: "), !chinese, "{variables:?} {arguments:?}\n{help}");
+        assert_eq!(stderr(&output), "", "{variables:?} {arguments:?}");
+    }
+}
+
+#[test]
+fn an_unknown_language_is_named_in_one_line_and_english_is_used() {
+    let directory = tempfile::tempdir().unwrap();
+    for (variables, arguments) in [
+        (&[("LANG", "zh_CN.UTF-8")][..], &["schema", "--lang", "fr"][..]),
+        (&[("OKKI_SYNC_LANG", "fr"), ("LANG", "zh_CN.UTF-8")], &["schema"]),
+    ] {
+        let output = run(directory.path(), variables, arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(stderr(&output), "language \"fr\" is not known (zh or en); English is used\n");
+    }
+    let bad_usage = run(directory.path(), &[("OKKI_SYNC_LANG", "fr")], &["snyc"]);
+    assert_eq!(bad_usage.status.code(), Some(2));
+    assert!(stderr(&bad_usage).contains("\nerror: unrecognized subcommand"), "{}", stderr(&bad_usage));
+}
+
+#[test]
+fn bad_usage_has_the_same_code_in_both_languages() {
+    let directory = tempfile::tempdir().unwrap();
+    for arguments in [&["snyc"][..], &["sync", "--nonsense"], &["sync", "--groups", "7"], &["state"]] {
+        let codes = ["en", "zh"].map(|lang| {
+            let output = run(directory.path(), &[("OKKI_SYNC_LANG", lang)], arguments);
+            assert_eq!(is_chinese(&stderr(&output)), lang == "zh", "{arguments:?} {}", stderr(&output));
+            assert!(output.stdout.is_empty());
+            output.status.code()
+        });
+        assert_eq!(codes, [Some(2); 2], "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_run_is_told_in_chinese_with_the_reasons_of_its_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = [("OKKI_SYNC_LANG", "zh"), ("OKKI_SYNC_STORE", "file://./store")];
+    let plan = run(directory.path(), &store, &[&["plan"], &DIRTY[..]].concat());
+    assert_eq!(plan.status.code(), Some(3), "{}", stderr(&plan));
+    let told = stdout(&plan);
+    assert!(told.starts_with("+ 新增   * 更新   - 删除   = 无变更\n"), "{told}");
+    assert!(told.contains("（目标端还没有）") && told.contains("\n计划部分完成 · 连接 sandbox · "), "{told}");
+    for line in told.lines().filter(|line| line.starts_with("  ")) {
+        assert!(is_chinese(line), "{line}");
+    }
+    assert!(stderr(&plan).contains("计划完成："), "{}", stderr(&plan));
+
+    let sync = stdout(&run(directory.path(), &store, &[&["sync"], &DIRTY[..]].concat()));
+    let labels: Vec<&str> = sync.lines().filter_map(|line| line.get(..12)).collect();
+    assert!(sync.contains("\n  数据源     ") && sync.contains("\n  隔离区     "), "{labels:?}");
+    assert!(sync.contains("进入隔离区，原因见存储中的 quarantine/sandbox/"), "{sync}");
+    for reason in sync.lines().filter(|line| line.trim_start().starts_with("- ")) {
+        assert!(is_chinese(reason.split('：').next_back().unwrap()), "{reason}");
+    }
+}
+
+#[test]
+fn what_is_stored_and_what_programs_read_has_one_language() {
+    let told = ["en", "zh"].map(|lang| {
+        let directory = tempfile::tempdir().unwrap();
+        let variables = [("OKKI_SYNC_LANG", lang), ("OKKI_SYNC_STORE", "file://./store")];
+        let output = run(directory.path(), &variables, &[&["sync", "--json"], &DIRTY[..]].concat());
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let run_id = report["run_id"].as_str().unwrap();
+        let file = directory.path().join(format!("store/quarantine/sandbox/{run_id}.jsonl"));
+        let reasons: Vec<Value> = std::fs::read_to_string(file)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["reason"].clone())
+            .collect();
+        (output.status.code(), report["plan"].clone(), report["status"].clone(), reasons, stderr(&output))
+    });
+    assert_eq!(told[0], told[1]);
+    assert!(told[0].3.len() > 3);
+}
+
+#[test]
+fn check_names_every_mistake_in_chinese_and_its_json_in_english() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pipeline.toml"), WRONG).unwrap();
+    let checked = |lang: &str, more: &[&str]| {
+        let output = run(directory.path(), &[("OKKI_SYNC_LANG", lang)], &[&["check"], more].concat());
+        assert_eq!(output.status.code(), Some(2));
+        stdout(&output)
+    };
+    assert_eq!(checked("en", &["--json"]), checked("zh", &["--json"]));
+    let (english, chinese) = (checked("en", &[]), checked("zh", &[]));
+    assert_eq!(english.lines().count(), chinese.lines().count());
+    assert!(english.lines().count() >= 7, "{english}");
+    for line in chinese.lines() {
+        let (place, rest) = line.split_once('：').unwrap();
+        let (what, help) = rest.split_once('；').unwrap();
+        assert!(is_chinese(what) && is_chinese(help) && !place.is_empty(), "{line}");
+    }
+    assert!(
+        chinese.contains("pipeline.toml:4 source.page_size：是字符串，不是整数；请去掉引号\n"),
+        "{chinese}"
+    );
+}
+
+#[test]
+fn an_error_is_told_in_the_language_and_reported_in_english() {
+    let directory = tempfile::tempdir().unwrap();
+    let zh = [("OKKI_SYNC_LANG", "zh")];
+    let lost = run(directory.path(), &zh, &["sync", "--pipeline", "none.toml", "--json"]);
+    assert_eq!(lost.status.code(), Some(2));
+    assert_eq!(
+        stderr(&lost),
+        "错误：BadPipeline：管道文件 \"none.toml\" 不存在，本地和存储中都没有；请用 --pipeline 或 OKKI_SYNC_PIPELINE 指定\n"
+    );
+    let report: Value = serde_json::from_str(&stdout(&lost)).unwrap();
+    assert_eq!(
+        report["error"],
+        "BadPipeline: pipeline file \"none.toml\" does not exist here, nor in the store; name one with --pipeline or \
+         OKKI_SYNC_PIPELINE"
+    );
+
+    // Nobody listens at this port.
+    std::fs::write(
+        directory.path().join("pipeline.toml"),
+        "[source]\nbase_url = \"http://127.0.0.1:1\"\n[target]\nkind = \"http\"\nurl = \"http://127.0.0.1:1/x\"\n",
+    )
+    .unwrap();
+    let known = [("OKKI_SYNC_LANG", "zh"), ("OKKI_CLIENT_ID", "id-1"), ("OKKI_CLIENT_SECRET", "secret-1")];
+    let unreachable = run(directory.path(), &known, &["plan", "--deadline", "4s"]);
+    let told = stderr(&unreachable) + &stdout(&unreachable);
+    assert!(told.contains("数据源 127.0.0.1：无法连接：") || told.contains("运行的时间已用完"), "{told}");
+}
+
+#[test]
+fn the_state_is_shown_in_the_language_with_its_columns_aligned() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("pipeline.toml"),
+        "[target]\nkind = \"http\"\nurl = \"https://a.example/x\"\n",
+    )
+    .unwrap();
+    let shown = |lang: &str| stdout(&run(directory.path(), &[("OKKI_SYNC_LANG", lang)], &["state", "show"]));
+    let (english, chinese) = (shown("en"), shown("zh"));
+    assert!(english.starts_with("connection   default\nstate        file://"), "{english}");
+    assert!(chinese.starts_with("连接         default\n状态         file://"), "{chinese}");
+    assert!(chinese.ends_with("             尚无内容：下次同步会写入每一行\n运行         无\n"), "{chinese}");
+}
