@@ -92,7 +92,7 @@ fn list(rows: &[Quarantined], style: Style) -> String {
         let mark = if row.row.dismissed { " (dismissed)" } else { "" };
         let _ = writeln!(
             text,
-            "{} {}{mark} · {} · {}",
+            "{}{mark} · {} · {} · {}",
             style.bold(&sanitize(&row.handle(), REASON_CHARS)),
             row.row.reason_kind,
             times(row),

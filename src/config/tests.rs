@@ -341,8 +341,8 @@ fn a_value_guard_is_checked_by_its_line_and_its_place() {
     p.toml:14 guard.values[1].max_change: -1 is out of range; write a number of 0 or more
     p.toml:16 guard.values[2].field: is missing; add it
     ");
-    let text = format!("{QEASY}[[guard.values]]\nfield = \"items.prize\"\nmin = 1\n");
-    insta::assert_snapshot!(told(&text), @r#"p.toml:5 guard.values[0].field: "items.prize" is not a field of the target's row; the nearest are "items.cost", "items", "items.id"; guards name fields as in the target's row"#);
+    let text = format!("{QEASY}[[guard.values]]\nfield = \"items.costs\"\nmin = 1\n");
+    insta::assert_snapshot!(told(&text), @r#"p.toml:5 guard.values[0].field: "items.costs" is not a field of the target's row; the nearest are "items.cost", "items", "items.id"; guards name fields as in the target's row"#);
     assert!(
         told(&format!("{QEASY}[guard]\nvalues = [7]")).contains("guard.values[0]: is a number, not a table")
     );

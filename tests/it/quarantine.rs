@@ -150,8 +150,8 @@ async fn a_row_without_an_id_goes_by_its_handle_and_an_unknown_one_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn files_without_kinds_stay_readable_and_a_run_that_goes_on_is_not_disturbed() {
-    let (world, id) = refusing(2);
+async fn lines_of_an_older_program_have_no_kind_and_stay_readable() {
+    let (world, _) = refusing(2);
     let outcome = world.sync().await;
     // As version 0.1.0 wrote it.
     let path = format!("quarantine/it/{}.jsonl", outcome.report.run_id);
@@ -160,6 +160,12 @@ async fn files_without_kinds_stay_readable_and_a_run_that_goes_on_is_not_disturb
     world.app.store().await.unwrap().put(&path, old).await.unwrap();
     let list = world.app.quarantine(from(&world)).await.unwrap();
     assert_eq!((list.len(), list[0].row.reason_kind), (1, ReasonKind::Refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_goes_on_is_not_disturbed_by_a_change_of_the_quarantine() {
+    let (world, id) = refusing(2);
+    world.sync().await;
     world.sandbox.set_options(|options| options.latency = std::time::Duration::from_secs(2));
     let (going_on, refused) = tokio::join!(world.sync(), async {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -167,4 +173,44 @@ async fn files_without_kinds_stay_readable_and_a_run_that_goes_on_is_not_disturb
     });
     assert_eq!(refused.unwrap_err().kind, ErrorKind::Busy);
     assert!(going_on.error.is_none(), "{:?}", going_on.report);
+}
+
+#[test]
+fn the_commands_need_no_credentials_and_print_what_the_contract_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipeline = "connection = \"acme\"\n[record]\nshape = \"products\"\n[target]\nkind = \"qeasy\"\nscheme_id = \"s\"\n";
+    std::fs::write(directory.path().join("acme.toml"), pipeline).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_okki-sync"));
+        let store = format!("file://{}/store", directory.path().display());
+        command.args(arguments).args(["--pipeline", "acme.toml"]).current_dir(directory.path());
+        command.env_clear().env("OKKI_SYNC_STORE", store).output().unwrap()
+    };
+    let json = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let output = run(&[arguments, &["--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert!(json(&["quarantine", "list"]).is_empty());
+    let synced = run(&["sync", "--sandbox", "--groups", "12", "--products", "40", "--dirty"]);
+    assert_eq!(synced.status.code(), Some(3));
+    let list = json(&["quarantine", "list"]);
+    assert_eq!(list.len(), 9);
+    let row = list.iter().find(|row| row["kind"] == "missing_name" && row["id"].is_string()).unwrap();
+    let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["id", "kind", "reason", "raw", "since", "tries", "next_try", "dismissed"]);
+    let nameless = list.iter().find(|row| row["id"].is_null()).unwrap();
+    assert!(nameless["handle"].as_str().unwrap().starts_with('~'));
+    let id = row["id"].as_str().unwrap();
+    assert_eq!(json(&["quarantine", "dismiss", id])[0]["dismissed"], true);
+    let shown = json(&["quarantine", "show", id]);
+    assert_eq!((shown.len(), &shown[0]["dismissed"], &shown[0]["raw"]), (1, &true.into(), &row["raw"]));
+    let text = String::from_utf8(run(&["quarantine", "list"]).stdout).unwrap();
+    assert!(text.contains(&format!("{id} (dismissed) · missing_name")), "{text}");
+    assert!(text.ends_with("9 rows, 1 of them dismissed\n"), "{text}");
+    let unknown = run(&["quarantine", "retry", &format!("{id}1")]);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!((unknown.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.starts_with("error: BadEvent: no row in the quarantine") && said.contains(id), "{said}");
 }
