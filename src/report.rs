@@ -17,6 +17,8 @@ pub enum Mode {
     Plan,
     /// Read the target back and compare; writes nothing.
     Verify,
+    /// Send the former content of rows that a run changed. No event asks for it.
+    Undo,
 }
 
 impl Mode {
@@ -26,6 +28,7 @@ impl Mode {
             Self::Sync => "sync",
             Self::Plan => "plan",
             Self::Verify => "verify",
+            Self::Undo => "undo",
         }
     }
 }

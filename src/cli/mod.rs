@@ -8,12 +8,14 @@ mod args;
 mod check;
 mod demo;
 mod progress;
+mod row;
 mod run;
 mod sandbox;
 mod state;
 mod summary;
 mod term;
 mod tree;
+mod undo;
 mod values;
 
 use crate::app::{App, PipelineSource};
@@ -42,6 +44,8 @@ pub async fn dispatch(args: Args) -> u8 {
         Command::Plan(args) => run::run(&env, screen, &RunCommand::plan(&args)).await,
         Command::Verify(args) => run::run(&env, screen, &RunCommand::verify(&args)).await,
         Command::State(command) => state::dispatch(&env, screen, &command).await,
+        Command::Row(args) => row::row(&env, screen, &args).await,
+        Command::Undo(args) => undo::undo(&env, screen, &args).await,
         Command::Sandbox(args) => sandbox::serve(&args).await,
         Command::Check(args) => check::check(&env, args).await,
         Command::Schema => check::schema(),

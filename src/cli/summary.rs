@@ -95,7 +95,7 @@ fn plan(report: &Report) -> String {
     let plan = &report.plan;
     let words = match report.mode {
         Mode::Verify => ["missing at the target", "differ", "extra at the target", "the same"],
-        Mode::Sync | Mode::Plan => ["to create", "to update", "to delete", "unchanged"],
+        Mode::Sync | Mode::Plan | Mode::Undo => ["to create", "to update", "to delete", "unchanged"],
     };
     let counts = [plan.create, plan.update, plan.delete, plan.unchanged];
     counts.iter().zip(words).map(|(&n, word)| format!("{} {word}", count(n))).collect::<Vec<_>>().join(", ")
@@ -104,7 +104,7 @@ fn plan(report: &Report) -> String {
 fn target(report: &Report) -> String {
     let target = &report.target;
     let calls = calls(target.requests, target.retries, target.throttled);
-    if report.mode != Mode::Sync {
+    if !matches!(report.mode, Mode::Sync | Mode::Undo) {
         return format!("read only · {calls}");
     }
     format!(
@@ -118,7 +118,7 @@ fn target(report: &Report) -> String {
 fn quarantine(report: &Report) -> String {
     let rows = counted(report.quarantined, "row", "rows");
     match report.mode {
-        Mode::Sync => format!(
+        Mode::Sync | Mode::Undo => format!(
             "{rows} in quarantine, with reasons in {} of the store",
             paths::quarantine(&sanitize(&report.connection, TEXT_CHARS), &report.run_id)
         ),

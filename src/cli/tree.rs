@@ -72,7 +72,7 @@ fn legend(mode: Mode) -> &'static str {
         Mode::Verify => {
             "= same   + missing at the target   - extra at the target   * differs   ! could not be read"
         }
-        Mode::Sync | Mode::Plan => "+ create   * update   - delete   = unchanged",
+        Mode::Sync | Mode::Plan | Mode::Undo => "+ create   * update   - delete   = unchanged",
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod diff;
 mod digest;
 mod display;
 mod guard;
+mod nearest;
 mod rows;
 
 use std::collections::HashSet;
@@ -23,6 +24,7 @@ pub use digest::Digest;
 pub(crate) use digest::NoDigest;
 pub(crate) use display::{DiffKind, DiffLine, name_of};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
+pub(crate) use nearest::nearest_ids;
 pub(crate) use rows::{RowRef, RowWriter, Unfit, in_tree, rows, rows_in_tree};
 
 /// What is to be done with a row.

@@ -93,7 +93,7 @@ impl Run<'_> {
         let mut purpose = match (request.mode, request.full) {
             (Mode::Plan, false) => ReadFor::Plan,
             (Mode::Sync, false) => ReadFor::Sync,
-            (Mode::Plan | Mode::Verify, _) => ReadFor::Comparison,
+            (Mode::Plan | Mode::Verify | Mode::Undo, _) => ReadFor::Comparison,
             (Mode::Sync, true) => ReadFor::Anew,
         };
         for attempt in 1..=okki::MAX_READS {

@@ -55,7 +55,8 @@ mod exports {
     pub mod sync {
         pub use crate::report::Progress;
         pub use crate::sync::{
-            ChangeAction, Digest, Extras, FieldChange, Json, Outcome, Rebuilt, RowChange, RunRequest,
+            ChangeAction, Digest, Extras, FieldChange, Json, LeftOut, Outcome, Rebuilt, RowChange, RowStory,
+            RunRequest, UndoRequest, Undone,
         };
     }
 }

@@ -31,6 +31,7 @@ mod runs;
 mod secrets;
 mod stored;
 mod test_names;
+mod undo;
 mod values;
 
 use okki_sync_test_support as support;
