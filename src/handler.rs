@@ -93,7 +93,8 @@ fn scheduled(event: &Value) -> Result<Invocation> {
 }
 
 fn parse_mode(value: &Value) -> Result<Mode> {
-    serde_json::from_value(value.clone()).map_err(|_| {
+    let mode = serde_json::from_value(value.clone()).ok().filter(|mode| *mode != Mode::Undo);
+    mode.ok_or_else(|| {
         Error::new(
             ErrorKind::BadEvent,
             say!(
@@ -235,6 +236,7 @@ mod tests {
             (r#"[]"#, "not a JSON object"),
             (r#"{}"#, "\"mode\": missing"),
             (r#"{"mode":"delete"}"#, "\"mode\""),
+            (r#"{"mode":"undo"}"#, "\"mode\""),
             (r#"{"mode":"sync","conection":"a"}"#, "did you mean \"connection\"?"),
             (r#"{"mode":"sync","connection":"../etc"}"#, "\"connection\""),
             (r#"{"mode":"sync","full":"yes"}"#, "\"full\""),

@@ -19,6 +19,8 @@ pub enum Mode {
     Plan,
     /// Read the target back and compare; writes nothing.
     Verify,
+    /// Send the former content of rows that a run changed. No event asks for it.
+    Undo,
 }
 
 impl Mode {
@@ -28,6 +30,7 @@ impl Mode {
             Self::Sync => "sync",
             Self::Plan => "plan",
             Self::Verify => "verify",
+            Self::Undo => "undo",
         }
     }
 }
@@ -38,6 +41,7 @@ impl Words for Mode {
             Self::Sync => say!("sync"),
             Self::Plan => say!("plan"),
             Self::Verify => say!("verify"),
+            Self::Undo => say!("undo"),
         }
     }
 }

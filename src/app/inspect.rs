@@ -9,7 +9,7 @@ use crate::error::{Diagnostic, Error, Result};
 use crate::state::State;
 use crate::store::lease::LeaseFile;
 use crate::store::paths;
-use crate::sync::{self, Extras, Rebuilt, Watch};
+use crate::sync::{self, Extras, Rebuilt, RowStory, UndoRequest, Undone, Watch};
 use crate::words::{phrase, say};
 
 /// What the store holds of a connection.
@@ -73,6 +73,22 @@ impl App {
         let context = wiring::context(&connection, self.store().await?, self.clock);
         let budget = Budget::new(None, self.stop.subscribe());
         sync::rebuild(&context, &budget, watch, extras).await
+    }
+
+    /// Everything that is known of a row. Reads the source; writes nothing.
+    pub async fn row(&self, from: PipelineSource, id: &str, watch: &Watch) -> Result<RowStory> {
+        let connection = self.connection(&from).await?;
+        let context = wiring::context(&connection, self.store().await?, self.clock);
+        let budget = Budget::new(None, self.stop.subscribe());
+        sync::row(&context, id, &budget, watch).await
+    }
+
+    /// Plans the undo of a run, and sends it if the request says so.
+    pub async fn undo(&self, from: PipelineSource, request: &UndoRequest, watch: &Watch) -> Result<Undone> {
+        let connection = self.connection(&from).await?;
+        let context = wiring::context(&connection, self.store().await?, self.clock);
+        let budget = Budget::new(None, self.stop.subscribe());
+        sync::undo(&context, request, &budget, watch).await
     }
 
     /// A connection's state and lease as they are stored. Needs no credentials.

@@ -47,6 +47,10 @@ pub(super) enum Command {
     /// Show what the target has acknowledged, or rebuild it from the target
     #[command(subcommand)]
     State(StateCommand),
+    /// Show where a row is and why, from the source to what was sent when
+    Row(RowArgs),
+    /// Show, and with --yes send, the former content of the rows that a run changed
+    Undo(UndoArgs),
     /// Serve a local OKKI, a local Qeasy and a page to look at both, on loopback until Ctrl-C
     Sandbox(SandboxArgs),
     /// Report every mistake in pipeline, credentials and store at once
@@ -270,6 +274,38 @@ pub(super) struct StateRebuildArgs {
     /// Take over the rows that only the target has: the next sync deletes them
     #[arg(long)]
     pub(super) own_extra: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct RowArgs {
+    /// The id of a group or a product
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Put it on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct UndoArgs {
+    /// The run whose changes go back, by its run id
+    #[arg(value_name = "RUN")]
+    pub(super) run: String,
+    /// Send the former content; without it, it is only shown
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Delete the rows that the run created
+    #[arg(long)]
+    pub(super) deletes: bool,
+    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) pipeline: Option<String>,
+    /// Put it on stdout as JSON, and nothing else there
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]

@@ -13,6 +13,7 @@ mod preview;
 mod progress;
 mod quarantine;
 mod report;
+mod row;
 mod run;
 mod runs;
 mod sandbox;
@@ -21,6 +22,7 @@ mod state;
 mod summary;
 mod term;
 mod tree;
+mod undo;
 mod values;
 
 use crate::app::{App, PipelineSource};
@@ -55,6 +57,8 @@ pub async fn dispatch(args: Args, lang: Lang) -> u8 {
         Command::Preview(args) => preview::preview(&env, screen, &args).await,
         Command::Quarantine(command) => quarantine::dispatch(&env, screen, &command).await,
         Command::State(command) => state::dispatch(&env, screen, &command).await,
+        Command::Row(args) => row::row(&env, screen, &args).await,
+        Command::Undo(args) => undo::undo(&env, screen, &args).await,
         Command::Sandbox(args) => sandbox::serve(screen, &args).await,
         Command::Check(args) => check::check(&env, screen, args).await,
         Command::Schema => check::schema(screen),

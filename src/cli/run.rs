@@ -182,7 +182,7 @@ pub(super) fn show(outcome: &Outcome, lines: tree::Lines, screen: Screen) {
 
 fn text(outcome: &Outcome, lines: tree::Lines, style: Style) -> String {
     let tree = match outcome.report.mode {
-        Mode::Sync => values::rows(&outcome.changes, outcome.more_changes, style),
+        Mode::Sync | Mode::Undo => values::rows(&outcome.changes, outcome.more_changes, style),
         Mode::Plan | Mode::Verify => {
             tree::tree(outcome.report.mode, &outcome.lines, &outcome.changes, lines, style)
         }
@@ -199,7 +199,7 @@ fn json(outcome: &Outcome, pretty: bool) -> String {
 }
 
 /// A failure's one line on stderr.
-fn print_failure(outcome: &Outcome, screen: Screen) {
+pub(super) fn print_failure(outcome: &Outcome, screen: Screen) {
     if outcome.report.status == Status::Failed
         && let Some(line) = summary::error_line(outcome, screen.lang)
     {

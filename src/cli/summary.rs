@@ -130,7 +130,7 @@ fn plan(report: &Report) -> Message {
             delete,
             same,
         ),
-        Mode::Sync | Mode::Plan => say!(
+        Mode::Sync | Mode::Plan | Mode::Undo => say!(
             "{create} to create, {update} to update, {delete} to delete, {same} unchanged",
             create,
             update,
@@ -143,7 +143,7 @@ fn plan(report: &Report) -> Message {
 fn target(report: &Report) -> Message {
     let target = &report.target;
     let calls = calls(target.requests, target.retries, target.throttled);
-    if report.mode != Mode::Sync {
+    if !matches!(report.mode, Mode::Sync | Mode::Undo) {
         return say!("read only · {calls}", calls);
     }
     say!(
@@ -158,7 +158,7 @@ fn target(report: &Report) -> Message {
 fn quarantine(report: &Report) -> Message {
     let rows = counted!(report.quarantined, "{n} row", "{n} rows");
     match report.mode {
-        Mode::Sync => {
+        Mode::Sync | Mode::Undo => {
             let path = paths::quarantine(&sanitize(&report.connection, TEXT_CHARS), &report.run_id);
             say!("{rows} in quarantine, with reasons in {path} of the store", rows, path)
         }

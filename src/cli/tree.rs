@@ -73,7 +73,7 @@ fn legend(mode: Mode) -> Message {
         Mode::Verify => {
             say!("= same   + missing at the target   - extra at the target   * differs   ! could not be read")
         }
-        Mode::Sync | Mode::Plan => say!("+ create   * update   - delete   = unchanged"),
+        Mode::Sync | Mode::Plan | Mode::Undo => say!("+ create   * update   - delete   = unchanged"),
     }
 }
 

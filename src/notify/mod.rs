@@ -119,7 +119,7 @@ pub(crate) async fn tell(
 ) {
     let ended = match report.mode {
         Mode::Sync => Ended::of(report.status, kind),
-        Mode::Plan | Mode::Verify => Ended::Otherwise,
+        Mode::Plan | Mode::Verify | Mode::Undo => Ended::Otherwise,
     };
     if ended == Ended::Otherwise {
         return;

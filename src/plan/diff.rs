@@ -215,6 +215,13 @@ pub(crate) fn bounded(mut changes: Vec<FieldChange>) -> Vec<FieldChange> {
     changes
 }
 
+/// The element of this id in one of the row's lists.
+pub(crate) fn element<'r>(row: &'r str, id: &str) -> Option<&'r str> {
+    let fields = fields(Some(row));
+    let lists = fields.values().filter(|value| value.get().starts_with('['));
+    lists.filter_map(|list| by_id(&elements(list)?)?.get(id).map(|element| element.get())).next()
+}
+
 /// The part of a row's changes that is about one element of a list: `items[50001].cost` for `50001`.
 pub(crate) fn of_element(changes: &[FieldChange], id: &str) -> Vec<FieldChange> {
     let place = format!("[{}]", in_brackets(id));

@@ -9,6 +9,7 @@ mod digest;
 mod display;
 mod guard;
 mod held;
+mod nearest;
 mod rows;
 mod select;
 
@@ -27,8 +28,9 @@ pub(crate) use digest::NoDigest;
 pub(crate) use display::{DiffKind, DiffLine, name_of};
 pub(crate) use guard::{DeleteGuard, SourceSummary};
 pub(crate) use held::HeldGuard;
+pub(crate) use nearest::nearest_ids;
 pub(crate) use rows::{RowRef, RowWriter, Unfit, in_tree, rows, rows_in_tree};
-pub(crate) use select::{Selection, nearest_ids, unknown_id};
+pub(crate) use select::{NEAREST, Selection, unknown_id};
 
 /// What is to be done with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,13 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::nearest_ids;
 use super::rows::{RowRef, rows};
 use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transform::RowUnit;
 
 /// Ids that look like an unknown one, named in its error.
-const NEAREST: usize = 3;
+pub(crate) const NEAREST: usize = 3;
 
 /// The rows that are meant.
 #[derive(Debug, Default)]
@@ -91,7 +92,7 @@ impl<'c> Index<'c> {
         let is_group = what == "group" || self.unit == RowUnit::Group;
         let groups = self.groups.keys().filter(|_| is_group).copied();
         let products = self.products.keys().filter(|_| what == "row").copied();
-        let near = nearest_ids(id, groups.chain(products).chain(self.rejected.iter().copied()));
+        let near = nearest_ids(id, groups.chain(products).chain(self.rejected.iter().copied()), NEAREST);
         unknown_id(id, what, &near)
     }
 }
@@ -103,38 +104,9 @@ pub(crate) fn unknown_id(id: &str, what: &str, near: &[&str]) -> Error {
     if near.is_empty() { error } else { error.help(format!("the nearest ids are {}", near.join(", "))) }
 }
 
-/// The ids that look most like this one, the nearest first.
-pub(crate) fn nearest_ids<'a>(id: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut near: Vec<(usize, &str)> = Vec::new();
-    for other in known {
-        // Ids of very different lengths are not each other's typing errors, and need no comparison.
-        let distance =
-            if other.len().abs_diff(id.len()) > 3 { usize::MAX } else { strsim::osa_distance(id, other) };
-        near.push((distance, other));
-        if near.len() > 64 * NEAREST {
-            keep_nearest(&mut near);
-        }
-    }
-    keep_nearest(&mut near);
-    near.into_iter().map(|(_, id)| id).collect()
-}
-
-fn keep_nearest(near: &mut Vec<(usize, &str)>) {
-    near.sort_unstable();
-    near.dedup();
-    near.truncate(NEAREST);
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::indexing_slicing)]
     use super::*;
 
-    #[test]
-    fn the_nearest_ids_come_first_whatever_the_order() {
-        let known = ["37004000100", "37004000107", "37004000114", "5203320130", "1"];
-        assert_eq!(nearest_ids("37004000108", known.into_iter())[0], "37004000100");
-        assert_eq!(nearest_ids("37004000711", known.into_iter()).len(), NEAREST);
-        assert_eq!(nearest_ids("1", std::iter::empty()), [""; 0]);
-    }
 }

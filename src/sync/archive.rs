@@ -94,7 +94,7 @@ pub(super) async fn end(
         changes: shown,
         more_changes: more,
     };
-    if mode == Mode::Sync {
+    if matches!(mode, Mode::Sync | Mode::Undo) {
         save(context, &mut outcome, changes).await;
     }
     outcome
@@ -115,7 +115,7 @@ fn report(
     source.throttled += more_throttled;
     let planned = tally.plan.create + tally.plan.update + tally.plan.delete;
     let remaining = match mode {
-        Mode::Sync => planned.saturating_sub(tally.written + tally.deleted + tally.refused),
+        Mode::Sync | Mode::Undo => planned.saturating_sub(tally.written + tally.deleted + tally.refused),
         Mode::Plan => 0,
         Mode::Verify => tally.differences,
     };
@@ -157,8 +157,9 @@ fn report(
         only: tally.only.clone(),
         digest: tally.digest.as_ref().map(ToString::to_string),
         // A sync's are in its file.
-        changes: (mode != Mode::Sync).then(|| tally.recorded.shown.clone()),
-        more_changes: Some(tally.recorded.more).filter(|more| mode != Mode::Sync && *more > 0),
+        changes: matches!(mode, Mode::Plan | Mode::Verify).then(|| tally.recorded.shown.clone()),
+        more_changes: Some(tally.recorded.more)
+            .filter(|more| matches!(mode, Mode::Plan | Mode::Verify) && *more > 0),
     }
 }
 

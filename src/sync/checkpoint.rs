@@ -119,18 +119,22 @@ impl<'a> Checkpoint<'a> {
     /// Saves which rows are about to be sent: from now on, what the target holds of them is not known until it
     /// acknowledges them.
     pub(super) async fn record_intent(&mut self, plan: &Plan, catalogue: &Catalogue) -> Result<()> {
-        let mut is_new = false;
         self.state.rows.reserve(usize::try_from(plan.counts.create).unwrap_or(0));
-        for change in plan.pending(catalogue) {
-            let mark =
-                if change.action == Action::Create { Acknowledged::Unknown } else { Acknowledged::Unsure };
-            let before = self.state.rows.insert(change.id, mark);
+        self.announce(plan.pending(catalogue).map(|change| (change.id, change.action))).await
+    }
+
+    /// The same for rows that no plan holds.
+    pub(super) async fn announce(&mut self, rows: impl Iterator<Item = (&str, Action)>) -> Result<()> {
+        let mut is_new = false;
+        for (id, action) in rows {
+            let mark = if action == Action::Create { Acknowledged::Unknown } else { Acknowledged::Unsure };
+            let before = self.state.rows.insert(id, mark);
             is_new |= before != Some(mark);
             if let Some(Acknowledged::Known(fingerprint)) = before {
-                self.former.insert(change.id.into(), fingerprint);
+                self.former.insert(id.into(), fingerprint);
             }
-            if change.action == Action::Delete {
-                is_new |= self.state.tombstones.insert(change.id.into());
+            if action == Action::Delete {
+                is_new |= self.state.tombstones.insert(id.into());
             }
         }
         self.dirty |= is_new;

@@ -12,6 +12,7 @@
 
 mod archive;
 mod checkpoint;
+mod history;
 mod in_flight;
 mod ledger;
 pub(crate) mod preview;
@@ -20,8 +21,10 @@ mod queue;
 mod read;
 mod rebuild;
 mod recorder;
+mod row;
 mod show;
 mod under_lease;
+mod undo;
 mod verify;
 mod write;
 
@@ -35,12 +38,12 @@ use crate::budget::Budget;
 use crate::catalogue::Rejected;
 pub use crate::changes::{ChangeAction, FieldChange, Json, RowChange};
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::okki::Okki;
 pub(crate) use crate::plan::DiffLine;
-use crate::plan::OnDelete;
 pub use crate::plan::Digest;
 pub(crate) use crate::plan::NoDigest;
+use crate::plan::OnDelete;
 pub(crate) use crate::report::Watch;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts};
 use crate::state::Dismissed;
@@ -57,6 +60,14 @@ use read::Decided;
 pub(crate) use rebuild::rebuild;
 pub use rebuild::{Extras, Rebuilt};
 use recorder::Recorded;
+#[cfg(feature = "cli")]
+pub(crate) use row::HistoryEntry;
+pub use row::RowStory;
+pub(crate) use row::row;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use row::{RowPlan, RowQuarantine};
+pub(crate) use undo::undo;
+pub use undo::{LeftOut, UndoRequest, Undone};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,6 +223,9 @@ pub(crate) async fn run(
             Mode::Sync => run.sync(&budget, request).await,
             Mode::Plan => run.plan_only(&budget, request).await,
             Mode::Verify => run.verify(&budget, request.changes).await,
+            Mode::Undo => {
+                Err(Error::new(ErrorKind::BadEvent, "an undo names its run").help("okki-sync undo RUN"))
+            }
         }
     };
     let result = waits.tell(watch, work).await;

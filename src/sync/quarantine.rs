@@ -17,7 +17,7 @@ use super::archive::run_id;
 use crate::catalogue::{Reason, ReasonKind, Rejected, RowKind};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::{nearest_ids, unknown_id};
+use crate::plan::{NEAREST, nearest_ids, unknown_id};
 use crate::report::{Report, Status};
 use crate::state::{Dismissed, State};
 use crate::store::lease::Lease;
@@ -183,7 +183,7 @@ pub(crate) fn find(all: &[Quarantined], handles: &[String]) -> Result<Vec<Quaran
         let mut named = all.iter().filter(|row| row.handle() == *handle).peekable();
         if named.peek().is_none() {
             let known: Vec<String> = all.iter().map(Quarantined::handle).collect();
-            let near = nearest_ids(handle, known.iter().map(String::as_str));
+            let near = nearest_ids(handle, known.iter().map(String::as_str), NEAREST);
             return Err(unknown_id(handle, "row in the quarantine", &near));
         }
         if seen.insert(handle) {

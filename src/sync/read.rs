@@ -97,7 +97,7 @@ impl Run<'_> {
             (Mode::Sync, false) if !request.only.is_empty() => ReadFor::Plan,
             (Mode::Sync, true) if !request.only.is_empty() => ReadFor::Comparison,
             (Mode::Sync, false) => ReadFor::Sync,
-            (Mode::Plan | Mode::Verify, _) => ReadFor::Comparison,
+            (Mode::Plan | Mode::Verify | Mode::Undo, _) => ReadFor::Comparison,
             (Mode::Sync, true) => ReadFor::Anew,
         };
         for attempt in 1..=okki::MAX_READS {

@@ -216,7 +216,7 @@ impl<'a> Record<'a> {
             (_, Some(old)) => diff::diff(Some(old), new, Digits::Count),
             (_, None) => diff::over_unknown(new),
         };
-        let name = if row.name.is_empty() { self.name_in(old) } else { row.name };
+        let name = if row.name.is_empty() { self.name_in(old.or(new)) } else { row.name };
         let line = ChangeLine {
             id: row.id.to_owned(),
             name,

@@ -65,6 +65,11 @@ impl Columns {
         format!("{{{}}}", parts.join(","))
     }
 
+    /// The columns' fields, as a pipeline names them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        self.paths.iter().map(|path| path.join("."))
+    }
+
     /// Number of columns.
     pub fn len(&self) -> usize {
         self.paths.len()

@@ -38,6 +38,7 @@ mod sandbox_page;
 mod secrets;
 mod stored;
 mod test_names;
+mod undo;
 mod values_guard;
 mod values;
 

@@ -1,0 +1,105 @@
+//! `undo RUN`: shows what would go back, and sends it with `--yes`.
+
+use serde_json::json;
+
+use super::args::UndoArgs;
+use super::row::failed;
+use super::run::{exit_code, print_failure, stoppable};
+use super::term::{Screen, Signals, Style, count, print, sanitize};
+use super::{EXIT_INTERRUPTED, EXIT_OK, cannot_start, pipeline, summary, values};
+use crate::app::App;
+use crate::config::Env;
+use crate::sync::{LeftOut, UndoRequest, Undone};
+use crate::words::say;
+
+/// Rows that are left out and named; the rest is counted.
+const LEFT_OUT_SHOWN: usize = 20;
+/// Characters of a name or an id that are shown.
+const TEXT_CHARS: usize = 80;
+const NOT_FOR_LONG: &str =
+    "the source is the truth: the next sync brings its values again. Change them in OKKI to make this last";
+
+pub(super) async fn undo(env: &Env, screen: Screen, args: &UndoArgs) -> u8 {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return cannot_start(screen, say!("signals cannot be received"), &error),
+    };
+    let app = App::new(env.clone());
+    let view = if args.json { screen.view_with_json() } else { screen.view() };
+    let watch = view.watch();
+    let request = UndoRequest { run_id: args.run.clone(), send: args.yes, deletes: args.deletes };
+    let work = app.undo(pipeline(&app, args.pipeline.as_ref()), &request, &*watch);
+    let Some(undone) = stoppable(&app, work, &view, &mut signals).await else { return EXIT_INTERRUPTED };
+    let undone = match undone {
+        Ok(undone) => undone,
+        Err(error) => return failed(&error),
+    };
+    if args.json {
+        print(&as_json(&args.run, &undone));
+    } else {
+        print(&as_text(&undone, screen.style()));
+    }
+    let Some(outcome) = &undone.outcome else { return EXIT_OK };
+    if args.json || !(screen.out && screen.err) {
+        print_failure(outcome, screen);
+    }
+    exit_code(outcome)
+}
+
+fn as_json(run: &str, undone: &Undone) -> String {
+    let report = undone.outcome.as_ref().map(|outcome| &outcome.report);
+    let Undone { changes, left_out, .. } = undone;
+    format!("{}\n", json!({"run_id": run, "changes": changes, "left_out": left_out, "report": report}))
+}
+
+fn as_text(undone: &Undone, style: Style) -> String {
+    let mut text = values::rows(&undone.changes, 0, style);
+    let Undone { left_out, outcome, changes } = undone;
+    for LeftOut { id, name, why } in left_out.iter().take(LEFT_OUT_SHOWN) {
+        let (name, id) = (sanitize(name, TEXT_CHARS), sanitize(id, TEXT_CHARS));
+        let gap = if name.is_empty() { "" } else { " " };
+        text.push_str(&format!("! {name}{gap}{}  {}\n", style.dim(&id), style.dim(&format!("({why})"))));
+    }
+    if let Some(more) = left_out.len().checked_sub(LEFT_OUT_SHOWN + 1) {
+        text.push_str(&style.dim(&format!("… and {} more are left out\n", count(more as u64 + 1))));
+    }
+    let rows = count(changes.len() as u64);
+    match outcome {
+        Some(outcome) => text.push_str(&format!("\n{}{NOT_FOR_LONG}\n", summary::summary(outcome, style))),
+        None if changes.is_empty() => text.push_str("nothing can go back\n"),
+        None => text.push_str(&format!("{rows} rows would go back; --yes sends them. But {NOT_FOR_LONG}\n")),
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sync::{ChangeAction, FieldChange, Json, RowChange};
+
+    #[test]
+    fn an_undo_is_shown_before_it_is_done() {
+        let cost = FieldChange {
+            path: "cost".to_owned(),
+            old: Json::parse("2"),
+            new: Json::parse("1"),
+            old_unknown: false,
+        };
+        let change = RowChange {
+            id: "7".to_owned(),
+            name: "灯".to_owned(),
+            action: ChangeAction::Update,
+            fields: vec![cost],
+        };
+        let left = LeftOut { id: "8".to_owned(), name: String::new(), why: "it has changed again since" };
+        let undone = Undone { changes: vec![change], left_out: vec![left], outcome: None };
+        insta::assert_snapshot!(as_text(&undone, Style::PLAIN), @r"
+        * 灯 7  cost 2 → 1
+        ! 8  (it has changed again since)
+        1 rows would go back; --yes sends them. But the source is the truth: the next sync brings its values again. Change them in OKKI to make this last
+        ");
+        let json: serde_json::Value = serde_json::from_str(&as_json("r1", &undone)).unwrap();
+        assert_eq!((&json["report"], &json["left_out"][0]["id"]), (&serde_json::Value::Null, &"8".into()));
+    }
+}
