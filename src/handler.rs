@@ -121,7 +121,7 @@ fn parse_connection(value: &Value) -> Result<String> {
 fn parse_digest(value: &Value) -> Result<Digest> {
     value.as_str().and_then(Digest::parse).ok_or_else(|| {
         let value = crate::catalogue::short(&value.to_string());
-        Error::new(ErrorKind::BadEvent, format!("field \"approve\": {value} {NoDigest}"))
+        Error::new(ErrorKind::BadEvent, say!("field \"approve\": {value} {why}", value, why = NoDigest))
     })
 }
 
@@ -145,7 +145,11 @@ fn parse_ids(field: &str, value: &Value) -> Result<Vec<String>> {
         let value = crate::catalogue::short(&value.to_string());
         Error::new(
             ErrorKind::BadEvent,
-            format!("field \"{field}\": {value} is not a list of ids; send [\"ID\", …], each as text"),
+            say!(
+                "field \"{field}\": {value} is not a list of ids; send [\"ID\", …], each as text",
+                field,
+                value
+            ),
         )
     })
 }

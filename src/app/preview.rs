@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::okki::Okki;
 use crate::sync::Watch;
 use crate::sync::preview::{self, Preview, PreviewSource};
+use crate::words::Words as _;
 
 /// What is to be shown.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +58,7 @@ impl App {
         let credentials = self.credentials(&config.connection).await?;
         let missing = credentials.require(&config.target.endpoint);
         if let Some(first) = missing.iter().find(|missing| missing.place.contains("OKKI_")) {
-            return Err(Error::new(ErrorKind::MissingCredentials, first.to_string()));
+            return Err(Error::new(ErrorKind::MissingCredentials, first.words()));
         }
         let settings = wiring::source(config, &credentials);
         let wire = self.wire(self.wires.source.as_ref(), &settings.base_url)?;

@@ -15,6 +15,7 @@ use crate::catalogue::Rejected;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::{Report, Status};
 use crate::store::{Store, paths};
+use crate::words::{say, written};
 
 /// Stretches of time in which the newest runs are looked for, before all are listed.
 const STRETCHES_HOURS: [u64; 3] = [24, 7 * 24, 60 * 24];
@@ -148,7 +149,7 @@ async fn load(store: &Store, connection: &str, run_id: &str) -> Result<Read> {
         .and_then(|raw| Ok(StoredReport { report: serde_json::from_value(raw.clone())?, raw }));
     Ok(match read {
         Ok(report) => Read::Report(Box::new(report)),
-        Err(error) => Read::Unreadable(format!("{path} is not a run report: {error}")),
+        Err(error) => Read::Unreadable(written!("{path} is not a run report: {error}", path, error)),
     })
 }
 
@@ -163,9 +164,8 @@ pub(super) async fn one_run(
         match load(store, connection, run_id).await? {
             Read::Report(found) => return Ok(found.report),
             Read::Unreadable(why) => {
-                return Err(
-                    Error::new(ErrorKind::Store, why).help("choose another run: okki-sync runs lists them")
-                );
+                return Err(Error::new(ErrorKind::Store, why)
+                    .help(say!("choose another run: okki-sync runs lists them")));
             }
             Read::Gone => {}
         }
@@ -181,13 +181,15 @@ pub(super) async fn one_run(
         return Err(no_run(&runs.at, connection));
     }
     let newest: Vec<&str> = runs.reports.iter().map(|found| found.report.run_id.as_str()).collect();
-    let what = format!("{} holds no report of run {}", runs.at, crate::catalogue::short(run_id));
-    Err(Error::new(ErrorKind::BadEvent, what).help(format!("the newest runs are {}", newest.join(", "))))
+    let run_id = crate::catalogue::short(run_id);
+    let what = say!("{at} holds no report of run {run_id}", at = runs.at, run_id);
+    Err(Error::new(ErrorKind::BadEvent, what)
+        .help(say!("the newest runs are {newest}", newest = newest.join(", "))))
 }
 
 fn no_run(at: &str, connection: &str) -> Error {
-    Error::new(ErrorKind::BadEvent, format!("{at} holds no report of connection {connection}"))
-        .help("a sync leaves one; is OKKI_SYNC_STORE the store of its runs?")
+    Error::new(ErrorKind::BadEvent, say!("{at} holds no report of connection {connection}", at, connection))
+        .help(say!("a sync leaves one; is OKKI_SYNC_STORE the store of its runs?"))
 }
 
 /// The rows that a run set aside. Lines that are none are left out: a file is written whole or not at all.

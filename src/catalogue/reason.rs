@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::words::{Message, Words, say};
 use serde::{Deserialize, Serialize};
 
 /// What is wrong with a row.
@@ -58,6 +59,27 @@ impl ReasonKind {
             Self::Held => "held",
             Self::Refused => "refused",
             Self::Other => "other",
+        }
+    }
+}
+
+impl Words for ReasonKind {
+    fn words(&self) -> Message {
+        match self {
+            Self::Unreadable => say!("unreadable"),
+            Self::MissingId => say!("missing_id"),
+            Self::MissingName => say!("missing_name"),
+            Self::RepeatedId => say!("repeated_id"),
+            Self::UnknownParent => say!("unknown_parent"),
+            Self::Cycle => say!("cycle"),
+            Self::AncestorRejected => say!("ancestor_rejected"),
+            Self::NoGroup => say!("no_group"),
+            Self::UnknownGroup => say!("unknown_group"),
+            Self::GroupRejected => say!("group_rejected"),
+            Self::Misfit => say!("misfit"),
+            Self::Held => say!("held"),
+            Self::Refused => say!("refused"),
+            Self::Other => say!("other"),
         }
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use zstd::stream::{Decoder, Encoder};
 
 use super::{ChangeAction, FieldChange, Json};
+use crate::words::{phrase, written};
 
 const FORMAT_NAME: &str = "okki-sync changes";
 const FORMAT_VERSION: u32 = 1;
@@ -31,7 +32,7 @@ const IDS_IN_A_LINE: usize = 500;
 const MOST_BYTES: u64 = 2 << 30;
 
 /// The answer of a target that took a row.
-pub(crate) const ACCEPTED: &str = "accepted";
+pub(crate) const ACCEPTED: &str = phrase!("accepted");
 
 /// One line: what happened to a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +165,7 @@ impl ChangesWriter {
 /// Reads a file, line by line. The error says why it cannot be read; lines before it were taken.
 pub(crate) fn read(file: &[u8], mut take: impl FnMut(&str)) -> Result<(), String> {
     check_header(file)?;
-    let damaged = |error: std::io::Error| format!("it is damaged ({error})");
+    let damaged = |error: std::io::Error| written!("it is damaged ({error})", error);
     let mut unpacked = Decoder::with_buffer(Cursor::new(file)).map_err(damaged)?.take(MOST_BYTES);
     let (mut text, mut room) = (Vec::new(), vec![0; 64 * 1024]);
     loop {
@@ -178,7 +179,7 @@ pub(crate) fn read(file: &[u8], mut take: impl FnMut(&str)) -> Result<(), String
         text.extend_from_slice(room.get(..read).unwrap_or_default());
         let Some(end) = text.iter().rposition(|byte| *byte == b'\n') else { continue };
         let whole = text.get(..end).unwrap_or_default();
-        let lines = std::str::from_utf8(whole).map_err(|_| "it is damaged (not UTF-8)".to_owned())?;
+        let lines = std::str::from_utf8(whole).map_err(|_| written!("it is damaged (not UTF-8)"))?;
         lines.lines().filter(|line| !line.is_empty()).for_each(&mut take);
         text.drain(..=end);
     }
@@ -191,10 +192,11 @@ fn check_header(file: &[u8]) -> Result<(), String> {
     });
     let header = header.and_then(|header| serde_json::from_slice::<Header<'_>>(header).ok());
     let Some(header) = header.filter(|header| header.format == FORMAT_NAME) else {
-        return Err("it is not a file of changes".to_owned());
+        return Err(written!("it is not a file of changes"));
     };
     if header.version > FORMAT_VERSION {
-        return Err(format!("it has format version {}, this program knows {FORMAT_VERSION}", header.version));
+        let (version, known) = (header.version, FORMAT_VERSION);
+        return Err(written!("it has format version {version}, this program knows {known}", version, known));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod file;
 
 use std::fmt;
 
+use crate::words::{Message, Words, say};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -63,6 +64,16 @@ impl ChangeAction {
             Self::Create => "create",
             Self::Update => "update",
             Self::Delete => "delete",
+        }
+    }
+}
+
+impl Words for ChangeAction {
+    fn words(&self) -> Message {
+        match self {
+            Self::Create => say!("create"),
+            Self::Update => say!("update"),
+            Self::Delete => say!("delete"),
         }
     }
 }

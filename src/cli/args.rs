@@ -428,7 +428,7 @@ pub(super) struct ReportArgs {
 
 fn run_limit(text: &str) -> Result<usize, &'static str> {
     let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
-    number.ok_or("expected a number from 1 to 1000")
+    number.ok_or(phrase!("expected a number from 1 to 1000"))
 }
 
 #[cfg(test)]

@@ -22,8 +22,10 @@ const STEPS: [(Mode, Message); 4] = [
 ];
 
 /// The way on from here.
-const PAGE: &str = "To look at both sides and play with them: okki-sync sandbox (here: cargo run -q -- sandbox) \
-                    serves a page, and prints its address.";
+const PAGE: Message = say!(
+    "To look at both sides and play with them: okki-sync sandbox (here: cargo run -q -- sandbox) \
+     serves a page, and prints its address."
+);
 
 /// Plays the steps and returns the gravest exit code. Ends early where a step fails or pauses, because the next ones
 /// would then tell another story.
@@ -58,6 +60,6 @@ pub(super) async fn demo(env: &Env, screen: Screen) -> u8 {
         }
         worst = worst.max(code);
     }
-    print(&format!("\n{PAGE}\n"));
+    print(&format!("\n{}\n", screen.say(&PAGE)));
     worst
 }

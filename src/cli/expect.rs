@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::catalogue::short;
 use crate::sync::preview::Preview;
+use crate::words::{Message, say};
 
 /// Digits that a number may have and still be compared as a number: more do not fit into an `f64`.
 const EXACT_DIGITS: usize = 15;
@@ -15,14 +16,15 @@ pub(super) struct Expected(Vec<Box<RawValue>>);
 
 impl Expected {
     /// A list of rows, or a row on each line. The error says where it is not.
-    pub(super) fn parse(text: &str, name: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, name: &str) -> Result<Self, Message> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut rows = Vec::new();
         for value in serde_json::Deserializer::from_str(text).into_iter::<Box<RawValue>>() {
             let value = value.map_err(|error| {
                 let what = error.to_string();
                 let what = what.split(" at line ").next().unwrap_or_default();
-                format!("{name}:{}:{} is not JSON: {what}", error.line(), error.column())
+                let (line, column) = (error.line(), error.column());
+                say!("{name}:{line}:{column} is not JSON: {what}", name, line, column, what)
             })?;
             if value.get().starts_with('[') {
                 let list: Vec<Box<RawValue>> = serde_json::from_str(value.get()).unwrap_or_default();
@@ -33,7 +35,8 @@ impl Expected {
         }
         match rows.iter().enumerate().find(|(_, row)| !row.get().starts_with('{')) {
             Some((at, row)) => {
-                Err(format!("{name}: element {} is not a row but {}", at + 1, short(row.get())))
+                let (at, row) = (at + 1, short(row.get()));
+                Err(say!("{name}: element {at} is not a row but {row}", name, at, row))
             }
             None => Ok(Self(rows)),
         }
@@ -41,7 +44,7 @@ impl Expected {
 }
 
 /// Every difference, a line for each row and, below it, for each field of it; empty if there is none.
-pub(super) fn differences(preview: &Preview, expected: &Expected) -> Vec<String> {
+pub(super) fn differences(preview: &Preview, expected: &Expected) -> Vec<Message> {
     let id_of = |row: &Fields| row.get(&preview.id_field).map(|id| text_of(id)).unwrap_or_default();
     let mut lines = Vec::new();
     let mut seen = std::collections::HashSet::new();
@@ -49,7 +52,8 @@ pub(super) fn differences(preview: &Preview, expected: &Expected) -> Vec<String>
         let wanted = fields(raw.get());
         let id = id_of(&wanted);
         if id.is_empty() {
-            lines.push(format!("an expected row has no {}: {}", preview.id_field, short(raw.get())));
+            let (field, row) = (&preview.id_field, short(raw.get()));
+            lines.push(say!("an expected row has no {field}: {row}", field, row));
             continue;
         }
         match preview.rows.iter().find(|row| row.id == id) {
@@ -57,23 +61,26 @@ pub(super) fn differences(preview: &Preview, expected: &Expected) -> Vec<String>
                 let mut inner = Vec::new();
                 compare_fields(&wanted, &fields(made.row.get()), "", &mut inner);
                 if !inner.is_empty() {
-                    lines.push(format!("row {id}"));
+                    lines.push(say!("row {id}", id));
                     lines.extend(inner);
                 }
             }
             None => {
                 let why = preview.rejected.iter().find(|row| row.id.as_deref() == Some(&id));
-                let why =
-                    why.map_or_else(|| "is missing".to_owned(), |row| format!("is rejected: {}", row.reason));
-                lines.push(format!("row {id} {why}"));
+                lines.push(match why.map(|row| Message::from(row.reason.as_str())) {
+                    Some(reason) => say!("row {id} is rejected: {reason}", id, reason),
+                    None => say!("row {id} is missing", id),
+                });
             }
         }
         if !seen.insert(id.clone()) {
-            lines.push(format!("row {id} is expected twice"));
+            lines.push(say!("row {id} is expected twice", id));
         }
     }
     let surplus = preview.rows.iter().filter(|row| !seen.contains(&row.id));
-    lines.extend(surplus.map(|row| format!("row {} was not expected: {}", row.id, row.row.get())));
+    lines.extend(
+        surplus.map(|row| say!("row {id} was not expected: {row}", id = row.id, row = row.row.get())),
+    );
     lines
 }
 
@@ -90,31 +97,39 @@ fn text_of(value: &RawValue) -> String {
     }
 }
 
-fn compare_fields(wanted: &Fields, made: &Fields, path: &str, lines: &mut Vec<String>) {
+fn compare_fields(wanted: &Fields, made: &Fields, path: &str, lines: &mut Vec<Message>) {
     let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     for (key, wanted) in wanted {
         match made.get(key) {
             Some(made) => compare(wanted.get(), made.get(), &join(key), lines),
-            None => lines.push(format!("  {}: expected {}, is missing", join(key), wanted.get())),
+            None => lines.push(missing(&join(key), wanted)),
         }
     }
     for (key, made) in made.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
-        lines.push(format!("  {}: was not expected, is {}", join(key), made.get()));
+        lines.push(surplus(&join(key), made));
     }
 }
 
-fn compare(wanted: &str, made: &str, path: &str, lines: &mut Vec<String>) {
+fn compare(wanted: &str, made: &str, path: &str, lines: &mut Vec<Message>) {
     let first = |json: &str| json.trim_start().chars().next();
     match (first(wanted), first(made)) {
         (Some('{'), Some('{')) => compare_fields(&fields(wanted), &fields(made), path, lines),
         (Some('['), Some('[')) => compare_lists(wanted, made, path, lines),
         _ if is_same(wanted, made) => {}
-        _ => lines.push(format!("  {path}: expected {wanted}, is {made}")),
+        _ => lines.push(say!("  {path}: expected {wanted}, is {made}", path, wanted, made)),
     }
 }
 
+fn missing(path: &str, wanted: &RawValue) -> Message {
+    say!("  {path}: expected {wanted}, is missing", path, wanted)
+}
+
+fn surplus(path: &str, made: &RawValue) -> Message {
+    say!("  {path}: was not expected, is {made}", path, made)
+}
+
 /// Elements are named by their ids where they have them, else by their places from 0.
-fn compare_lists(wanted: &str, made: &str, path: &str, lines: &mut Vec<String>) {
+fn compare_lists(wanted: &str, made: &str, path: &str, lines: &mut Vec<Message>) {
     let list = |json: &str| serde_json::from_str::<Vec<Box<RawValue>>>(json).unwrap_or_default();
     let (wanted, made) = (list(wanted), list(made));
     let name = |at: usize, element: &RawValue| {
@@ -129,11 +144,11 @@ fn compare_lists(wanted: &str, made: &str, path: &str, lines: &mut Vec<String>) 
         let there = made.iter().zip(&made_names).find(|(_, other)| *other == name);
         match there {
             Some((there, _)) => compare(element.get(), there.get(), &path, lines),
-            None => lines.push(format!("  {path}: expected {}, is missing", element.get())),
+            None => lines.push(missing(&path, element)),
         }
     }
     for (element, name) in made.iter().zip(&made_names).filter(|(_, name)| !wanted_names.contains(name)) {
-        lines.push(format!("  {path}[{name}]: was not expected, is {}", element.get()));
+        lines.push(surplus(&format!("{path}[{name}]"), element));
     }
     let is_another_order = {
         let common = |names: &[String], others: &[String]| -> Vec<String> {
@@ -142,7 +157,8 @@ fn compare_lists(wanted: &str, made: &str, path: &str, lines: &mut Vec<String>) 
         common(&wanted_names, &made_names) != common(&made_names, &wanted_names)
     };
     if is_another_order {
-        lines.push(format!("  {path}: expected in another order, is {}", made_names.join(", ")));
+        let names = made_names.join(", ");
+        lines.push(say!("  {path}: expected in another order, is {names}", path, names));
     }
 }
 
@@ -189,7 +205,11 @@ mod tests {
     }
 
     fn told(made: &[(&str, &str)], expected: &str) -> String {
-        differences(&preview(made), &Expected::parse(expected, "e.json").unwrap()).join("\n")
+        differences(&preview(made), &Expected::parse(expected, "e.json").unwrap())
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]

@@ -7,24 +7,27 @@ use serde_json::value::RawValue;
 use super::args::PreviewArgs;
 use super::expect::{self, Expected};
 use super::run::stoppable;
-use super::term::{Screen, Signals, Style, count, print, print_error, sanitize};
+use super::term::{Screen, Signals, Style, count, pad, print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, cannot_start, pipeline};
 use crate::app::{App, PreviewRequest};
 use crate::catalogue::Rejected;
 use crate::config::Env;
 use crate::error::{Error, ErrorKind};
 use crate::sync::preview::Preview;
-use crate::words::say;
+use crate::words::{Message, say};
 
 /// Characters of a row that are shown to people.
 const ROW_CHARS: usize = 2_000;
+/// Columns of a label; one follows it.
+const LABEL_COLUMNS: usize = 8;
 
 /// `preview`.
 pub(super) async fn preview(env: &Env, screen: Screen, args: &PreviewArgs) -> u8 {
     match shown(env, screen, args).await {
         Ok(code) => code,
         Err(error) => {
-            print_error(&format!("error: {}", sanitize(&error.line(), usize::MAX)));
+            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
+            print_error(&screen.say(&say!("error: {line}", line)));
             if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
         }
     }
@@ -63,10 +66,11 @@ async fn shown(env: &Env, screen: Screen, args: &PreviewArgs) -> Result<u8, Erro
     let Some(expected) = expected else { return Ok(EXIT_OK) };
     let differences = expect::differences(&preview, &expected);
     if differences.is_empty() {
-        print_error(&format!("as expected: {} rows", count(preview.rows.len() as u64)));
+        let rows = count(preview.rows.len() as u64);
+        print_error(&screen.say(&say!("as expected: {rows} rows", rows)));
         return Ok(EXIT_OK);
     }
-    differences.iter().for_each(|line| print_error(&sanitize_indented(line)));
+    differences.iter().for_each(|line| print_error(&sanitize_indented(&screen.say(line))));
     Ok(EXIT_PARTIAL)
 }
 
@@ -77,9 +81,9 @@ fn sanitize_indented(line: &str) -> String {
 }
 
 fn read(file: &str) -> Result<String, Error> {
-    let bad = |why: String| Error::new(ErrorKind::BadEvent, format!("{file}: {why}"));
-    let bytes = std::fs::read(file).map_err(|error| bad(error.to_string()))?;
-    String::from_utf8(bytes).map_err(|_| bad("is not UTF-8 text".to_owned()).help("save it as UTF-8"))
+    let bad = |why: Message| Error::new(ErrorKind::BadEvent, say!("{file}: {why}", file, why));
+    let bytes = std::fs::read(file).map_err(|error| bad(error.to_string().into()))?;
+    String::from_utf8(bytes).map_err(|_| bad(say!("is not UTF-8 text")).help(say!("save it as UTF-8")))
 }
 
 fn as_json(preview: &Preview, limit: usize) -> String {
@@ -99,30 +103,33 @@ fn as_json(preview: &Preview, limit: usize) -> String {
 
 fn as_text(preview: &Preview, limit: usize, style: Style) -> String {
     let mut text = String::new();
+    let [source, row_label, rejected_label] =
+        [say!("source"), say!("row"), say!("rejected")].map(|label| pad(&style.say(&label), LABEL_COLUMNS));
     // Writing to a string cannot fail.
     for row in preview.rows.iter().take(limit) {
-        let _ = writeln!(text, "{} {}", style.dim("source  "), sanitize(row.source.get(), ROW_CHARS));
-        let _ = writeln!(text, "{} {}\n", style.bold("row     "), sanitize(row.row.get(), ROW_CHARS));
+        let _ = writeln!(text, "{} {}", style.dim(&source), sanitize(row.source.get(), ROW_CHARS));
+        let _ = writeln!(text, "{} {}\n", style.bold(&row_label), sanitize(row.row.get(), ROW_CHARS));
     }
     for Rejected { raw, reason, .. } in preview.rejected.iter().take(limit) {
-        let _ = writeln!(text, "{} {}", style.dim("source  "), sanitize(raw.get(), ROW_CHARS));
-        let _ = writeln!(text, "{} {}\n", style.bold("rejected"), sanitize(reason, ROW_CHARS));
+        let _ = writeln!(text, "{} {}", style.dim(&source), sanitize(raw.get(), ROW_CHARS));
+        let why = style.say(&Message::from(sanitize(reason, ROW_CHARS)));
+        let _ = writeln!(text, "{} {why}\n", style.bold(&rejected_label));
     }
     let more = |all: usize| count(all.saturating_sub(limit) as u64);
     let (rows, rejected) = (preview.rows.len(), preview.rejected.len());
     if rows > limit || rejected > limit {
-        let more = format!(
-            "{} more rows, {} more that cannot go through; --limit shows more",
-            more(rows),
-            more(rejected)
+        let more = say!(
+            "{rows} more rows, {rejected} more that cannot go through; --limit shows more",
+            rows = more(rows),
+            rejected = more(rejected),
         );
-        let _ = writeln!(text, "{}", style.dim(&more));
+        let _ = writeln!(text, "{}", style.dim(&style.say(&more)));
     }
     if rows + rejected == 0 {
-        text.push_str("the source holds no row\n");
+        let _ = writeln!(text, "{}", style.say(&say!("the source holds no row")));
     }
     if let Some(note) = preview.note {
-        let _ = writeln!(text, "{}", style.dim(note));
+        let _ = writeln!(text, "{}", style.dim(&style.say(&Message::from(note))));
     }
     text
 }

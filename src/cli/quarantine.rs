@@ -5,16 +5,19 @@ use std::fmt::Write as _;
 use serde_json::value::RawValue;
 
 use super::args::{QuarantineArgs, QuarantineCommand};
-use super::term::{Screen, Style, count, print, print_error, sanitize};
+use super::term::{Screen, Style, count, pad, print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
 use crate::app::App;
 use crate::config::Env;
-use crate::error::Error;
+use crate::error::{Error, Side};
 use crate::sync::quarantine::{Quarantined, find};
+use crate::words::{Message, Words as _, say};
 
 /// Characters of a reason that are shown in a list, and of a row where it is shown alone.
 const REASON_CHARS: usize = 160;
 const ROW_CHARS: usize = 4_000;
+/// Columns of a label; one follows it.
+const LABEL_COLUMNS: usize = 9;
 
 /// `quarantine`.
 pub(super) async fn dispatch(env: &Env, screen: Screen, command: &QuarantineCommand) -> u8 {
@@ -24,7 +27,8 @@ pub(super) async fn dispatch(env: &Env, screen: Screen, command: &QuarantineComm
             EXIT_OK
         }
         Err(error) => {
-            print_error(&format!("error: {}", sanitize(&error.line(), usize::MAX)));
+            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
+            print_error(&screen.say(&say!("error: {line}", line)));
             if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
         }
     }
@@ -84,83 +88,94 @@ fn as_json(rows: &[Quarantined]) -> String {
 
 fn list(rows: &[Quarantined], style: Style) -> String {
     if rows.is_empty() {
-        return "no row is in the quarantine\n".to_owned();
+        return style.say(&say!("no row is in the quarantine")) + "\n";
     }
     let mut text = String::new();
     // Writing to a string cannot fail.
     for row in rows {
-        let mark = if row.row.dismissed { " (dismissed)" } else { "" };
+        let mark = if row.row.dismissed { style.say(&say!(" (dismissed)")) } else { String::new() };
         let _ = writeln!(
             text,
             "{}{mark} · {} · {} · {}",
-            style.bold(&sanitize(&row.handle(), REASON_CHARS)),
-            row.row.reason_kind,
-            times(row),
-            sanitize(&row.row.reason, REASON_CHARS),
+            style.bold(&handle(row)),
+            style.say(&row.row.reason_kind.words()),
+            style.say(&times(row)),
+            style.say(&reason(row, REASON_CHARS)),
         );
     }
     let silent = rows.iter().filter(|row| row.row.dismissed).count();
-    let _ = writeln!(text, "{} rows, {} of them dismissed", count(rows.len() as u64), count(silent as u64));
+    let [rows, silent] = [rows.len(), silent].map(|n| count(n as u64));
+    let _ = writeln!(text, "{}", style.say(&say!("{rows} rows, {silent} of them dismissed", rows, silent)));
     text
 }
 
+fn handle(row: &Quarantined) -> String {
+    sanitize(&row.handle(), REASON_CHARS)
+}
+
+fn reason(row: &Quarantined, chars: usize) -> Message {
+    sanitize(&row.row.reason, chars).into()
+}
+
 /// Since when, how often, and when again.
-fn times(row: &Quarantined) -> String {
-    let since = row.since.as_deref().unwrap_or("an earlier run");
-    let next =
-        if row.next_try == 1 { "in the next run".to_owned() } else { format!("in {} runs", row.next_try) };
-    format!("since {since} · {} tries, again {next}", row.tries)
+fn times(row: &Quarantined) -> Message {
+    let since = row.since.as_deref().map_or_else(|| say!("an earlier run"), Message::from);
+    let next = match row.next_try {
+        1 => say!("in the next run"),
+        runs => say!("in {runs} runs", runs),
+    };
+    say!("since {since} · {tries} tries, again {next}", since, tries = row.tries, next)
 }
 
 fn details(rows: &[Quarantined], style: Style) -> String {
     let mut text = String::new();
     for row in rows {
-        let field = |text: &mut String, label: &str, value: &str| {
-            let _ = writeln!(text, "{} {value}", style.dim(&format!("{label:<9}")));
-        };
-        let id = sanitize(&row.handle(), REASON_CHARS);
-        field(&mut text, "row", &format!("{id}, a {} of the {}", row.row.kind, side(row)));
-        field(&mut text, "kind", row.row.reason_kind.as_str());
-        field(&mut text, "reason", &sanitize(&row.row.reason, ROW_CHARS));
-        field(&mut text, "tries", &times(row));
-        field(
-            &mut text,
-            "dismissed",
-            if row.row.dismissed { "yes, until its content changes" } else { "no" },
-        );
-        field(&mut text, "raw", &sanitize(row.row.raw.get(), ROW_CHARS));
+        let dismissed = if row.row.dismissed { say!("yes, until its content changes") } else { say!("no") };
+        let who =
+            say!("{id}, a {kind} of the {side}", id = handle(row), kind = row.row.kind, side = side(row));
+        let fields = [
+            (say!("row"), style.say(&who)),
+            (say!("kind"), style.say(&row.row.reason_kind.words())),
+            (say!("reason"), style.say(&reason(row, ROW_CHARS))),
+            (say!("tries"), style.say(&times(row))),
+            (say!("dismissed"), style.say(&dismissed)),
+            (say!("raw"), sanitize(row.row.raw.get(), ROW_CHARS)),
+        ];
+        for (label, value) in fields {
+            let _ = writeln!(text, "{} {value}", style.dim(&pad(&style.say(&label), LABEL_COLUMNS)));
+        }
         text.push('\n');
     }
     text
 }
 
-fn side(row: &Quarantined) -> &'static str {
+fn side(row: &Quarantined) -> Side {
     match row.row.kind {
-        crate::catalogue::RowKind::Record => "target",
-        _ => "source",
+        crate::catalogue::RowKind::Record => Side::Target,
+        _ => Side::Source,
     }
 }
 
-fn retried(rows: &[Quarantined], _: Style) -> String {
+fn retried(rows: &[Quarantined], style: Style) -> String {
     let line = |row: &Quarantined| {
-        let id = sanitize(&row.handle(), REASON_CHARS);
-        match row.row.kind {
-            crate::catalogue::RowKind::Record => format!("{id}: the next run sends it\n"),
-            _ => format!(
-                "{id}: every run judges it anew; correct it at the source: {}\n",
-                sanitize(&row.row.reason, REASON_CHARS)
+        let id = handle(row);
+        let line = match row.row.kind {
+            crate::catalogue::RowKind::Record => say!("{id}: the next run sends it", id),
+            _ => say!(
+                "{id}: every run judges it anew; correct it at the source: {reason}",
+                id,
+                reason = reason(row, REASON_CHARS),
             ),
-        }
+        };
+        style.say(&line) + "\n"
     };
     rows.iter().map(line).collect()
 }
 
-fn dismissed(rows: &[Quarantined], _: Style) -> String {
+fn dismissed(rows: &[Quarantined], style: Style) -> String {
     let line = |row: &Quarantined| {
-        format!(
-            "{}: dismissed until its content changes; retry lets it count again\n",
-            sanitize(&row.handle(), REASON_CHARS)
-        )
+        let id = handle(row);
+        style.say(&say!("{id}: dismissed until its content changes; retry lets it count again", id)) + "\n"
     };
     rows.iter().map(line).collect()
 }

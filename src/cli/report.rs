@@ -17,7 +17,8 @@ pub(super) async fn report(env: &Env, screen: Screen, args: &ReportArgs) -> u8 {
     match answer(env, screen, args).await {
         Ok(code) => code,
         Err(error) => {
-            print_error(&format!("error: {}", sanitize(&error.line_in(screen.lang), usize::MAX)));
+            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
+            print_error(&screen.say(&say!("error: {line}", line)));
             if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
         }
     }
@@ -34,9 +35,11 @@ async fn answer(env: &Env, screen: Screen, args: &ReportArgs) -> Result<u8, Erro
     };
     if let Some(folder) = missing_folder(file) {
         let (file, folder) = (file.display(), folder.display());
-        print_error(&format!(
-            "error: {file} cannot be written: there is no directory {folder}; create it first"
-        ));
+        print_error(&screen.say(&say!(
+            "error: {file} cannot be written: there is no directory {folder}; create it first",
+            file,
+            folder,
+        )));
         return Ok(EXIT_USAGE);
     }
     let page = app.run_as_page(from, run).await?;
@@ -46,7 +49,8 @@ async fn answer(env: &Env, screen: Screen, args: &ReportArgs) -> Result<u8, Erro
     if args.json {
         print(&as_json(&page.report));
     } else {
-        print(&format!("run {} is in {}\n", sanitize(&page.report.run_id, usize::MAX), file.display()));
+        let run_id = sanitize(&page.report.run_id, usize::MAX);
+        print(&(screen.say(&say!("run {run_id} is in {file}", run_id, file = file.display())) + "\n"));
     }
     Ok(EXIT_OK)
 }

@@ -4,18 +4,20 @@ use std::fmt::Write as _;
 
 use super::args::RowArgs;
 use super::run::stoppable;
-use super::term::{Screen, Signals, Style, print, print_error, sanitize};
+use super::term::{Screen, Signals, Style, pad, print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, cannot_start, pipeline, values};
 use crate::app::App;
 use crate::config::Env;
 use crate::error::{Error, ErrorKind};
 use crate::sync::{ChangeAction, FieldChange, HistoryEntry, Json, RowChange, RowStory};
-use crate::words::say;
+use crate::words::{Message, Words as _, say};
 
 /// Characters of a row that are shown; --json has it whole.
 const ROW_CHARS: usize = 300;
 /// Entries of the history that are shown.
 const ENTRIES: usize = 10;
+/// Columns of a label; one follows it.
+const LABEL_COLUMNS: usize = 12;
 
 pub(super) async fn row(env: &Env, screen: Screen, args: &RowArgs) -> u8 {
     let mut signals = match Signals::listen() {
@@ -32,14 +34,15 @@ pub(super) async fn row(env: &Env, screen: Screen, args: &RowArgs) -> u8 {
     match story {
         Ok(story) if args.json => print(&(serde_json::to_string(&story).unwrap_or_default() + "\n")),
         Ok(story) => print(&as_text(&story, screen.style())),
-        Err(error) => return failed(&error),
+        Err(error) => return failed(&error, screen),
     }
     EXIT_OK
 }
 
 /// Says what went wrong, and with which code the command ends.
-pub(super) fn failed(error: &Error) -> u8 {
-    print_error(&format!("error: {}", sanitize(&error.line(), usize::MAX)));
+pub(super) fn failed(error: &Error, screen: Screen) -> u8 {
+    let line = sanitize(&error.line_in(screen.lang), usize::MAX);
+    print_error(&screen.say(&say!("error: {line}", line)));
     match error.kind {
         ErrorKind::Interrupted | ErrorKind::Throttled(_) => EXIT_PARTIAL,
         kind => kind.exit_code().max(EXIT_FAILURE),
@@ -49,52 +52,58 @@ pub(super) fn failed(error: &Error) -> u8 {
 fn as_text(story: &RowStory, style: Style) -> String {
     let mut text =
         format!("{} {}\n", style.bold(&sanitize(&story.name, ROW_CHARS)), sanitize(&story.id, ROW_CHARS));
-    let mut line = |label: &str, value: &str| {
+    let mut line = |label: Message, value: &str| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {} {value}", style.dim(&format!("{label:<12}")));
+        let _ = writeln!(text, "  {} {value}", style.dim(&pad(&style.say(&label), LABEL_COLUMNS)));
     };
     if let Some(row) = &story.item_of {
-        line("item of", &sanitize(row, ROW_CHARS));
+        line(say!("item of"), &sanitize(row, ROW_CHARS));
     }
-    line("source", &json(story.source.as_ref(), "does not have it"));
-    line("row", &json(story.row.as_ref(), "none"));
+    line(say!("source"), &json(story.source.as_ref(), &say!("does not have it"), style));
+    line(say!("row"), &json(story.row.as_ref(), &say!("none"), style));
     let at = story.acknowledged_at.as_ref().map(|at| format!("{at}  ")).unwrap_or_default();
-    let nothing = if story.acknowledged_unknown { "yes, with content that is not known" } else { "nothing" };
-    line("acknowledged", &format!("{at}{}", json(story.acknowledged.as_ref(), nothing)));
+    let nothing = match story.acknowledged_unknown {
+        true => say!("yes, with content that is not known"),
+        false => say!("nothing"),
+    };
+    line(say!("acknowledged"), &format!("{at}{}", json(story.acknowledged.as_ref(), &nothing, style)));
     if let Some(plan) = &story.plan {
-        line("plan", &format!("{}  {}", plan.action, told(ChangeAction::Update, &plan.fields, style)));
+        let action = style.say(&Message::from(plan.action));
+        line(say!("plan"), &format!("{action}  {}", told(ChangeAction::Update, &plan.fields, style)));
     }
     if let Some(quarantine) = &story.quarantine {
         let tries = match (quarantine.tries, quarantine.next_try) {
-            (0, _) | (_, None) => "again when it changes at the source".to_owned(),
-            (tries, Some(runs)) => format!("refused {tries} times, again in {runs} runs or when it changes"),
+            (0, _) | (_, None) => say!("again when it changes at the source"),
+            (times, Some(runs)) => {
+                say!("refused {times} times, again in {runs} runs or when it changes", times, runs)
+            }
         };
-        line("quarantine", &format!("{} ({tries})", sanitize(&quarantine.reason, ROW_CHARS)));
+        let reason = Message::from(sanitize(&quarantine.reason, ROW_CHARS));
+        line(say!("quarantine"), &style.say(&say!("{reason} ({tries})", reason, tries)));
     }
     for (place, entry) in story.history.iter().take(ENTRIES).enumerate() {
-        line(if place == 0 { "history" } else { "" }, &history(entry, style));
+        line(if place == 0 { say!("history") } else { Message::plain("") }, &history(entry, style));
     }
     if story.history.is_empty() {
-        line("history", "no run of the last 90 days has sent it");
+        line(say!("history"), &style.say(&say!("no run of the last 90 days has sent it")));
     }
     if let Some(more) = story.history.len().checked_sub(ENTRIES + 1) {
-        line("", &format!("… and {} more (--json shows them)", more + 1));
+        let more = say!("… and {more} more (--json shows them)", more = more + 1);
+        line(Message::plain(""), &style.say(&more));
     }
     text
 }
 
-fn json(row: Option<&Json>, nothing: &str) -> String {
-    row.map_or_else(|| nothing.to_owned(), |row| sanitize(row.text(), ROW_CHARS))
+fn json(row: Option<&Json>, nothing: &Message, style: Style) -> String {
+    row.map_or_else(|| style.say(nothing), |row| sanitize(row.text(), ROW_CHARS))
 }
 
 fn history(entry: &HistoryEntry, style: Style) -> String {
     let HistoryEntry { run_id, at, action, fields, answer } = entry;
-    let (at, answer) = (sanitize(at, ROW_CHARS), sanitize(answer, ROW_CHARS));
-    format!(
-        "{at} {action} {answer}  {}  {}",
-        told(*action, fields, style),
-        style.dim(&format!("run {run_id}"))
-    )
+    let (at, action) = (sanitize(at, ROW_CHARS), style.say(&action.words()));
+    let answer = style.say(&Message::from(sanitize(answer, ROW_CHARS)));
+    let run = style.dim(&style.say(&say!("run {run_id}", run_id)));
+    format!("{at} {action} {answer}  {}  {run}", told(entry.action, fields, style))
 }
 
 fn told(action: ChangeAction, fields: &[FieldChange], style: Style) -> String {

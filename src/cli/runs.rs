@@ -6,27 +6,35 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::args::RunsArgs;
-use super::term::{Screen, Style, count, duration, print, print_error, sanitize};
+use super::term::{Screen, Style, count, duration, pad, print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
 use crate::app::{App, Runs, RunsAsked};
 use crate::clock::Clock;
 use crate::config::Env;
 use crate::report::Report;
+use crate::words::{Message, Words as _, phrase, recognise_line, say};
 
 /// Characters of what stopped a run that the table shows.
 const ERROR_CHARS: usize = 160;
 
-/// The table's columns, right-aligned where they are numbers: heading and width.
-const COLUMNS: [(&str, usize); 8] = [
-    ("started (UTC)", 19),
-    ("status", 9),
-    ("took", 8),
-    ("written", 9),
-    ("deleted", 9),
-    ("set aside", 9),
-    ("left", 9),
-    ("run", 0),
+/// The table's columns: heading, width, and where its cells stand.
+const COLUMNS: [(Message, usize, Align); 8] = [
+    (say!("started (UTC)"), 19, Align::Left),
+    (say!("status"), 9, Align::Left),
+    (say!("took"), 8, Align::Right),
+    (say!("written"), 9, Align::Right),
+    (say!("deleted"), 9, Align::Right),
+    (say!("set aside"), 9, Align::Right),
+    (say!("left"), 9, Align::Right),
+    (say!("run"), 0, Align::Left),
 ];
+
+/// Text stands to the left, numbers to the right.
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
 
 /// `runs`.
 pub(super) async fn runs(env: &Env, screen: Screen, args: &RunsArgs) -> u8 {
@@ -36,16 +44,19 @@ pub(super) async fn runs(env: &Env, screen: Screen, args: &RunsArgs) -> u8 {
     let runs = match app.runs(pipeline(&app, args.pipeline.as_ref()), &asked).await {
         Ok(runs) => runs,
         Err(error) => {
-            print_error(&format!("error: {}", sanitize(&error.line(), usize::MAX)));
+            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
+            print_error(&screen.say(&say!("error: {line}", line)));
             return if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE };
         }
     };
     print(&if args.json { as_json(&runs) } else { as_table(&runs, args.failed, screen.style()) });
     for why in &runs.unreadable {
-        print_error(&format!("warning: {}; left out", sanitize(why, usize::MAX)));
+        let why = Message::from(sanitize(why, usize::MAX));
+        print_error(&screen.say(&say!("warning: {why}; left out", why)));
     }
     if runs.cut {
-        print_error("warning: only the newest 2,000 runs were looked at; --since asks for a later time");
+        let cut = say!("warning: only the newest 2,000 runs were looked at; --since asks for a later time");
+        print_error(&screen.say(&cut));
     }
     EXIT_OK
 }
@@ -59,11 +70,16 @@ fn as_json(runs: &Runs) -> String {
 fn as_table(runs: &Runs, failed: bool, style: Style) -> String {
     let connection = sanitize(&runs.connection, ERROR_CHARS);
     if runs.reports.is_empty() {
-        let which = if failed { "no run that failed" } else { "no run" };
-        return format!("{which} of connection {connection} in {}\n", sanitize(&runs.at, usize::MAX));
+        let at = sanitize(&runs.at, usize::MAX);
+        let none = match failed {
+            true => say!("no run that failed of connection {connection} in {at}", connection, at),
+            false => say!("no run of connection {connection} in {at}", connection, at),
+        };
+        return style.say(&none) + "\n";
     }
-    let mut text = format!("connection {connection}, newest first\n");
-    let headings: Vec<String> = COLUMNS.iter().map(|(heading, width)| cell(heading, *width)).collect();
+    let mut text = style.say(&say!("connection {connection}, newest first", connection)) + "\n";
+    let headings: Vec<String> =
+        COLUMNS.iter().map(|(heading, width, align)| cell(&style.say(heading), *width, *align)).collect();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{}", style.dim(headings.join("  ").trim_end()));
     for found in &runs.reports {
@@ -72,31 +88,38 @@ fn as_table(runs: &Runs, failed: bool, style: Style) -> String {
     text
 }
 
-/// Text to the left, numbers to the right.
-fn cell(text: &str, width: usize) -> String {
-    let is_number = text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('-');
-    if is_number || NUMBERS.contains(&text) { format!("{text:>width$}") } else { format!("{text:<width$}") }
+fn cell(text: &str, width: usize, align: Align) -> String {
+    match align {
+        Align::Left => pad(text, width),
+        Align::Right => {
+            let missing = width.saturating_sub(unicode_width::UnicodeWidthStr::width(text));
+            format!("{}{text}", " ".repeat(missing))
+        }
+    }
 }
-
-/// Headings above numbers.
-const NUMBERS: [&str; 5] = ["took", "written", "deleted", "set aside", "left"];
 
 fn row(report: &Report, style: Style, text: &mut String) {
     let numbers = [report.target.written, report.target.deleted, report.quarantined, report.remaining];
     let took = style.say(&duration(Duration::from_millis(report.duration_ms)));
     let values: Vec<String> = std::iter::once(took).chain(numbers.map(count)).collect();
-    let values = values.iter().zip(COLUMNS.iter().skip(2)).map(|(value, (_, width))| cell(value, *width));
-    let padding = " ".repeat(9_usize.saturating_sub(report.status.as_str().len()));
+    let values: Vec<String> = values
+        .iter()
+        .zip(COLUMNS.iter().skip(2))
+        .map(|(value, (_, width, align))| cell(value, *width, *align))
+        .collect();
+    // Colours have no width: the padding is that of the word alone.
+    let status = style.say(&report.status.words());
+    let padding = " ".repeat(9_usize.saturating_sub(unicode_width::UnicodeWidthStr::width(&*status)));
     let _ = writeln!(
         text,
         "{:<19}  {}{padding}  {}  {}",
         started(&report.started_at),
         style.status(report.status),
-        values.collect::<Vec<_>>().join("  "),
+        values.join("  "),
         style.dim(&sanitize(&report.run_id, ERROR_CHARS)),
     );
     if let Some(error) = &report.error {
-        let _ = writeln!(text, "{:21}{}", "", sanitize(error, ERROR_CHARS));
+        let _ = writeln!(text, "{:21}{}", "", sanitize(&recognise_line(error, style.lang), ERROR_CHARS));
     }
 }
 
@@ -122,7 +145,9 @@ impl Since {
             return Ok(Self::Ago(ago));
         }
         let at = text.parse::<Timestamp>().or_else(|_| format!("{text}T00:00:00Z").parse());
-        at.map(Self::At).map_err(|_| "expected how long ago, as in 24h or 7days, or a time, as in 2026-11-24 or 2026-11-24T18:00:00Z")
+        at.map(Self::At).map_err(|_| {
+            phrase!("expected how long ago, as in 24h or 7days, or a time, as in 2026-11-24 or 2026-11-24T18:00:00Z")
+        })
     }
 
     fn before(self, now: Timestamp) -> Timestamp {

@@ -3,8 +3,9 @@
 use clap::CommandFactory as _;
 
 use super::args::{Args, Shell};
-use super::term::{print, print_error, sanitize};
+use super::term::{Screen, print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE};
+use crate::words::{Message, say};
 
 const PROGRAM: &str = "okki-sync";
 
@@ -23,7 +24,7 @@ pub(super) fn completions(shell: Shell) -> u8 {
 }
 
 /// `man`: the page of the program, or of one command.
-pub(super) fn man(words: &[String]) -> u8 {
+pub(super) fn man(screen: Screen, words: &[String]) -> u8 {
     let mut command = Args::command();
     command.build();
     let mut name = PROGRAM.to_owned();
@@ -31,8 +32,17 @@ pub(super) fn man(words: &[String]) -> u8 {
         let inner = command.get_subcommands().find(|inner| inner.get_name() == word && !inner.is_hide_set());
         let Some(inner) = inner.cloned() else {
             let known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-            let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
-            print_error(&format!("error: {name} has no command {}; it has {known}", sanitize(word, 60)));
+            let known = match known.is_empty() {
+                true => say!("nothing"),
+                false => Message::from(known.join(", ")),
+            };
+            let word = sanitize(word, 60);
+            print_error(&screen.say(&say!(
+                "error: {name} has no command {word}; it has {known}",
+                name,
+                word,
+                known,
+            )));
             return EXIT_USAGE;
         };
         name = format!("{name}-{word}");
@@ -45,7 +55,7 @@ pub(super) fn man(words: &[String]) -> u8 {
             EXIT_OK
         }
         Err(error) => {
-            print_error(&format!("error: the man page cannot be printed: {error}"));
+            print_error(&screen.say(&say!("error: the man page cannot be printed: {error}", error)));
             EXIT_FAILURE
         }
     }

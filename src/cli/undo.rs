@@ -10,14 +10,15 @@ use super::{EXIT_INTERRUPTED, EXIT_OK, cannot_start, pipeline, summary, values};
 use crate::app::App;
 use crate::config::Env;
 use crate::sync::{LeftOut, UndoRequest, Undone};
-use crate::words::say;
+use crate::words::{Message, say};
 
 /// Rows that are left out and named; the rest is counted.
 const LEFT_OUT_SHOWN: usize = 20;
 /// Characters of a name or an id that are shown.
 const TEXT_CHARS: usize = 80;
-const NOT_FOR_LONG: &str =
-    "the source is the truth: the next sync brings its values again. Change them in OKKI to make this last";
+const NOT_FOR_LONG: Message = say!(
+    "the source is the truth: the next sync brings its values again. Change them in OKKI to make this last"
+);
 
 pub(super) async fn undo(env: &Env, screen: Screen, args: &UndoArgs) -> u8 {
     let mut signals = match Signals::listen() {
@@ -32,7 +33,7 @@ pub(super) async fn undo(env: &Env, screen: Screen, args: &UndoArgs) -> u8 {
     let Some(undone) = stoppable(&app, work, &view, &mut signals).await else { return EXIT_INTERRUPTED };
     let undone = match undone {
         Ok(undone) => undone,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(&error, screen),
     };
     if args.json {
         print(&as_json(&args.run, &undone));
@@ -58,18 +59,23 @@ fn as_text(undone: &Undone, style: Style) -> String {
     for LeftOut { id, name, why } in left_out.iter().take(LEFT_OUT_SHOWN) {
         let (name, id) = (sanitize(name, TEXT_CHARS), sanitize(id, TEXT_CHARS));
         let gap = if name.is_empty() { "" } else { " " };
-        text.push_str(&format!("! {name}{gap}{}  {}\n", style.dim(&id), style.dim(&format!("({why})"))));
+        let why = style.say(&say!("({why})", why = Message::from(*why)));
+        text.push_str(&format!("! {name}{gap}{}  {}\n", style.dim(&id), style.dim(&why)));
     }
     if let Some(more) = left_out.len().checked_sub(LEFT_OUT_SHOWN + 1) {
-        text.push_str(&style.dim(&format!("… and {} more are left out\n", count(more as u64 + 1))));
+        let more = say!("… and {more} more are left out", more = count(more as u64 + 1));
+        text.push_str(&format!("{}\n", style.dim(&style.say(&more))));
     }
     let rows = count(changes.len() as u64);
-    match outcome {
-        Some(outcome) => text.push_str(&format!("\n{}{NOT_FOR_LONG}\n", summary::summary(outcome, style))),
-        None if changes.is_empty() => text.push_str("nothing can go back\n"),
-        None => text.push_str(&format!("{rows} rows would go back; --yes sends them. But {NOT_FOR_LONG}\n")),
+    if let Some(outcome) = outcome {
+        text.push_str(&format!("\n{}", summary::summary(outcome, style)));
     }
-    text
+    let end = match outcome {
+        Some(_) => NOT_FOR_LONG,
+        None if changes.is_empty() => say!("nothing can go back"),
+        None => say!("{rows} rows would go back; --yes sends them. But {why}", rows, why = NOT_FOR_LONG),
+    };
+    text + &style.say(&end) + "\n"
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::term::{Style, count, sanitize};
 use crate::sync::{ChangeAction, FieldChange, Json, RowChange};
+use crate::words::{Message, say};
 
 /// Fields of a row that are shown; the rest is counted.
 const FIELDS: usize = 4;
@@ -23,7 +24,8 @@ pub(super) fn fields(change: &RowChange, style: Style) -> String {
     let shown = change.fields.iter().take(FIELDS).map(|field| one(field, style));
     let mut text = shown.collect::<Vec<_>>().join(" · ");
     if let Some(more) = change.fields.len().checked_sub(FIELDS + 1) {
-        let _ = write!(text, " · {}", style.dim(&format!("and {} more", count(more as u64 + 1))));
+        let more = style.say(&say!("and {more} more", more = count(more as u64 + 1)));
+        let _ = write!(text, " · {}", style.dim(&more));
     }
     text
 }
@@ -49,7 +51,8 @@ pub(super) fn rows(changes: &[RowChange], more: u64, style: Style) -> String {
     }
     let more = more + changes.len().saturating_sub(shown.len().min(ROWS)) as u64;
     if more > 0 {
-        let _ = writeln!(text, "{}", style.dim(&format!("… and {} more rows", count(more))));
+        let more = style.say(&say!("… and {more} more rows", more = count(more)));
+        let _ = writeln!(text, "{}", style.dim(&more));
     }
     text
 }
@@ -67,6 +70,8 @@ fn one(field: &FieldChange, style: Style) -> String {
     let (old, new) = (field.old.as_ref().map(plain), field.new.as_ref().map(plain));
     let value = |text: &str| sanitize(text, 2 * WHOLE_CHARS);
     match (old, new) {
+        // A path is a name; only the count of the fields that are left out is a sentence.
+        (None, None) if path.starts_with('…') => style.say(&Message::from(path)),
         (None, None) => path,
         (Some(old), Some(new)) => {
             let (old, new) = cut(&old, &new);

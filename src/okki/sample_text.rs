@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::sample::Sample;
 use crate::catalogue::short;
+use crate::words::{Message, say};
 
 /// Keys of a product that no group has.
 const PRODUCT_KEYS: [&str; 6] =
@@ -20,7 +21,7 @@ const PRODUCT_KEYS: [&str; 6] =
 
 impl Sample {
     /// The rows in a text; the error says where it is none of OKKI's. `name` is the text's, for messages.
-    pub(crate) fn from_text(text: &str, name: &str) -> Result<Self, String> {
+    pub(crate) fn from_text(text: &str, name: &str) -> Result<Self, Message> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut sample = Self::default();
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
@@ -33,7 +34,7 @@ impl Sample {
                     let (line, column) = (error.line(), error.column());
                     let what = error.to_string();
                     let what = what.split(" at line ").next().unwrap_or_default();
-                    return Err(format!("{name}:{line}:{column} is not JSON: {what}"));
+                    return Err(say!("{name}:{line}:{column} is not JSON: {what}", name, line, column, what));
                 }
             };
             let place = || {
@@ -43,24 +44,26 @@ impl Sample {
                     .map_or("", |rest| rest.split(|c: char| !c.is_whitespace()).next().unwrap_or(""));
                 format!("{name}:{}", (before.matches('\n').count() + blank.matches('\n').count()) + 1)
             };
-            sample.add(value, None).map_err(|why| format!("{}: {why}", place()))?;
+            sample.add(value, None).map_err(|why| say!("{place}: {why}", place = place(), why))?;
         }
         if sample.groups.is_empty() && sample.products.is_empty() {
-            return Err(format!("{name} holds no row of OKKI"));
+            return Err(say!("{name} holds no row of OKKI", name));
         }
         Ok(sample)
     }
 
     /// `of_page`: whether the rows of this list are products, where they do not say so themselves.
-    fn add(&mut self, raw: &RawValue, of_page: Option<bool>) -> Result<(), String> {
+    fn add(&mut self, raw: &RawValue, of_page: Option<bool>) -> Result<(), Message> {
         let text = raw.get();
         if text.starts_with('[') {
             let list: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| error.to_string())?;
             return list.into_iter().try_for_each(|inner| self.add(inner, of_page));
         }
         let Ok(fields) = serde_json::from_str::<indexmap::IndexMap<String, &RawValue>>(text) else {
-            let help = "expected an answer of OKKI, a row, or a list of them";
-            return Err(format!("{} is neither an answer nor a row; {help}", short(text)));
+            return Err(say!(
+                "{text} is neither an answer nor a row; expected an answer of OKKI, a row, or a list of them",
+                text = short(text)
+            ));
         };
         if of_page.is_none() {
             if let Some(groups) = fields.get("productGroups") {
@@ -75,7 +78,7 @@ impl Sample {
             }
             if fields.contains_key("code") && !fields.contains_key("id") {
                 refuse_failure(&fields)?;
-                return Err("an answer without data".to_owned());
+                return Err(say!("an answer without data"));
             }
         }
         let is_product = PRODUCT_KEYS.iter().any(|key| fields.contains_key(*key));
@@ -85,25 +88,25 @@ impl Sample {
     }
 
     /// What an answer holds: a list of groups, or a page of products.
-    fn add_data(&mut self, data: &RawValue) -> Result<(), String> {
+    fn add_data(&mut self, data: &RawValue) -> Result<(), Message> {
         if data.get().starts_with('[') {
             return self.add(data, Some(false));
         }
-        let fields: indexmap::IndexMap<String, &RawValue> = serde_json::from_str(data.get())
-            .map_err(|_| "its data is neither a list nor a page".to_owned())?;
+        let fields: indexmap::IndexMap<String, &RawValue> =
+            serde_json::from_str(data.get()).map_err(|_| say!("its data is neither a list nor a page"))?;
         let is_page = fields.contains_key("count") || fields.contains_key("totalItem");
-        let list = fields.get("list").ok_or("its data has no list")?;
+        let list = fields.get("list").ok_or(say!("its data has no list"))?;
         self.add(list, Some(is_page))
     }
 }
 
 /// An answer that says it failed has no rows.
-fn refuse_failure(fields: &indexmap::IndexMap<String, &RawValue>) -> Result<(), String> {
+fn refuse_failure(fields: &indexmap::IndexMap<String, &RawValue>) -> Result<(), Message> {
     let code = fields.get("code").and_then(|code| serde_json::from_str::<Value>(code.get()).ok());
     let code = code.map(|code| code.as_str().map_or_else(|| code.to_string(), str::to_owned));
     match code.as_deref() {
         None | Some("200" | "0" | "null") => Ok(()),
-        Some(code) => Err(format!("an answer that failed, with code {}", short(code))),
+        Some(code) => Err(say!("an answer that failed, with code {code}", code = short(code))),
     }
 }
 

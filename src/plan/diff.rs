@@ -13,6 +13,7 @@ use indexmap::IndexMap;
 use serde_json::value::RawValue;
 
 use crate::changes::{FieldChange, Json};
+use crate::words::written;
 
 /// Values that are nested deeper are compared as a whole.
 const DEPTH: usize = 32;
@@ -206,7 +207,7 @@ pub(crate) fn bounded(mut changes: Vec<FieldChange>) -> Vec<FieldChange> {
     if more > 0 {
         changes.truncate(MOST_FIELDS);
         changes.push(FieldChange {
-            path: format!("… and {more} more"),
+            path: written!("… and {more} more", more),
             old: None,
             new: None,
             old_unknown: false,

@@ -9,6 +9,7 @@ use super::{Action, Plan, RowWriter};
 use crate::catalogue::Catalogue;
 use crate::state::{Fingerprint, State};
 use crate::transform::RowMap;
+use crate::words::{Message, Words, say};
 
 /// Digits of the hash.
 const HASH_DIGITS: usize = 32;
@@ -32,15 +33,16 @@ impl Digest {
     }
 
     /// How another plan differs from the one of this digest, in words.
-    pub(crate) fn difference(&self, now: &Self) -> String {
+    pub(crate) fn difference(&self, now: &Self) -> Message {
         let counts = |digest: &Self| {
-            format!("{} to create, {} to update, {} to delete", digest.create, digest.update, digest.delete)
+            let Self { create, update, delete, .. } = digest;
+            say!("{create} to create, {update} to update, {delete} to delete", create, update, delete)
         };
         let (then, now) = (counts(self), counts(now));
         if then == now {
-            format!("{now}, as approved, but other rows or other content")
+            say!("{now}, as approved, but other rows or other content", now)
         } else {
-            format!("approved: {then}; now: {now}")
+            say!("approved: {then}; now: {now}", then, now)
         }
     }
 }
@@ -56,9 +58,18 @@ impl fmt::Display for Digest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoDigest;
 
+impl Words for NoDigest {
+    fn words(&self) -> Message {
+        say!(
+            "is not the digest of a plan; copy it from okki-sync plan, for example \
+             3-5-1-0123456789abcdef0123456789abcdef"
+        )
+    }
+}
+
 impl fmt::Display for NoDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("is not the digest of a plan; copy it from okki-sync plan, for example 3-5-1-0123456789abcdef0123456789abcdef")
+        f.write_str(&self.words())
     }
 }
 

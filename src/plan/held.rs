@@ -2,6 +2,7 @@
 
 use crate::catalogue::{Catalogue, ReasonKind, Rejected, RowKind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::words::{Message, say};
 
 /// So many rows may always be held back: small catalogues have large ratios.
 const MIN_HELD: usize = 10;
@@ -19,24 +20,33 @@ impl HeldGuard {
         let all = [(RowKind::Group, catalogue.groups.len()), (RowKind::Product, catalogue.product_count())];
         let refusal = all.into_iter().find_map(|(kind, of)| self.refusal(kind, of, rejected));
         refusal.map_or(Ok(()), |what| {
-            Err(Error::new(ErrorKind::HeldBackTooMany, format!("{what}; nothing was written")).help(
-                "look with okki-sync plan; correct [[guard.values]] or the source, or raise guard.max_held_ratio",
-            ))
+            let error = Error::new(ErrorKind::HeldBackTooMany, say!("{what}; nothing was written", what));
+            Err(error.help(say!(
+                "look with okki-sync plan; correct [[guard.values]] or the source, or raise guard.max_held_ratio"
+            )))
         })
     }
 
-    fn refusal(self, kind: RowKind, of: usize, rejected: &[Rejected]) -> Option<String> {
+    fn refusal(self, kind: RowKind, of: usize, rejected: &[Rejected]) -> Option<Message> {
         let mut held = rejected.iter().filter(|row| row.kind == kind && row.reason_kind == ReasonKind::Held);
         let first = held.next()?;
         let held = 1 + held.count();
         let ratio = ratio(held, of);
         (held > MIN_HELD && ratio > self.max_held_ratio).then(|| {
-            format!(
-                "value guards hold back {held} of {of} {kind}s ({:.0} %), guard.max_held_ratio allows {:.0} %; the first is {}: {}",
-                ratio * 100.0,
-                self.max_held_ratio * 100.0,
-                first.id.as_deref().unwrap_or_default(),
-                first.reason
+            say!(
+                "value guards hold back {held} of {of} {kinds} ({percent} %), guard.max_held_ratio allows \
+                 {allowed} %; the first is {id}: {reason}",
+                held,
+                of,
+                kinds = match kind {
+                    RowKind::Group => say!("groups"),
+                    RowKind::Product => say!("products"),
+                    RowKind::Record => say!("records"),
+                },
+                percent = format!("{:.0}", ratio * 100.0),
+                allowed = format!("{:.0}", self.max_held_ratio * 100.0),
+                id = first.id.as_deref().unwrap_or_default(),
+                reason = Message::from(first.reason.as_str()),
             )
         })
     }

@@ -10,6 +10,7 @@ use super::rows::{RowRef, rows};
 use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transform::RowUnit;
+use crate::words::{Message, phrase, say};
 
 /// Ids that look like an unknown one, named in its error.
 pub(crate) const NEAREST: usize = 3;
@@ -36,7 +37,7 @@ impl Selection {
             match index.row(id) {
                 Some(row) => drop(selection.rows.insert(row)),
                 None if index.rejected.contains(id.as_str()) => drop(selection.rejected.insert(id.clone())),
-                None => return Err(index.unknown(id, "row")),
+                None => return Err(index.unknown(id, phrase!("row"))),
             }
         }
         for id in groups {
@@ -48,7 +49,7 @@ impl Selection {
                     selection.rows.extend(of_group);
                 }
                 None if index.rejected.contains(id.as_str()) => drop(selection.rejected.insert(id.clone())),
-                None => return Err(index.unknown(id, "group")),
+                None => return Err(index.unknown(id, phrase!("group"))),
             }
         }
         Ok(selection)
@@ -100,13 +101,17 @@ impl<'c> Index<'c> {
 /// The error for an id that nobody knows.
 pub(crate) fn unknown_id(id: &str, what: &str, near: &[&str]) -> Error {
     let id = crate::catalogue::short(id);
-    let error = Error::new(ErrorKind::BadEvent, format!("no {what} has the id {id}"));
-    if near.is_empty() { error } else { error.help(format!("the nearest ids are {}", near.join(", "))) }
+    let error =
+        Error::new(ErrorKind::BadEvent, say!("no {what} has the id {id}", what = Message::from(what), id));
+    if near.is_empty() {
+        error
+    } else {
+        error.help(say!("the nearest ids are {near}", near = near.join(", ")))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::indexing_slicing)]
     use super::*;
-
 }

@@ -6,6 +6,7 @@ use super::RunContext;
 use crate::changes::{self, ChangeLine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::paths;
+use crate::words::{Message, say};
 
 /// Files that are read at a time.
 const AT_ONCE: usize = 16;
@@ -30,8 +31,10 @@ pub(super) async fn changes_of(context: &RunContext<'_>, run_id: &str) -> Result
     let mut lines = Vec::new();
     changes::read(&file, |line| lines.extend(serde_json::from_str::<ChangeLine>(line))).map_err(|why| {
         let path = paths::changes(context.connection, run_id);
-        Error::new(ErrorKind::BadState, format!("store {}: {path}: {why}", context.store.name()))
-            .help("take it from a backup, or send the rows again with okki-sync sync")
+        let why = Message::from(why);
+        let what = say!("store {name}: {path}: {why}", name = context.store.name(), path, why);
+        Error::new(ErrorKind::BadState, what)
+            .help(say!("take it from a backup, or send the rows again with okki-sync sync"))
     })?;
     Ok(lines)
 }
@@ -39,11 +42,11 @@ pub(super) async fn changes_of(context: &RunContext<'_>, run_id: &str) -> Result
 async fn unknown_run(context: &RunContext<'_>, run_id: &str) -> Result<Error> {
     let newest: Vec<String> = runs(context).await?.into_iter().take(NAMED_RUNS).collect();
     let run_id = crate::catalogue::short(run_id);
-    let what = format!("no changes are kept of a run {run_id} of connection {}", context.connection);
-    Ok(Error::new(ErrorKind::BadEvent, what).help(if newest.is_empty() {
-        "no run of this connection has changed rows yet".to_owned()
-    } else {
-        format!("the newest that changed rows: {}", newest.join(", "))
+    let connection = context.connection;
+    let what = say!("no changes are kept of a run {run_id} of connection {connection}", run_id, connection);
+    Ok(Error::new(ErrorKind::BadEvent, what).help(match newest.is_empty() {
+        true => say!("no run of this connection has changed rows yet"),
+        false => say!("the newest that changed rows: {newest}", newest = newest.join(", ")),
     }))
 }
 

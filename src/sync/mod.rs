@@ -52,6 +52,7 @@ use crate::store::lease::Lease;
 use crate::store::limits::AccountLimits;
 use crate::targets::Target;
 use crate::transform::{Former, RowMap};
+use crate::words::say;
 #[cfg(feature = "cli")]
 pub(crate) use crate::{plan::DiffKind, report::Progress};
 use archive::RunStart;
@@ -224,7 +225,7 @@ pub(crate) async fn run(
             Mode::Plan => run.plan_only(&budget, request).await,
             Mode::Verify => run.verify(&budget, request.changes).await,
             Mode::Undo => {
-                Err(Error::new(ErrorKind::BadEvent, "an undo names its run").help("okki-sync undo RUN"))
+                Err(Error::new(ErrorKind::BadEvent, say!("an undo names its run")).help("okki-sync undo RUN"))
             }
         }
     };

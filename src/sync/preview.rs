@@ -20,6 +20,7 @@ use crate::plan::{RowRef, RowWriter, Selection, rows};
 use crate::report::Watch;
 use crate::store::{Store, paths};
 use crate::transform::{RowMap, RowUnit};
+use crate::words::phrase;
 
 /// What a preview shows.
 #[derive(Debug, Default)]
@@ -86,7 +87,8 @@ pub(crate) async fn of_first_rows(
     let sample = from.okki.sample(budget, from.rows, limit).await?;
     let mut preview = of_sample(from.okki.settings(), from.rows, &sample, &[])?;
     if sample.is_cut && from.rows.unit() == RowUnit::Group {
-        preview.note = Some("lists hold the products of the first page only; --id shows a whole row");
+        preview.note =
+            Some(phrase!("lists hold the products of the first page only; --id shows a whole row"));
     }
     Ok(preview)
 }
@@ -112,7 +114,7 @@ pub(crate) async fn of_ids(
     let read = okki.read(budget, rows, start, &KeepNothing, watch).await;
     let (catalogue, _) = read.map_err(|unfinished| unfinished.error)?;
     let mut preview = of_catalogue(rows, &catalogue, None, ids)?;
-    preview.note = Some("of the source's rows the fields are shown that the pipeline names");
+    preview.note = Some(phrase!("of the source's rows the fields are shown that the pipeline names"));
     Ok(preview)
 }
 

@@ -23,6 +23,7 @@ use crate::state::{Dismissed, State};
 use crate::store::lease::Lease;
 use crate::store::limits::{AccountId, AccountLimits};
 use crate::store::{Store, Version, paths};
+use crate::words::{phrase, say, written};
 
 /// Runs that are looked back at for how long a row has been in the quarantine.
 const LOOK_BACK_RUNS: usize = 200;
@@ -148,8 +149,10 @@ impl QuarantineOf<'_> {
 
     async fn change_under_lease(&self, change: Change, handles: &[String]) -> Result<Vec<Quarantined>> {
         let Some((mut state, target, version)) = self.state().await? else {
-            let what =
-                format!("connection \"{}\" has no state yet: no row is in its quarantine", self.connection);
+            let what = say!(
+                "connection \"{connection}\" has no state yet: no row is in its quarantine",
+                connection = self.connection
+            );
             return Err(Error::new(ErrorKind::BadEvent, what));
         };
         let all = self.list_by(&state).await?;
@@ -184,7 +187,7 @@ pub(crate) fn find(all: &[Quarantined], handles: &[String]) -> Result<Vec<Quaran
         if named.peek().is_none() {
             let known: Vec<String> = all.iter().map(Quarantined::handle).collect();
             let near = nearest_ids(handle, known.iter().map(String::as_str), NEAREST);
-            return Err(unknown_id(handle, "row in the quarantine", &near));
+            return Err(unknown_id(handle, phrase!("row in the quarantine"), &near));
         }
         if seen.insert(handle) {
             found.extend(named.cloned());
@@ -267,7 +270,7 @@ impl Listing {
             .filter_map(|row| row.row.id.clone())
             .collect();
         for (id, refusal) in state.refused.iter().filter(|(id, _)| !listed.contains(id.as_str())) {
-            let reason = format!("refused by the target: {}", refusal.said);
+            let reason = written!("refused by the target: {reason}", reason = refusal.said);
             let reason = Reason::new(ReasonKind::Refused, reason);
             let row = Rejected::new(RowKind::Record, Some(id.to_string()), reason, "null");
             rows.push(Quarantined { row, since: None, tries: 1, next_try: 1 });
@@ -280,7 +283,7 @@ impl Listing {
             {
                 row.tries = u64::from(refusal.times);
                 row.next_try = refusal.not_before_run.saturating_sub(state.runs).max(1);
-                row.row.reason = format!("refused by the target: {}", refusal.said);
+                row.row.reason = written!("refused by the target: {reason}", reason = refusal.said);
             }
         }
         rows

@@ -27,6 +27,7 @@ use crate::plan::{Action, RowRef, name_of};
 use crate::state::Fingerprint;
 use crate::store::paths;
 use crate::targets::{Taken, Written};
+use crate::words::written;
 
 /// Ledger and changes are saved this often while batches go out: a run of 15 minutes makes 30 saves, of what is new.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
@@ -223,7 +224,7 @@ impl<'a> Record<'a> {
             action,
             at: at.to_owned(),
             fields: diff::bounded(fields),
-            answer: row.refused.map_or_else(|| ACCEPTED.to_owned(), |said| format!("refused: {said}")),
+            answer: row.refused.map_or_else(|| ACCEPTED.to_owned(), |said| written!("refused: {said}", said)),
             was: old.filter(|_| row.refused.is_none()).and_then(Json::parse),
             sent: sent.map(Fingerprint::text),
             ids: Vec::new(),

@@ -16,6 +16,7 @@ use crate::plan::{self, Action, RowRef, RowWriter, name_of};
 use crate::report::Mode;
 use crate::state::{Acknowledged, Fingerprint, State};
 use crate::transform::RowUnit;
+use crate::words::{phrase, say};
 
 /// Entries of a history, at most.
 const HISTORY: usize = 50;
@@ -156,7 +157,7 @@ impl Run<'_> {
         let is_known = !matches!(known, None | Some(Acknowledged::Unknown));
         let changes = plan.changes(catalogue).find(|change| change.id == found.row_id);
         let plan = found.row.map(|_| {
-            let action = changes.map_or("skip", |change| word(change.action));
+            let action = changes.map_or(phrase!("skip"), |change| word(change.action));
             let fields = match (old.as_deref(), is_known) {
                 _ if matches!(action, "unchanged" | "skip") => Vec::new(),
                 (Some(old), _) => diff::diff(Some(old), new.as_deref(), Digits::Count),
@@ -194,11 +195,11 @@ impl Run<'_> {
 
 fn word(action: Action) -> &'static str {
     match action {
-        Action::Create => "create",
-        Action::Update => "update",
-        Action::Delete => "delete",
-        Action::Unchanged => "unchanged",
-        Action::Skip => "skip",
+        Action::Create => phrase!("create"),
+        Action::Update => phrase!("update"),
+        Action::Delete => phrase!("delete"),
+        Action::Unchanged => phrase!("unchanged"),
+        Action::Skip => phrase!("skip"),
     }
 }
 
@@ -326,10 +327,10 @@ fn unknown(id: &str, catalogue: &Catalogue, state: &State) -> Error {
         .map(|(_, product)| catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN));
     let known = state.rows.iter().map(|(_, id, _)| id);
     let near = plan::nearest_ids(id, groups.chain(products).chain(known), NEAREST);
-    let what = format!("{} is not an id of the source or of the target", crate::catalogue::short(id));
-    Error::new(ErrorKind::BadEvent, what).help(if near.is_empty() {
-        "neither of them holds any row".to_owned()
-    } else {
-        format!("the nearest ones: {}", near.join(", "))
+    let id = crate::catalogue::short(id);
+    let what = say!("{id} is not an id of the source or of the target", id);
+    Error::new(ErrorKind::BadEvent, what).help(match near.is_empty() {
+        true => say!("neither of them holds any row"),
+        false => say!("the nearest ones: {near}", near = near.join(", ")),
     })
 }

@@ -16,6 +16,7 @@ use crate::plan::{Action, Change, RowWriter, in_tree, name_of};
 use crate::state::{Acknowledged, Fingerprint, State};
 use crate::store::lease::Lease;
 use crate::targets::{HeldRow, IDS_PER_CALL};
+use crate::words::say;
 
 /// Rows as the target holds them now; `None` for those that it does not hold.
 type There = HashMap<RecordId, Option<String>>;
@@ -121,15 +122,16 @@ impl Run<'_> {
         single: Error,
     ) -> Result<There> {
         if self.context.target.is_read_in_pages() {
-            let what = format!("{}; its rows cannot be compared one by one", single.message);
+            let what = say!("{message}; its rows cannot be compared one by one", message = single.message);
             return Err(Error::new(ErrorKind::BadAnswer(Side::Target), what)
-                .help("plan without --from-target, or verify"));
+                .help(say!("plan without --from-target, or verify")));
         }
         let page =
             self.context.target.reserving_in(lease).page(budget, 1).await.map_err(|error| {
                 match error.kind {
-                    ErrorKind::BadPipeline => error
-                        .help("set it to a GET address that lists the rows, or plan without --from-target"),
+                    ErrorKind::BadPipeline => error.help(say!(
+                        "set it to a GET address that lists the rows, or plan without --from-target"
+                    )),
                     _ => error,
                 }
             })?;

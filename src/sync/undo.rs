@@ -26,6 +26,7 @@ use crate::state::{Acknowledged, Fingerprint, State};
 use crate::store::lease::Lease;
 use crate::targets::Written;
 use crate::targets::batch::{Batch, Builder, EntryKind, Room};
+use crate::words::{phrase, say};
 
 /// What an undo is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +155,7 @@ impl Run<'_> {
         let target = self.context.target.reserving_in(lease);
         for (batch, rows) in self.batches(back, &checkpoint.state) {
             if budget.is_over() {
-                return Err(interrupted("the run's time is over or it was asked to stop"));
+                return Err(interrupted(say!("the run's time is over or it was asked to stop")));
             }
             let mut written = Written::default();
             let sent = target.write(budget, batch, &mut written).await;
@@ -277,9 +278,9 @@ fn plan(lines: Vec<ChangeLine>, deletes: bool, state: &State, changed_since: &Ha
     undo
 }
 
-const CREATED: &str = "the run created it; --deletes deletes it";
-const CHANGED_AGAIN: &str = "it has changed again since";
-const UNKNOWN: &str = "its former content is not known";
+const CREATED: &str = phrase!("the run created it; --deletes deletes it");
+const CHANGED_AGAIN: &str = phrase!("it has changed again since");
+const UNKNOWN: &str = phrase!("its former content is not known");
 
 fn back(line: &ChangeLine, deletes: bool, state: &State) -> Result<Back, &'static str> {
     let now = state.rows.get(&line.id);

@@ -119,7 +119,7 @@ fn own(pieces: &[Part<'_>], counts: impl Fn(char) -> bool) -> usize {
 
 /// Whether the filling is looked up. A single word may be the name of a product; only some placeholders hold words of ours.
 fn may_be_a_sentence(placeholder: &str, filled: &str) -> bool {
-    filled.contains(' ') || ["side", "kind", "condition"].contains(&placeholder)
+    filled.contains(' ') || ["side", "kind", "kinds", "condition"].contains(&placeholder)
 }
 
 /// Whether this can fill the placeholder. Counts and times are numbers: `{n} rows` is not every text about rows.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Compiled, ItemGuards, Pattern, ValueGuard};
 use crate::catalogue::{Reason, ReasonKind, short};
 use crate::testing::Mutant;
+use crate::words::{Message, say, written};
 
 /// A row as the target has acknowledged it.
 #[derive(Debug, Default)]
@@ -65,7 +66,8 @@ pub(in crate::transform) fn judge<'f>(
     let text = String::from_utf8_lossy(written);
     for guard in guards {
         if let Some(why) = guard.objection(&value, &text, former(guard)) {
-            let text = format!("held back by a value guard: {} is {why}", guard.rules.field);
+            let text =
+                written!("held back by a value guard: {field} is {why}", field = guard.rules.field, why);
             return Err(Reason::new(ReasonKind::Held, text));
         }
     }
@@ -74,36 +76,38 @@ pub(in crate::transform) fn judge<'f>(
 
 impl Compiled {
     /// Why the value is held back: what it is, and the rule.
-    fn objection(&self, value: &Value, written: &str, former: Option<&Value>) -> Option<String> {
+    fn objection(&self, value: &Value, written: &str, former: Option<&Value>) -> Option<Message> {
         let rules = &self.rules;
         if rules.not_empty && is_empty(value) {
-            return Some(format!("empty ({})", shown(written)));
+            return Some(say!("empty ({value})", value = shown(written)));
         }
         if value.is_null() {
             return None;
         }
         let shown = shown(written);
-        self.range(value).or_else(|| self.listed(value)).or_else(|| self.matched(value)).map_or_else(
-            || change(rules.max_change?, value, former?).map(|change| format!("{shown}, {change}")),
-            |why| Some(format!("{shown}, {why}")),
-        )
+        self.range(value, &shown)
+            .or_else(|| self.listed(value, &shown))
+            .or_else(|| self.matched(value, &shown))
+            .or_else(|| change(rules.max_change?, value, former?, &shown))
     }
 
-    fn range(&self, value: &Value) -> Option<String> {
+    fn range(&self, value: &Value, shown: &str) -> Option<Message> {
         let ValueGuard { min, max, .. } = self.rules;
         if min.is_none() && max.is_none() {
             return None;
         }
-        let Some(number) = number_of(value) else { return Some("which is not a number".to_owned()) };
+        let Some(number) = number_of(value) else {
+            return Some(say!("{value}, which is not a number", value = shown));
+        };
         if let Some(min) = min.filter(|min| number < *min) {
-            return Some(format!("less than min {min}"));
+            return Some(say!("{value}, less than min {min}", value = shown, min));
         }
         // A planted bug.
         let max = max.filter(|max| number > *max && !Mutant::LetHeldValuesThrough.is_active());
-        max.map(|max| format!("more than max {max}"))
+        max.map(|max| say!("{value}, more than max {max}", value = shown, max))
     }
 
-    fn listed(&self, value: &Value) -> Option<String> {
+    fn listed(&self, value: &Value, shown: &str) -> Option<Message> {
         let allowed = self.rules.one_of.as_ref()?;
         let is_it = |allowed: &Value| match (allowed, value) {
             (Value::Number(allowed), Value::Number(value)) => allowed.as_f64() == value.as_f64(),
@@ -113,21 +117,24 @@ impl Compiled {
             return None;
         }
         let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
-        Some(format!("not one of {}", allowed.join(", ")))
+        Some(say!("{value}, not one of {allowed}", value = shown, allowed = allowed.join(", ")))
     }
 
-    fn matched(&self, value: &Value) -> Option<String> {
+    fn matched(&self, value: &Value, shown: &str) -> Option<Message> {
         let Pattern(pattern) = self.pattern.as_ref()?;
         let is_found = match value {
             Value::String(text) => pattern.is_match(text),
             other => pattern.is_match(&other.to_string()),
         };
-        (!is_found).then(|| format!("which pattern {} does not match", pattern.as_str()))
+        (!is_found).then(|| {
+            let pattern = pattern.as_str();
+            say!("{value}, which pattern {pattern} does not match", value = shown, pattern)
+        })
     }
 }
 
 /// Whether a number changed by more than this share of what the target has acknowledged, in words.
-fn change(max_change: f64, value: &Value, former: &Value) -> Option<String> {
+fn change(max_change: f64, value: &Value, former: &Value, shown: &str) -> Option<Message> {
     let (now, before) = (number_of(value)?, number_of(former)?);
     if before == 0.0 {
         return None;
@@ -135,10 +142,12 @@ fn change(max_change: f64, value: &Value, former: &Value) -> Option<String> {
     let change = (now - before).abs() / before.abs();
     let percent = |share: f64| (share * 10_000.0).round() / 100.0;
     (change > max_change).then(|| {
-        format!(
-            "it was {former}: a change of {} %, max_change allows {} %",
-            percent(change),
-            percent(max_change)
+        say!(
+            "{value}, it was {before}: a change of {percent} %, max_change allows {allowed} %",
+            value = shown,
+            before = former,
+            percent = percent(change),
+            allowed = percent(max_change),
         )
     })
 }

@@ -22,6 +22,7 @@ pub(in crate::transform) use self::judge::{FormerRow, judge};
 use super::map::{Field, FieldSource, FieldValue, RowMap};
 use crate::catalogue::short;
 use crate::error::Diagnostic;
+use crate::words::{Message, say};
 
 /// Fields that look like an unknown one, named in its mistake.
 const NEAREST: usize = 3;
@@ -165,27 +166,27 @@ impl RowMap {
 fn mistakes_of(guard: &ValueGuard, place: &str) -> Vec<Diagnostic> {
     let mut mistakes = Vec::new();
     if guard.is_empty() {
-        let help = "add min, max, not_empty, one_of, pattern or max_change";
-        mistakes.push(Diagnostic::new(place, "guards nothing", help));
+        let help = say!("add min, max, not_empty, one_of, pattern or max_change");
+        mistakes.push(Diagnostic::new(place, say!("guards nothing"), help));
     }
     if let (Some(min), Some(max)) = (guard.min, guard.max)
         && min > max
     {
-        let what = format!("min {min} is more than max {max}: every number would be held back");
-        mistakes.push(Diagnostic::new(format!("{place}.min"), what, "exchange them"));
+        let what = say!("min {min} is more than max {max}: every number would be held back", min, max);
+        mistakes.push(Diagnostic::new(format!("{place}.min"), what, say!("exchange them")));
     }
     if let Some(Err(error)) = guard.pattern.as_deref().map(Regex::new) {
-        let what = format!("is not a regular expression: {error}");
-        let help = "look at https://docs.rs/regex-lite/latest/regex_lite/#syntax";
+        let what = say!("is not a regular expression: {error}", error);
+        let help = say!("look at https://docs.rs/regex-lite/latest/regex_lite/#syntax");
         mistakes.push(Diagnostic::new(format!("{place}.pattern"), what, help));
     }
     let is_scalar = |value: &Value| !value.is_array() && !value.is_object() && !value.is_null();
     if guard.one_of.as_ref().is_some_and(|values| values.is_empty() || !values.iter().all(is_scalar)) {
-        let what = "is not a list of texts, numbers, or true and false";
+        let what = say!("is not a list of texts, numbers, or true and false");
         mistakes.push(Diagnostic::new(
             format!("{place}.one_of"),
             what,
-            "write the allowed values, as in [\"PCS\", \"SET\"]",
+            say!("write the allowed values, as in [\"PCS\", \"SET\"]"),
         ));
     }
     mistakes
@@ -202,14 +203,15 @@ impl ValueGuards {
         fields: &[Field],
         guard: &ValueGuard,
         pattern: Option<Pattern>,
-    ) -> Result<(), (String, String)> {
+    ) -> Result<(), (Message, Message)> {
         let compiled = |key: String| Compiled { rules: guard.clone(), pattern: pattern.clone(), key };
         if let Some((place, field)) =
             fields.iter().enumerate().find(|(_, field)| name_of(field) == guard.field)
         {
             if matches!(field.value, FieldValue::Each(_)) && !is_for_a_list(guard) {
-                let what = format!("\"{}\" is a list, which only not_empty can guard", guard.field);
-                return Err((what, format!("name a field of its elements, as in \"{}.…\"", guard.field)));
+                let field = &guard.field;
+                let what = say!("\"{field}\" is a list, which only not_empty can guard", field);
+                return Err((what, say!("name a field of its elements, as in \"{field}.…\"", field)));
             }
             if let Some(own) = self.own.get_mut(place) {
                 own.push(compiled(guard.field.clone()));
@@ -265,7 +267,7 @@ fn is_for_a_list(guard: &ValueGuard) -> bool {
 }
 
 /// The field is none of the row's: what is wrong, and the nearest names.
-fn unknown(fields: &[Field], name: &str) -> (String, String) {
+fn unknown(fields: &[Field], name: &str) -> (Message, Message) {
     let mut known = Vec::new();
     for field in fields {
         let own = name_of(field);
@@ -276,8 +278,9 @@ fn unknown(fields: &[Field], name: &str) -> (String, String) {
     }
     known.sort_by(|a, b| strsim::jaro_winkler(b, name).total_cmp(&strsim::jaro_winkler(a, name)));
     let near: Vec<String> = known.iter().take(NEAREST).map(|name| format!("\"{name}\"")).collect();
-    let help = format!("the nearest are {}; guards name fields as in the target's row", near.join(", "));
-    (format!("{} is not a field of the target's row", short(name)), help)
+    let near = near.join(", ");
+    let help = say!("the nearest are {near}; guards name fields as in the target's row", near);
+    (say!("{name} is not a field of the target's row", name = short(name)), help)
 }
 
 #[cfg(test)]
