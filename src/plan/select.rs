@@ -109,9 +109,3 @@ pub(crate) fn unknown_id(id: &str, what: &str, near: &[&str]) -> Error {
         error.help(say!("the nearest ids are {near}", near = near.join(", ")))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::indexing_slicing)]
-    use super::*;
-}

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use okki_sync::testing::clock::Clock;
+use okki_sync_sandbox::{Options, Sandbox};
 use serde_json::Value;
 
 /// Runs the program in this directory, with these variables and no others.
@@ -192,4 +194,68 @@ fn the_state_is_shown_in_the_language_with_its_columns_aligned() {
     assert!(english.starts_with("connection   default\nstate        file://"), "{english}");
     assert!(chinese.starts_with("连接         default\n状态         file://"), "{chinese}");
     assert!(chinese.ends_with("             尚无内容：下次同步会写入每一行\n运行         无\n"), "{chinese}");
+}
+
+/// The commands that look at rows and runs, against a served sandbox with a store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_runs_and_the_quarantine_are_told_in_the_language() {
+    let options = Options { groups: 12, products: 40, dirty: true, ..Options::default() };
+    let sandbox = Sandbox::new(options, || Clock::system().now_ms());
+    let serving = sandbox.serve(0, 0).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pipeline.toml"), okki_sync_sandbox::PIPELINE).unwrap();
+    let known = Sandbox::environment(&serving);
+    let told = |lang: &str, code: i32, arguments: &[&str]| {
+        let mut variables: Vec<(&str, &str)> = known.iter().map(|(key, value)| (*key, &**value)).collect();
+        variables.extend([("OKKI_SYNC_LANG", lang), ("OKKI_SYNC_STORE", "file://./store")]);
+        let output = run(directory.path(), &variables, arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {}", stderr(&output));
+        (stdout(&output), stderr(&output))
+    };
+    let zh = |arguments: &[&str]| told("zh", 0, arguments).0;
+    told("zh", 3, &["sync"]);
+
+    let preview = zh(&["preview"]);
+    assert!(preview.starts_with("数据源   {"), "{preview}");
+    assert!(preview.contains("\n行       {") && preview.contains("用 --limit 显示更多\n"), "{preview}");
+    let rejected: Vec<&str> = preview.lines().filter_map(|line| line.strip_prefix("不合格   ")).collect();
+    assert!(!rejected.is_empty() && rejected.iter().all(|why| is_chinese(why)), "{preview}");
+
+    let listed = zh(&["quarantine", "list"]);
+    let (rows, count) = listed.trim_end().rsplit_once('\n').unwrap();
+    assert_eq!(count, format!("{} 行，其中 0 行被忽略", rows.lines().count()));
+    for line in rows.lines() {
+        let parts: Vec<&str> = line.splitn(5, " · ").collect();
+        assert!(is_chinese(parts[1]) && parts[2].starts_with("始于 ") && is_chinese(parts[4]), "{line}");
+        assert_eq!(parts[3], "已尝试 1 次，下次运行时再试");
+    }
+    let handle = rows.split(" · ").next().unwrap();
+    let shown = zh(&["quarantine", "show", handle]);
+    assert!(shown.contains("\n原因      ") && shown.contains("\n被忽略    否\n"), "{shown}");
+    assert!(zh(&["quarantine", "dismiss", handle]).contains("：已忽略，直到内容变化；用 retry 重新计入\n"));
+
+    let json = |arguments: &[&str]| -> Value { serde_json::from_str(&told("zh", 0, arguments).0).unwrap() };
+    let sent = &json(&["preview", "--json"])[0]["row"]["id"];
+    let id = sent.as_str().unwrap();
+    let row = zh(&["row", id]);
+    assert!(row.contains("\n  数据源       {") && row.contains("\n  已确认       2"), "{row}");
+    let history = row.lines().find(|line| line.starts_with("  历史         ")).unwrap();
+    assert!(history.contains(" 新增 已接收 ") && history.contains("  运行 "), "{history}");
+    let unknown = told("zh", 2, &["row", "no-such-id"]).1;
+    assert!(unknown.starts_with("错误：BadEvent：\"no-such-id\" 既不是数据源的 id"), "{unknown}");
+    assert!(unknown.contains("；最接近的有："), "{unknown}");
+
+    let runs = zh(&["runs"]);
+    assert!(runs.contains("，新的在前\n开始（UTC）") && runs.contains("  部分完成  "), "{runs}");
+    let run_id = json(&["runs", "--json"])[0]["run_id"].as_str().unwrap().to_owned();
+    let undo = zh(&["undo", &run_id]);
+    assert!(undo.contains("（由这次运行新增；用 --deletes 删除）\n"), "{undo}");
+    assert!(undo.ends_with("没有可以撤销的内容\n"), "{undo}");
+    let undo = zh(&["undo", &run_id, "--deletes"]);
+    assert!(undo.contains(" 行；用 --yes 发送。但请注意，以数据源为准："), "{undo}");
+    let refused = told("zh", 2, &["undo", "20200101T000000000Z-00000000"]).1;
+    assert!(refused.contains("没有保存连接 ") && refused.contains("；最近改动过行的运行："), "{refused}");
+    for arguments in [&["row", id, "--json"][..], &["quarantine", "list", "--json"], &["runs", "--json"]] {
+        assert_eq!(told("en", 0, arguments).0, told("zh", 0, arguments).0, "{arguments:?}");
+    }
 }
