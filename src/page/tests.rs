@@ -116,8 +116,9 @@ fn what_is_not_recorded_is_said_and_not_shown_as_nothing() {
 fn a_page_is_bounded_and_says_what_it_leaves_out() {
     let many: Vec<FieldChange> = (0..30).map(|n| field(&format!("items[{n}].cost"), "1", "2")).collect();
     let changes: Vec<RowChange> = (0..6_000).map(|n| change(&format!("Group {n}"), many.clone())).collect();
-    let aside: Vec<Rejected> =
-        (0..1_200).map(|n| Rejected::new(RowKind::Group, None, Reason::misfit(format!("why {n}")), "{}")).collect();
+    let aside: Vec<Rejected> = (0..1_200)
+        .map(|n| Rejected::new(RowKind::Group, None, Reason::misfit(format!("why {n}")), "{}"))
+        .collect();
     let mut report = report(Status::Partial, None);
     report.quarantined = 1_200;
     let page = RunPage { changes: Some(&changes), set_aside: &aside, ..page(&report) };

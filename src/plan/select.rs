@@ -103,10 +103,3 @@ pub(crate) fn unknown_id(id: &str, what: &str, near: &[&str]) -> Error {
     let error = Error::new(ErrorKind::BadEvent, format!("no {what} has the id {id}"));
     if near.is_empty() { error } else { error.help(format!("the nearest ids are {}", near.join(", "))) }
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::indexing_slicing)]
-    use super::*;
-
-}

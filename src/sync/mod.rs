@@ -56,6 +56,7 @@ use crate::transform::{Former, RowMap};
 pub(crate) use crate::{plan::DiffKind, report::Progress};
 use archive::RunStart;
 use checkpoint::Checkpoint;
+use ledger::Contents;
 use read::Decided;
 pub(crate) use rebuild::rebuild;
 pub use rebuild::{Extras, Rebuilt};
@@ -142,8 +143,7 @@ pub struct Outcome {
     pub more_changes: u64,
 }
 
-/// What the target has acknowledged is kept as fingerprints, not as content: `max_change` of a value guard has nothing to
-/// compare with.
+/// A row is shown or compared as the source has it, whatever the target has acknowledged.
 const NO_FORMER: Option<&dyn Former> = None;
 
 /// Everything that a run works with.
@@ -239,6 +239,8 @@ struct Run<'a> {
     watch: &'a Watch,
     start: RunStart,
     tally: Tally,
+    /// What the target has acknowledged, where a value guard compares with it.
+    former: Option<Arc<Contents>>,
     /// No batch is sent that would probably not come back in time.
     slowest_batch: Duration,
 }
@@ -248,7 +250,7 @@ impl<'a> Run<'a> {
         context.okki.start_run();
         context.target.start_run();
         let start = RunStart::now(context.clock);
-        Self { context, watch, start, tally: Tally::default(), slowest_batch: Duration::ZERO }
+        Self { context, watch, start, tally: Tally::default(), former: None, slowest_batch: Duration::ZERO }
     }
 }
 

@@ -59,8 +59,8 @@ mod exports {
     pub mod sync {
         pub use crate::report::Progress;
         pub use crate::sync::{
-            ChangeAction, Digest, Extras, FieldChange, Json, LeftOut, Only, Outcome, Rebuilt, RowChange, RowStory,
-            RunRequest, UndoRequest, Undone,
+            ChangeAction, Digest, Extras, FieldChange, Json, LeftOut, Only, Outcome, Rebuilt, RowChange,
+            RowStory, RunRequest, UndoRequest, Undone,
         };
     }
 }

@@ -39,7 +39,7 @@ mod secrets;
 mod stored;
 mod test_names;
 mod undo;
-mod values_guard;
 mod values;
+mod values_guard;
 
 use okki_sync_test_support as support;

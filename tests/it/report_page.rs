@@ -200,7 +200,12 @@ fn sample_pages_are_written_for_the_browser() {
             Reason::misfit("parent 5999999999 does not exist"),
             r#"{"id":5903320002,"name":"<script>alert(1)</script>"}"#,
         ),
-        Rejected::new(RowKind::Product, None, Reason::misfit("no id"), &format!("{{\"name\":\"{}\"}}", "长".repeat(3_000))),
+        Rejected::new(
+            RowKind::Product,
+            None,
+            Reason::misfit("no id"),
+            &format!("{{\"name\":\"{}\"}}", "长".repeat(3_000)),
+        ),
     ];
     let failed =
         sample("failed", Some("TargetUnavailable: https://api.qeasy.cloud: no answer after 6 attempts"));
