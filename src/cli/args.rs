@@ -37,15 +37,15 @@ pub(super) enum Command {
     /// Show what the target has acknowledged, or rebuild it from the target
     #[command(subcommand)]
     State(StateCommand),
-    /// Serve a local OKKI, a local Qeasy and a page to look at both, on loopback until Ctrl-C
+    /// Serve a local OKKI and Qeasy, and a page on both, on loopback
     Sandbox(SandboxArgs),
     /// Report every mistake in pipeline, credentials and store at once
     Check(CheckArgs),
     /// Print the JSON Schema of the pipeline file
     Schema,
-    /// List the last runs, newest first: status, counts, duration, what stopped them
+    /// List the last runs, newest first, and what stopped them
     Runs(RunsArgs),
-    /// Show a run again, or write it as one HTML page that opens without a network
+    /// Show a run again, or write it as one HTML page
     Report(ReportArgs),
     /// Print the completion script of a shell
     Completions {
