@@ -36,7 +36,9 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::catalogue::Rejected;
-pub use crate::changes::{ChangeAction, FieldChange, Json, RowChange};
+pub use crate::changes::RowChange;
+#[cfg(any(feature = "cli", feature = "testing"))]
+pub use crate::changes::{ChangeAction, FieldChange, Json};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::okki::Okki;
@@ -67,8 +69,10 @@ pub use row::RowStory;
 pub(crate) use row::row;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use row::{RowPlan, RowQuarantine};
+#[cfg(any(feature = "cli", feature = "testing"))]
+pub use undo::LeftOut;
 pub(crate) use undo::undo;
-pub use undo::{LeftOut, UndoRequest, Undone};
+pub use undo::{UndoRequest, Undone};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
