@@ -27,7 +27,7 @@ struct Line {
     text: String,
     /// What a translation keeps: code, numbers, links. In a row, with their column.
     facts: BTreeSet<String>,
-    /// What the line is recognised by: its facts; a heading has those of its section too.
+    /// What the line is recognised by: its facts and names; a heading has those of its section too.
     marks: BTreeSet<String>,
 }
 
@@ -87,7 +87,8 @@ impl Line {
             }
             _ => facts(text, home).into_iter().collect(),
         };
-        Self { number, kind, text: text.to_owned(), marks: facts.clone(), facts }
+        let marks = facts.iter().cloned().chain(names(text)).collect();
+        Self { number, kind, text: text.to_owned(), facts, marks }
     }
 
     /// Columns in a terminal, about: a Han character takes two.
@@ -138,7 +139,7 @@ fn mark_headings(lines: &mut [Line]) {
         if matches!(line.kind, Kind::Heading { .. }) {
             line.marks.append(&mut below);
         } else {
-            below.extend(line.facts.iter().cloned());
+            below.extend(line.marks.iter().cloned());
         }
     }
 }
@@ -163,6 +164,12 @@ fn facts(text: &str, home: Home<'_>) -> Vec<String> {
         facts.extend(numbers(rest));
     }
     facts
+}
+
+/// Names such as OKKI and RunFailed. A sentence may call one of them "it", so they are no facts.
+fn names(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter(|word| word.bytes().filter(u8::is_ascii_uppercase).count() > 1).map(str::to_owned)
 }
 
 /// The numbers of a text without separators: `200,000` is 200000, as is 20 万.
