@@ -423,8 +423,10 @@ fn every_command_and_option_is_in_the_reference() {
     while let Some(command) = waiting.pop() {
         let help = stdout(&[command.clone(), vec!["--help".to_owned()]].concat());
         let commands = help.split("Commands:\n").nth(1).and_then(|below| below.split("\n\n").next());
-        let names =
-            commands.into_iter().flat_map(str::lines).filter_map(|line| line.split_whitespace().next());
+        let lines = commands.into_iter().flat_map(str::lines);
+        // What is further in goes on with the line above.
+        let lines = lines.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
+        let names = lines.filter_map(|line| line.split_whitespace().next());
         let inner: Vec<Vec<String>> = names
             .filter(|name| *name != "help")
             .map(|name| [command.clone(), vec![name.to_owned()]].concat())
