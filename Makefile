@@ -69,7 +69,7 @@ deny: $(VENV)/.installed ## licences, bans and sources of all dependencies; advi
 
 fuzz: ## every fuzz target for FUZZ_SECONDS, from the seeds in fuzz/seeds; needs the nightly compiler
 	@command -v .tools/bin/cargo-fuzz >/dev/null || cargo install --locked --root .tools --version ^0.13 cargo-fuzz
-	@for target in envelopes pipeline retry_after state event; do \
+	@for target in envelopes pipeline retry_after state event ledger changes; do \
 		mkdir -p fuzz/corpus/$$target; \
 		PATH="$(CURDIR)/.tools/bin:$$PATH" cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
 			-- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096; \

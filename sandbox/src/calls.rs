@@ -3,16 +3,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use axum::extract::Request;
 use axum::response::Response;
-use http::Method;
 use tokio::time::Instant;
 
-use crate::{ConnectionLost, Sandbox, Service};
+use crate::{ConnectionLost, Sandbox, Service, okki, qeasy};
 
 /// Calls that are kept.
 const MOST_CALLS: usize = 500;
-/// Characters of a path that are kept.
-const PATH_CHARS: usize = 120;
+/// Characters of a method and of a path that are kept.
+const TEXT_CHARS: usize = 120;
 
 /// A call that was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,38 +46,26 @@ impl Calls {
     }
 }
 
-/// A call that has come and is not answered yet.
-pub(crate) struct Coming {
-    service: Service,
-    method: Method,
-    path: String,
-    since: Instant,
-}
-
-impl Coming {
-    pub(crate) fn new(service: Service, method: &Method, path: &str) -> Self {
-        let path = path.chars().take(PATH_CHARS).collect();
-        Self { service, method: method.clone(), path, since: Instant::now() }
+/// Answers a call of one of the services, and notes it.
+pub(crate) async fn answer(sandbox: &Sandbox, service: Service, request: Request) -> Response {
+    let cut = |text: &str| text.chars().take(TEXT_CHARS).collect();
+    let (method, path) = (cut(request.method().as_str()), cut(request.uri().path()));
+    let since = Instant::now();
+    let response = match service {
+        Service::Okki => okki::answer(sandbox, request).await,
+        Service::Target => qeasy::answer(sandbox, request).await,
+    };
+    let lost = response.extensions().get::<ConnectionLost>().is_some();
+    let status = (!lost).then(|| response.status().as_u16());
+    let at_ms = sandbox.now_ms();
+    let calls = &mut sandbox.state().calls;
+    calls.count += 1;
+    if calls.last.len() == MOST_CALLS {
+        calls.last.pop_front();
     }
-
-    pub(crate) fn answered(self, sandbox: &Sandbox, response: &Response) {
-        let lost = response.extensions().get::<ConnectionLost>().is_some();
-        let at_ms = sandbox.now_ms();
-        let calls = &mut sandbox.state().calls;
-        calls.count += 1;
-        if calls.last.len() == MOST_CALLS {
-            calls.last.pop_front();
-        }
-        calls.last.push_back(Call {
-            number: calls.count,
-            at_ms,
-            service: self.service,
-            method: self.method.as_str().chars().take(PATH_CHARS).collect(),
-            path: self.path,
-            status: (!lost).then(|| response.status().as_u16()),
-            took: self.since.elapsed(),
-        });
-    }
+    let number = calls.count;
+    calls.last.push_back(Call { number, at_ms, service, method, path, status, took: since.elapsed() });
+    response
 }
 
 impl Sandbox {

@@ -27,15 +27,11 @@
 //!   `dispatch-source` and `dispatch-target` are counted and refused.
 //! - TLS: it speaks plain HTTP on loopback.
 //!
-//! # Its page
-//! [`Sandbox::page`] shows both sides side by side, the calls as they come, and buttons for what people do and what goes
-//! wrong. It serves a port of its own ([`Sandbox::serve_page`]).
-//!
 //! # How it runs
 //! [`Sandbox::okki`] and [`Sandbox::target`] are routers: they serve loopback ports ([`Sandbox::serve`]) or, as tower
 //! services, a test in the same process. All time comes from the caller's clock and tokio's timer, so a paused clock
 //! drives it. One seed gives one catalogue and one sequence of tokens, changes and shuffles. Another process looks
-//! inside and queues faults through `/_sandbox/` (see `control.rs`).
+//! inside and queues faults through `/_sandbox/` (see `control.rs`); people do so on [`Sandbox::page`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod beijing;
@@ -67,7 +63,6 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 pub use calls::Call;
-use calls::Coming;
 use catalogue::Catalogue;
 use faults::Endpoint;
 pub use options::{ChangeMix, CodeReading, Credentials, IdCheck, ListOrder, Options, TimeFilter, Total};
@@ -115,36 +110,20 @@ impl Sandbox {
 
     /// OKKI, as a router that is also a tower service.
     pub fn okki(&self) -> Router {
-        let sandbox = self.clone();
-        control::router(self).fallback(move |request: Request| {
-            let sandbox = sandbox.clone();
-            async move {
-                let coming = Coming::new(Service::Okki, request.method(), request.uri().path());
-                let response = okki::answer(&sandbox, request).await;
-                coming.answered(&sandbox, &response);
-                response
-            }
-        })
+        self.router(Service::Okki)
     }
 
     /// Qeasy and the plain HTTP target, as a router that is also a tower service.
     pub fn target(&self) -> Router {
+        self.router(Service::Target)
+    }
+
+    fn router(&self, service: Service) -> Router {
         let sandbox = self.clone();
         control::router(self).fallback(move |request: Request| {
             let sandbox = sandbox.clone();
-            async move {
-                let coming = Coming::new(Service::Target, request.method(), request.uri().path());
-                let response = qeasy::answer(&sandbox, request).await;
-                coming.answered(&sandbox, &response);
-                response
-            }
+            async move { calls::answer(&sandbox, service, request).await }
         })
-    }
-
-    /// The page to look at both sides and to play with them, as a router that is also a tower service. It answers this
-    /// machine only.
-    pub fn page(&self) -> Router {
-        page::router(self, page::Addresses::default())
     }
 
     /// The credentials that every sandbox starts with.

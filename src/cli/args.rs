@@ -51,15 +51,15 @@ pub(super) enum Command {
     Row(RowArgs),
     /// Show, and with --yes send, the former content of the rows that a run changed
     Undo(UndoArgs),
-    /// Serve a local OKKI, a local Qeasy and a page to look at both, on loopback until Ctrl-C
+    /// Serve a local OKKI and Qeasy, and a page on both, on loopback
     Sandbox(SandboxArgs),
     /// Report every mistake in pipeline, credentials and store at once
     Check(CheckArgs),
     /// Print the JSON Schema of the pipeline file
     Schema,
-    /// List the last runs, newest first: status, counts, duration, what stopped them
+    /// List the last runs, newest first, and what stopped them
     Runs(RunsArgs),
-    /// Show a run again, or write it as one HTML page that opens without a network
+    /// Show a run again, or write it as one HTML page
     Report(ReportArgs),
     /// Print the completion script of a shell
     Completions {

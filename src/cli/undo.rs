@@ -80,7 +80,7 @@ fn as_text(undone: &Undone, style: Style) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::sync::{ChangeAction, FieldChange, Json, RowChange};
 

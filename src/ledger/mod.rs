@@ -20,6 +20,8 @@ mod segment;
 
 pub(crate) use build::Builder;
 pub(crate) use merge::merge;
+#[cfg(feature = "testing")]
+pub(crate) use segment::rows_of;
 pub(crate) use segment::{Head, Needs, Segment, counts};
 
 use crate::catalogue::id_hash;

@@ -155,6 +155,14 @@ impl Segment {
         found
     }
 
+    /// Unpacks all rows, for the fuzz targets.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unpack(&self) {
+        for block in &self.blocks {
+            let _ = rows_of(&block.packed, block.raw_bytes, |_, _| {});
+        }
+    }
+
     pub(super) fn has(&self, hash: u64) -> bool {
         self.places.binary_search_by_key(&hash, |place| place.hash()).is_ok()
     }

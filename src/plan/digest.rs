@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 use super::{Action, Plan, RowWriter};
 use crate::catalogue::Catalogue;
 use crate::state::{Fingerprint, State};
-use crate::transform::RowMap;
+use crate::transform::{Former, RowMap};
 use crate::words::{Message, Words, say};
 
 /// Digits of the hash.
@@ -93,9 +93,14 @@ impl FromStr for Digest {
 }
 
 impl Plan {
-    /// The digest of the pending rows. `state` is what the plan was made against.
-    pub(crate) fn digest(&self, map: &RowMap, catalogue: &Catalogue, state: &State) -> Digest {
-        let mut writer = RowWriter::new(map, catalogue, None);
+    /// The digest of the pending rows. `state` and `former` are what the plan was made against.
+    pub(crate) fn digest(
+        &self,
+        map: &RowMap,
+        catalogue: &Catalogue,
+        (state, former): (&State, Option<&dyn Former>),
+    ) -> Digest {
+        let mut writer = RowWriter::new(map, catalogue, former);
         let mut hash = 0_u128;
         let (mut row, mut text) = (Vec::new(), Vec::new());
         for change in self.pending(catalogue) {

@@ -16,6 +16,7 @@
 //! Deliberately absent: a failure. Former values are for people; a run whose store fails here goes on, and says that
 //! they are not known.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +28,7 @@ use crate::error::Result;
 use crate::ledger::{Head, Needs, Segment, Slot, counts, merge};
 use crate::state::Fingerprint;
 use crate::store::{Store, paths};
+use crate::transform::Former;
 
 /// Bytes of a slot that are read at first.
 const START_BYTES: usize = 64 * 1024;
@@ -35,6 +37,12 @@ const SINGLE_BLOCKS: usize = 8;
 
 /// The acknowledged content of rows, by their ids.
 pub(super) type Contents = HashMap<RecordId, Bytes>;
+
+impl Former for Contents {
+    fn content(&self, id: &str) -> Option<Cow<'_, [u8]>> {
+        self.get(id).map(|content| Cow::Borrowed(content.as_ref()))
+    }
+}
 
 /// A connection's ledger.
 pub(super) struct RowLedger<'a> {

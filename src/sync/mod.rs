@@ -36,7 +36,9 @@ use tokio::time::Instant;
 
 use crate::budget::Budget;
 use crate::catalogue::Rejected;
-pub use crate::changes::{ChangeAction, FieldChange, Json, RowChange};
+pub use crate::changes::RowChange;
+#[cfg(any(feature = "cli", feature = "testing"))]
+pub use crate::changes::{ChangeAction, FieldChange, Json};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::okki::Okki;
@@ -57,6 +59,7 @@ use crate::words::say;
 pub(crate) use crate::{plan::DiffKind, report::Progress};
 use archive::RunStart;
 use checkpoint::Checkpoint;
+use ledger::Contents;
 use read::Decided;
 pub(crate) use rebuild::rebuild;
 pub use rebuild::{Extras, Rebuilt};
@@ -67,8 +70,10 @@ pub use row::RowStory;
 pub(crate) use row::row;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use row::{RowPlan, RowQuarantine};
+#[cfg(any(feature = "cli", feature = "testing"))]
+pub use undo::LeftOut;
 pub(crate) use undo::undo;
-pub use undo::{LeftOut, UndoRequest, Undone};
+pub use undo::{UndoRequest, Undone};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,8 +148,7 @@ pub struct Outcome {
     pub more_changes: u64,
 }
 
-/// What the target has acknowledged is kept as fingerprints, not as content: `max_change` of a value guard has nothing to
-/// compare with.
+/// A row is shown or compared as the source has it, whatever the target has acknowledged.
 const NO_FORMER: Option<&dyn Former> = None;
 
 /// Everything that a run works with.
@@ -240,6 +244,8 @@ struct Run<'a> {
     watch: &'a Watch,
     start: RunStart,
     tally: Tally,
+    /// What the target has acknowledged, where a value guard compares with it.
+    former: Option<Arc<Contents>>,
     /// No batch is sent that would probably not come back in time.
     slowest_batch: Duration,
 }
@@ -249,7 +255,7 @@ impl<'a> Run<'a> {
         context.okki.start_run();
         context.target.start_run();
         let start = RunStart::now(context.clock);
-        Self { context, watch, start, tally: Tally::default(), slowest_batch: Duration::ZERO }
+        Self { context, watch, start, tally: Tally::default(), former: None, slowest_batch: Duration::ZERO }
     }
 }
 

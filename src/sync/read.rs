@@ -11,21 +11,24 @@
 //!   between two pages, the total stays as it was, and a third row is missed. So a plan that takes something away is
 //!   believed only if the source created no product since such a read began.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::PutPayload;
 use tokio::time::Instant;
 
-use super::{NO_FORMER, Only, Run, RunContext, RunRequest, millis};
+use super::ledger::RowLedger;
+use super::{Only, Run, RunContext, RunRequest, millis};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, Rejected};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::okki::{self, Cache, Keep, ReadInfo, ReadStart, Unfinished};
 use crate::plan::{DeleteGuard, Digest, HeldGuard, Plan, Selection, SourceSummary};
 use crate::report::{Mode, Progress};
-use crate::state::State;
+use crate::state::{Acknowledged, Fingerprint, State};
 use crate::store::{Store, paths};
+use crate::transform::Former;
 use crate::words::say;
 
 /// The source's clock counts seconds. A product that was created in the second in which a read begins would look new
@@ -100,6 +103,7 @@ impl Run<'_> {
             (Mode::Plan | Mode::Verify | Mode::Undo, _) => ReadFor::Comparison,
             (Mode::Sync, true) => ReadFor::Anew,
         };
+        self.load_former(state).await;
         for attempt in 1..=okki::MAX_READS {
             let (catalogue, read) = self.read(budget, purpose).await?;
             let (plan, refusal) = self.decide(request, &catalogue, state)?;
@@ -127,6 +131,19 @@ impl Run<'_> {
             ),
         )
         .help(say!("run again when no import is going on")))
+    }
+
+    /// `max_change` of a value guard asks for what was acknowledged of every row.
+    async fn load_former(&mut self, state: &State) {
+        if !self.context.rows.asks_former() {
+            return;
+        }
+        let known = state.rows.iter().filter_map(|(_, id, acknowledged)| match acknowledged {
+            Acknowledged::Known(fingerprint) => Some((id, fingerprint)),
+            _ => None,
+        });
+        let known: Vec<(&str, Fingerprint)> = known.collect();
+        self.former = Some(Arc::new(RowLedger::new(self.context).contents(&known).await));
     }
 
     /// What a read goes on from; `None` if it begins anew.
@@ -262,17 +279,18 @@ impl Run<'_> {
         state: &State,
     ) -> Result<(Plan, Option<Error>)> {
         let started = Instant::now();
+        let former = self.former.as_deref().map(|former| former as &dyn Former);
         let (context, tally) = (self.context, &mut self.tally);
         let is_whole = request.only.is_empty();
         let mut plan = if is_whole {
             tally.rejected.clone_from(&catalogue.rejected);
-            Plan::new(context.rows, catalogue, (state, NO_FORMER), context.settings.on_delete)
+            Plan::new(context.rows, catalogue, (state, former), context.settings.on_delete)
         } else {
             let selection = select(context, request, catalogue)?;
             let is_meant =
                 |row: &&Rejected| row.id.as_ref().is_some_and(|id| selection.rejected.contains(id));
             tally.rejected = catalogue.rejected.iter().filter(is_meant).cloned().collect();
-            Plan::only(context.rows, catalogue, (state, NO_FORMER), &selection)
+            Plan::only(context.rows, catalogue, (state, former), &selection)
         };
         tally.plan = plan.counts.clone();
         let held = HeldGuard { max_held_ratio: context.settings.max_held_ratio };
@@ -292,7 +310,7 @@ impl Run<'_> {
             "transformed"
         );
         if request.mode == Mode::Plan || request.approve.is_some() {
-            tally.digest = Some(plan.digest(context.rows, catalogue, state));
+            tally.digest = Some(plan.digest(context.rows, catalogue, (state, former)));
         }
         if let Some(refusal) = unapproved(request, tally.digest.as_ref()).or(held.err()) {
             return Ok((plan, Some(refusal)));

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::ledger::{Contents, RowLedger};
 use super::read::Decided;
-use super::{NO_FORMER, Run, RunRequest};
+use super::{Run, RunRequest};
 use crate::budget::Budget;
 use crate::catalogue::RecordId;
 use crate::changes::{ChangeAction, FieldChange, RowChange};
@@ -16,6 +16,7 @@ use crate::plan::{Action, Change, RowWriter, in_tree, name_of};
 use crate::state::{Acknowledged, Fingerprint, State};
 use crate::store::lease::Lease;
 use crate::targets::{HeldRow, IDS_PER_CALL};
+use crate::transform;
 use crate::words::say;
 
 /// Rows as the target holds them now; `None` for those that it does not hold.
@@ -49,7 +50,9 @@ impl Run<'_> {
         };
         let acknowledged =
             if there.is_some() { Contents::new() } else { self.acknowledged(&pending, state).await };
-        let mut writer = RowWriter::new(self.context.rows, catalogue, NO_FORMER);
+        let former = self.former.clone();
+        let former = former.as_deref().map(|former| former as &dyn transform::Former);
+        let mut writer = RowWriter::new(self.context.rows, catalogue, former);
         let mut row = Vec::new();
         for change in pending {
             row.clear();

@@ -7,7 +7,7 @@ use super::checkpoint::Checkpoint;
 use super::in_flight::{Done, InFlight};
 use super::queue::Queue;
 use super::recorder::Recorder;
-use super::{NO_FORMER, Run, millis};
+use super::{Run, millis};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
 use crate::error::Result;
@@ -15,6 +15,7 @@ use crate::plan::{Action, Plan, RowRef, RowWriter, Unfit};
 use crate::report::Progress;
 use crate::store::lease::Lease;
 use crate::targets::batch::{Batch, Builder, EntryKind, Room};
+use crate::transform::Former;
 
 /// What a run's rows go through on their way out.
 struct Sending<'a, 'c, 's> {
@@ -42,11 +43,14 @@ impl Run<'_> {
         checkpoint: &mut Checkpoint<'_>,
     ) -> Result<()> {
         let (context, settings) = (self.context, self.context.settings);
+        // Rows are written as they were planned.
+        let former = self.former.clone();
+        let former = former.as_deref().map(|former| former as &dyn Former);
         let target = context.target.reserving_in(lease);
         let mut sending = Sending {
             in_flight: InFlight::new(target, budget, settings.max_concurrency),
             queue: Queue::new(catalogue, plan.pending(catalogue)),
-            rows: RowWriter::new(context.rows, catalogue, NO_FORMER),
+            rows: RowWriter::new(context.rows, catalogue, former),
             batch: Builder::new(
                 context.target.wrap(),
                 settings.max_rows_per_batch,

@@ -23,6 +23,44 @@ pub fn holds(theirs: &Value, ours: &RawValue) -> bool {
     crate::targets::contains(theirs, ours.get().as_bytes())
 }
 
+/// Reads a slot of the row ledger. What can be read is the same when it is written again.
+pub fn ledger(file: &[u8]) {
+    let file = Bytes::copy_from_slice(file);
+    let _ = crate::ledger::Head::read(&file, "sandbox");
+    let Ok(segment) = crate::ledger::Segment::from_bytes(&file, "sandbox") else { return };
+    segment.unpack();
+    let again = Bytes::from(segment.to_pieces("sandbox").concat());
+    assert!(crate::ledger::Segment::from_bytes(&again, "sandbox").is_ok());
+    let merged = crate::ledger::merge(&[segment.clone(), segment], true);
+    assert!(
+        crate::ledger::Segment::from_bytes(&merged.to_pieces("sandbox").concat().into(), "sandbox").is_ok()
+    );
+}
+
+/// Unpacks a block of the row ledger.
+pub fn ledger_block(packed: &[u8], raw_bytes: u32) {
+    let _ = crate::ledger::rows_of(packed, raw_bytes.min(1 << 20), |_, _| {});
+}
+
+/// Reads a file of changes, and compares the rows that it shows.
+pub fn changes(file: &[u8]) {
+    let mut before: Option<String> = None;
+    let _ = crate::changes::read(file, |line| {
+        let line = serde_json::from_str::<crate::changes::ChangeLine>(line);
+        let row = line.ok().and_then(|line| line.was).map(|was| was.text().to_owned());
+        rows(before.as_deref(), row.as_deref());
+        before = row;
+    });
+}
+
+/// Compares two rows, field by field, both ways.
+pub fn rows(old: Option<&str>, new: Option<&str>) {
+    use crate::plan::diff::{Digits, diff};
+    let there = diff(old, new, Digits::Count);
+    assert_eq!(there.is_empty(), diff(new, old, Digits::Count).is_empty());
+    assert!(diff(old, old, Digits::Count).is_empty());
+}
+
 /// Reads a pipeline file. Mistakes are one line each; what loads can be written as JSON and loads again.
 pub fn pipeline(text: &str, name: &str) {
     let env = Env::of([("QEASY_SCHEME_ID", "x")]);

@@ -26,6 +26,18 @@ mod exports {
     pub mod clock {
         pub use crate::clock::Clock;
     }
+    /// The row ledger.
+    pub mod ledger {
+        use bytes::Bytes;
+
+        use crate::ledger::Segment;
+        use crate::state::Fingerprint;
+
+        /// The acknowledged content of a row in the file of a slot, if it has it.
+        pub fn find(file: &Bytes, connection: &str, id: &str, acknowledged: Fingerprint) -> Option<Bytes> {
+            Segment::from_bytes(file, connection).ok()?.find(id, acknowledged)
+        }
+    }
     /// Rows.
     pub mod catalogue {
         pub use crate::catalogue::{Reason, ReasonKind, Rejected, RowKind};

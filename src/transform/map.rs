@@ -185,6 +185,11 @@ impl RowMap {
         self.uses_products
     }
 
+    /// Whether a value guard compares rows with what the target has acknowledged.
+    pub(crate) fn asks_former(&self) -> bool {
+        self.guards.asks_former()
+    }
+
     /// What one row stands for.
     pub(crate) fn unit(&self) -> RowUnit {
         self.unit

@@ -194,7 +194,7 @@ impl<'a> Renderer<'a> {
             let FieldValue::From { source, kind, default, name } = &field.value else { continue };
             let start = out.len();
             self.write_field(source, *kind, default, group, Some(product), out)
-                .map_err(|why| Reason::misfit(format!("field {name}: {why}")))?;
+                .map_err(|why| Reason::misfit(written!("field {name}: {why}", name, why)))?;
             if let Some((guards, former)) = guards {
                 let before = |guard: &_| former.and_then(|former| former.item(guards, id, guard));
                 judge(guards.of(n), out.get(start..).unwrap_or_default(), before)?;

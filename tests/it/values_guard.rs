@@ -57,6 +57,31 @@ async fn a_held_row_stays_at_the_target_as_it_is_and_goes_on_when_mended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_price_that_moves_too_far_from_the_acknowledged_one_is_held_back() {
+    for (shape, field) in [("products", "cost"), ("groups-with-items", "items.cost")] {
+        let guards = format!("[[guard.values]]\nfield = \"{field}\"\nmax_change = 0.5\n");
+        let world = World::new(small(), guarded(shape, &guards));
+        world.sandbox.edit(|catalogue| catalogue.products[3].cost = Some("100".to_owned()));
+        world.sync_well().await;
+        let product = world.catalogue().products[3].clone();
+        let row = if shape == "products" { &product.product_id } else { &product.group_id };
+        set_cost(&world, &product.product_id, "149.50").await;
+        assert_eq!(world.sync_well().await.report.target.written, 1, "{shape}: half as much again at most");
+        assert!(world.rows()[row.as_str()].get().contains("149.50"));
+        // Measured against what was acknowledged last, not against the first value.
+        set_cost(&world, &product.product_id, "300").await;
+        let planned = world.run(&request(Mode::Plan), |_| {}).await;
+        assert_eq!(planned.report.quarantined, 1, "{shape}: {:?}", planned.report);
+        let outcome = world.sync().await;
+        assert_eq!((outcome.report.status, outcome.report.quarantined), (Status::Partial, 1), "{shape}");
+        assert!(!world.rows()[row.as_str()].get().contains("\"cost\":300"), "{shape}");
+        set_cost(&world, &product.product_id, "200").await;
+        world.sync_well().await;
+        assert!(world.rows()[row.as_str()].get().contains("\"cost\":200"), "{shape}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_row_that_is_held_back_is_not_sent_at_all() {
     for shape in ["products", "groups-with-items"] {
         let guards = if shape == "products" { COST } else { ITEM_COST };

@@ -23,11 +23,17 @@ pub struct Before {
     state: State,
     blocked_until_ms: Option<u64>,
     pub now_ms: u64,
+    rows: BTreeMap<String, Box<RawValue>>,
 }
 
 impl Before {
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// What the target held.
+    pub fn rows(&self) -> &BTreeMap<String, Box<RawValue>> {
+        &self.rows
     }
 }
 
@@ -66,6 +72,7 @@ pub async fn before(world: &World) -> Result<Before, String> {
         state,
         blocked_until_ms: run["target_blocked_until_ms"].as_u64(),
         now_ms: world.clock.now_ms(),
+        rows: crate::values::rows_now(world),
     })
 }
 
@@ -82,6 +89,19 @@ fn as_made(row: &RawValue) -> Box<RawValue> {
 /// The rows that the targets took since the `from`th, as the pipeline makes them.
 pub fn journal(world: &World, from: usize) -> Vec<(String, Box<RawValue>)> {
     world.sandbox.journal(from).into_iter().map(|(id, row)| (id, as_made(&row))).collect()
+}
+
+/// An undo sends rows that the target took before, and tombstones. Another pipeline may have made them.
+pub fn only_former_rows_were_sent(world: &World, ledger: &mut Ledger) -> Result<(), String> {
+    let journal = journal(world, ledger.read);
+    ledger.read += journal.len();
+    for (id, row) in journal.iter().filter(|(_, row)| !is_tombstone(row.get())) {
+        let fingerprint = Fingerprint::of(row.get().as_bytes());
+        if !ledger.accepted.get(id).is_some_and(|taken| taken.contains(&fingerprint)) {
+            return Err(format!("an undo sent a row that the target never held: {id} {row}"));
+        }
+    }
+    Ok(())
 }
 
 /// What holds after any run, however many ran and however they ended.
@@ -108,6 +128,10 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
             ));
         }
     }
+    let taken = |id: &str, content: &Fingerprint| {
+        ledger.accepted.get(id).is_some_and(|taken| taken.contains(content))
+    };
+    crate::values::the_ledger_is_true(world, &state, taken).await?;
     // Every source row is at the target or will be planned.
     let catalogue = world.catalogue();
     let wanted = world.pipeline.rows(&catalogue);
@@ -210,6 +234,7 @@ pub async fn after_one_run(
             return Err(format!("a run outlived its deadline by {} ms", overdue.as_millis()));
         }
         the_report_is_true(world, mode, still && !is_only, &wanted, outcome)?;
+        crate::values::former_rows_are_true(world, before, outcome).await?;
     }
     Ok(())
 }
@@ -376,7 +401,10 @@ pub async fn no_secret_was_told(world: &World) -> Result<(), String> {
     };
     look("log or report", &world.told)?;
     for (path, bytes) in world.objects.all().await {
-        look(&path, &String::from_utf8_lossy(&bytes))?;
+        match path.ends_with(".zst") {
+            true => look(&path, &crate::values::lines(&bytes).join("\n"))?,
+            false => look(&path, &String::from_utf8_lossy(&bytes))?,
+        }
     }
     Ok(())
 }

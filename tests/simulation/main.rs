@@ -20,6 +20,7 @@ mod promises;
 mod reading;
 mod scenario;
 mod store;
+mod values;
 mod wires;
 mod world;
 

@@ -7,6 +7,7 @@
 mod actions;
 mod compare;
 mod guard;
+mod target_rows;
 mod view;
 mod words;
 
@@ -51,6 +52,14 @@ struct Page {
     sandbox: Sandbox,
     addresses: Addresses,
     last: LastComparison,
+}
+
+impl Sandbox {
+    /// The page to look at both sides and to play with them, as a router that is also a tower service. It answers this
+    /// machine only.
+    pub fn page(&self) -> Router {
+        router(self, Addresses::default())
+    }
 }
 
 /// The page as a router that is also a tower service.

@@ -243,6 +243,11 @@ impl ValueGuards {
         self.items.get(&place)
     }
 
+    /// Whether a guard looks at what the target has acknowledged.
+    pub(in crate::transform) fn asks_former(&self) -> bool {
+        self.asks_former
+    }
+
     /// What the target has acknowledged of a row, if a guard looks at it.
     pub(in crate::transform) fn former(&self, former: Option<&dyn Former>, id: &str) -> Option<FormerRow> {
         if !self.asks_former {

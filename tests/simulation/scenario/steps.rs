@@ -38,6 +38,15 @@ impl Scenario {
         self.run("run", &request, Death::None).await.map(drop)
     }
 
+    /// Somebody takes back what a run changed; the next run brings the source's values again.
+    pub(super) async fn undo(&mut self) -> Step {
+        let story = crate::values::undo_some_run(&mut self.world).await?;
+        self.world.coverage.count("steps", "undo", 1);
+        self.world.tell(story);
+        invariants::only_former_rows_were_sent(&self.world, &mut self.ledger)?;
+        invariants::after_any_run(&self.world, &mut self.ledger).await
+    }
+
     pub(super) async fn killed_run(&mut self) -> Step {
         let request = self.some_request();
         let death = match self.rng().u8(0..5) {
