@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::args::RunsArgs;
 use super::term::{Screen, Style, count, duration, pad, print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
-use crate::app::{App, Runs, RunsAsked};
+use crate::app::{App, Runs, RunsAsked, StoredReport};
 use crate::clock::Clock;
 use crate::config::Env;
 use crate::report::Report;
@@ -18,16 +19,22 @@ use crate::words::{Message, Words as _, phrase, recognise_line, say};
 const ERROR_CHARS: usize = 160;
 
 /// The table's columns: heading, width, and where its cells stand.
-const COLUMNS: [(Message, usize, Align); 8] = [
-    (say!("started (UTC)"), 19, Align::Left),
-    (say!("status"), 9, Align::Left),
-    (say!("took"), 8, Align::Right),
-    (say!("written"), 9, Align::Right),
-    (say!("deleted"), 9, Align::Right),
-    (say!("set aside"), 9, Align::Right),
-    (say!("left"), 9, Align::Right),
-    (say!("run"), 0, Align::Left),
-];
+type Columns = [(Message, usize, Align); 8];
+
+/// Durations are longer in some languages: their column is as wide as the widest one.
+fn columns(reports: &[StoredReport], style: Style) -> Columns {
+    let widths = reports.iter().map(|found| took(&found.report, style).width());
+    [
+        (say!("started (UTC)"), 19, Align::Left),
+        (say!("status"), 9, Align::Left),
+        (say!("took"), widths.max().unwrap_or_default().max(8), Align::Right),
+        (say!("written"), 9, Align::Right),
+        (say!("deleted"), 9, Align::Right),
+        (say!("set aside"), 9, Align::Right),
+        (say!("left"), 9, Align::Right),
+        (say!("run"), 0, Align::Left),
+    ]
+}
 
 /// Text stands to the left, numbers to the right.
 #[derive(Clone, Copy)]
@@ -78,12 +85,13 @@ fn as_table(runs: &Runs, failed: bool, style: Style) -> String {
         return style.say(&none) + "\n";
     }
     let mut text = style.say(&say!("connection {connection}, newest first", connection)) + "\n";
+    let columns = columns(&runs.reports, style);
     let headings: Vec<String> =
-        COLUMNS.iter().map(|(heading, width, align)| cell(&style.say(heading), *width, *align)).collect();
+        columns.iter().map(|(heading, width, align)| cell(&style.say(heading), *width, *align)).collect();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{}", style.dim(headings.join("  ").trim_end()));
     for found in &runs.reports {
-        row(&found.report, style, &mut text);
+        row(&found.report, &columns, style, &mut text);
     }
     text
 }
@@ -92,24 +100,27 @@ fn cell(text: &str, width: usize, align: Align) -> String {
     match align {
         Align::Left => pad(text, width),
         Align::Right => {
-            let missing = width.saturating_sub(unicode_width::UnicodeWidthStr::width(text));
+            let missing = width.saturating_sub(text.width());
             format!("{}{text}", " ".repeat(missing))
         }
     }
 }
 
-fn row(report: &Report, style: Style, text: &mut String) {
+fn took(report: &Report, style: Style) -> String {
+    style.say(&duration(Duration::from_millis(report.duration_ms)))
+}
+
+fn row(report: &Report, columns: &Columns, style: Style, text: &mut String) {
     let numbers = [report.target.written, report.target.deleted, report.quarantined, report.remaining];
-    let took = style.say(&duration(Duration::from_millis(report.duration_ms)));
-    let values: Vec<String> = std::iter::once(took).chain(numbers.map(count)).collect();
+    let values: Vec<String> = std::iter::once(took(report, style)).chain(numbers.map(count)).collect();
     let values: Vec<String> = values
         .iter()
-        .zip(COLUMNS.iter().skip(2))
+        .zip(columns.iter().skip(2))
         .map(|(value, (_, width, align))| cell(value, *width, *align))
         .collect();
     // Colours have no width: the padding is that of the word alone.
     let status = style.say(&report.status.words());
-    let padding = " ".repeat(9_usize.saturating_sub(unicode_width::UnicodeWidthStr::width(&*status)));
+    let padding = " ".repeat(9_usize.saturating_sub(status.width()));
     let _ = writeln!(
         text,
         "{:<19}  {}{padding}  {}  {}",
@@ -162,7 +173,7 @@ impl Since {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::app::StoredReport;
+    use crate::words::Lang;
 
     #[test]
     fn since_is_a_time_or_how_long_ago() {
@@ -202,6 +213,13 @@ mod tests {
         2026-11-24 18:43:16  failed        1m 2s     12,345          0          1          0  20261124T184316080Z-0dd1ac67
                              TargetUnavailable: host: no answer
         ");
+        let table = as_table(&runs, false, Style { lang: Lang::Zh, ..Style::PLAIN });
+        let end = |word: &str| {
+            let line = table.lines().find(|line| line.contains(word)).unwrap();
+            line.split_once(word).unwrap().0.width() + word.width()
+        };
+        assert_eq!(end("用时"), end("1 分 2 秒"), "{table}");
+        assert_eq!(end("写入"), end("12,345"), "{table}");
         let none = Runs { reports: Vec::new(), ..runs };
         assert_eq!(
             as_table(&none, true, Style::PLAIN),
