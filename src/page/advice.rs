@@ -18,8 +18,11 @@ type Words = (&'static str, &'static str);
 const ERRORS: [(&str, Words, Words); 18] = [
     (
         "BadEvent",
-        ("the event is not one of those above", "correct the field that it names"),
-        ("事件不是上述之一", "更正它指出的字段"),
+        (
+            "the event is not one of those above, or an id or a file of a command is wrong",
+            "correct the field, id or file that it names",
+        ),
+        ("事件不是上述之一，或命令的 id 或文件有误", "更正它指出的字段、id 或文件"),
     ),
     (
         "BadPipeline",
@@ -120,19 +123,19 @@ const ERRORS: [(&str, Words, Words); 18] = [
             "compare the total with the rows of `GET /v1/product/list`; in the second case run when the catalogue is not being edited",
         ),
         (
-            "某一页应当包含其时间段的所有行，却与自己的总数矛盾；或者必须按旧方式读取的源端一直在变动；没有写入任何内容",
+            "某一页应当包含其时间段的所有行，却与自己的总数矛盾；或者必须按旧方式读取的数据源一直在变动；没有写入任何内容",
             "把总数与 `GET /v1/product/list` 的行数对照；后一种情况请在目录不被编辑时运行",
         ),
     ),
     (
         "GuardRefused",
         (
-            "the plan takes away too much, or the source is empty; nothing was written",
-            "look with `okki-sync plan`; if it is right, `--allow-mass-delete` once",
+            "the plan takes away too much, the source is empty, or the plan is not the one that was approved; nothing was written",
+            "look with `okki-sync plan`; if it is right, `--approve` its digest, or `--allow-mass-delete` once",
         ),
         (
-            "计划删除过多，或数据源为空；未写入任何内容",
-            "用 `okki-sync plan` 查看；如果确实如此，用一次 `--allow-mass-delete`",
+            "计划删除过多、数据源为空，或计划不是已批准的那一个；未写入任何内容",
+            "用 `okki-sync plan` 查看；如果确实如此，用 `--approve` 批准其摘要码，或用一次 `--allow-mass-delete`",
         ),
     ),
     (
