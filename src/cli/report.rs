@@ -39,7 +39,7 @@ async fn answer(env: &Env, screen: Screen, args: &ReportArgs) -> Result<u8, Erro
         ));
         return Ok(EXIT_USAGE);
     }
-    let page = app.run_as_page(from, run).await?;
+    let page = app.run_as_page(from, run, screen.lang).await?;
     if let Err(error) = write_whole(file, &page.html) {
         return Ok(cannot_start(screen, say!("{file} cannot be written", file = file.display()), &error));
     }

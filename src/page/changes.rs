@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::words::Words;
 use super::{numbers, text, words};
+use crate::changes::{ChangeAction as Action, FieldChange, RowChange};
 use crate::report::Report;
 
 /// Rows of one action that a page shows.
@@ -15,53 +16,6 @@ const VALUE_CHARS: usize = 400;
 const NAME_CHARS: usize = 120;
 /// Up to this number of rows an action's list is open from the beginning.
 const OPEN_UP_TO: usize = 10;
-
-/// What was done with a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The target did not have it.
-    Create,
-    /// The target had it with other content.
-    Update,
-    /// The source no longer has it.
-    Delete,
-}
-
-/// A row that a run changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowChange {
-    /// Its id.
-    pub id: String,
-    /// Its name for people; may be empty.
-    pub name: String,
-    /// What was done with it.
-    pub action: Action,
-    /// The fields that differ.
-    pub fields: Vec<FieldChange>,
-}
-
-/// A field that a run changed. Values are JSON, digit for digit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldChange {
-    /// Where it is: `name`, or `items[50001].cost` for a field of an element with that id.
-    pub path: String,
-    /// The value before.
-    pub old: Old,
-    /// The value after; `None` if the field is gone.
-    pub new: Option<String>,
-}
-
-/// What a field held before.
-#[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "who reads changes makes them"))]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Old {
-    /// This value.
-    Value(String),
-    /// Nothing: it is new.
-    Absent,
-    /// Nobody knows: it was written before values were recorded.
-    Unknown,
-}
 
 pub(super) fn section(words: &Words, report: &Report, changes: Option<&[RowChange]>) -> Markup {
     html! {
@@ -171,13 +125,13 @@ fn value(words: &Words, path: &str, field: &FieldChange) -> Markup {
         li {
             code.path { (text::cut(path, NAME_CHARS)) } " "
             @match &field.old {
-                Old::Value(old) => { del { (text::cut(old, VALUE_CHARS)) } }
-                Old::Absent => { span.muted { (words.absent) } }
-                Old::Unknown => { span.muted { (words.old_unknown) } }
+                Some(old) => { del { (text::cut(old.text(), VALUE_CHARS)) } }
+                None if field.old_unknown => { span.muted { (words.old_unknown) } }
+                None => { span.muted { (words.absent) } }
             }
             span.arrow aria-label=(words.becomes) role="img" { " → " }
             @match &field.new {
-                Some(new) => { ins { (text::cut(new, VALUE_CHARS)) } }
+                Some(new) => { ins { (text::cut(new.text(), VALUE_CHARS)) } }
                 None => { span.muted { (words.absent) } }
             }
         }

@@ -8,7 +8,6 @@
 
 mod advice;
 mod changes;
-mod lang;
 mod numbers;
 mod picture;
 mod rows;
@@ -21,10 +20,9 @@ use base64::Engine as _;
 use maud::{DOCTYPE, Markup, html};
 
 use crate::catalogue::Rejected;
+use crate::changes::RowChange;
 use crate::report::{Report, Status};
-#[cfg_attr(not(any(test, feature = "testing")), expect(unused_imports, reason = "of a store's changes"))]
-pub use changes::{Action, FieldChange, Old, RowChange};
-pub use lang::Lang;
+use crate::words::Lang;
 use words::Words;
 
 /// What a page shows.

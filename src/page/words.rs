@@ -1,8 +1,9 @@
 //! Every text of a page, in both languages. A struct: a language that lacks one does not compile.
 
-use super::{Action, Lang};
 use crate::catalogue::RowKind;
+use crate::changes::ChangeAction as Action;
 use crate::report::Status;
+use crate::words::Lang;
 
 /// The texts of one language. What stands in backticks is code; `{n}` is filled in.
 pub(super) struct Words {

@@ -57,7 +57,8 @@ mod exports {
     }
     /// Reports as pages.
     pub mod page {
-        pub use crate::page::{Action, FieldChange, Lang, Old, RowChange, RunPage};
+        pub use crate::page::RunPage;
+        pub use crate::words::Lang;
     }
     /// The state.
     pub mod state {

@@ -26,11 +26,15 @@ impl Lang {
         }
     }
 
-    /// The tag of an HTML page, and the value of `--lang`.
+    /// All of them.
+    #[cfg(any(test, feature = "testing"))]
+    pub const ALL: [Self; 2] = [Self::En, Self::Zh];
+
+    /// The tag of an HTML page.
     pub fn tag(self) -> &'static str {
         match self {
             Self::En => "en",
-            Self::Zh => "zh",
+            Self::Zh => "zh-CN",
         }
     }
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 use object_store::{Attribute, ObjectStore as _, ObjectStoreExt as _};
 use okki_sync::testing::catalogue::{Reason, Rejected, RowKind};
-use okki_sync::testing::page::{Action, FieldChange, Lang, Old, RowChange, RunPage};
+use okki_sync::testing::page::{Lang, RunPage};
 use okki_sync::testing::report::{Report, Status};
 use okki_sync::testing::store::Store;
+use okki_sync::testing::sync::{ChangeAction, FieldChange, Json, RowChange};
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 
 use crate::support::{World, env, qeasy, small};
@@ -161,15 +162,19 @@ fn sample(status: &str, error: Option<&str>) -> Report {
 fn changes(groups: usize) -> Vec<RowChange> {
     let change = |n: usize| {
         let text = |value: &str| serde_json::Value::from(value).to_string();
-        let field = |path: String, old: Old, new: Option<String>| FieldChange { path, old, new };
+        let field = |path: String, old: Option<&str>, new: &str| FieldChange {
+            path,
+            old: old.and_then(Json::parse),
+            new: Json::parse(new),
+            old_unknown: false,
+        };
+        let former = text("Old <b>name</b>");
         let (action, old) = match n % 50 {
-            0 => (Action::Delete, Old::Value(text("Old <b>name</b>"))),
-            1..=10 => (Action::Create, Old::Absent),
-            _ => (Action::Update, Old::Value(text("Old <b>name</b>"))),
+            0 => (ChangeAction::Delete, Some(former.as_str())),
+            1..=10 => (ChangeAction::Create, None),
+            _ => (ChangeAction::Update, Some(former.as_str())),
         };
-        let cost = |at: usize| {
-            field(format!("items[{at}].cost"), Old::Value("2999.10".into()), Some("3099.00".into()))
-        };
+        let cost = |at: usize| field(format!("items[{at}].cost"), Some("2999.10"), "3099.00");
         RowChange {
             id: (5_203_320_130 + n).to_string(),
             name: if n == 20 {
@@ -179,9 +184,9 @@ fn changes(groups: usize) -> Vec<RowChange> {
             },
             action,
             fields: vec![
-                field("name".into(), old, Some(text("New name"))),
+                field("name".into(), old, &text("New name")),
                 cost(50_001),
-                field("items[50001].name".into(), Old::Unknown, Some(text("手机"))),
+                FieldChange { old_unknown: true, ..field("items[50001].name".into(), None, &text("手机")) },
                 cost(50_002),
             ],
         }
