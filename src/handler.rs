@@ -5,11 +5,12 @@
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use lambda_runtime::{Diagnostic, LambdaEvent};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::app::{App, PipelineSource};
+use crate::app::{App, Freshness, PipelineSource};
 use crate::config::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{self, MetricsSettings};
@@ -154,8 +155,43 @@ fn parse_ids(field: &str, value: &Value) -> Result<Vec<String>> {
     })
 }
 
+/// What an event is answered with.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// Of a run.
+    Run(Box<Report>),
+    /// Of [`asks_for_freshness`].
+    Freshness(Freshness),
+}
+
+/// Whether the event asks how fresh the connections of the store are, which is no run: a fleet does, for its summary.
+pub fn asks_for_freshness(event: &Value) -> bool {
+    event.as_object().is_some_and(|fields| {
+        fields.len() == 1 && fields.get("mode").and_then(Value::as_str) == Some("freshness")
+    })
+}
+
 /// Answers one event.
-pub async fn handle(app: &App, event: LambdaEvent<Value>) -> Result<Report, Diagnostic> {
+pub async fn handle(app: &App, event: LambdaEvent<Value>) -> Result<Answer, Diagnostic> {
+    if asks_for_freshness(&event.payload) {
+        return freshness(app).await.map(Answer::Freshness);
+    }
+    run(app, event).await.map(|report| Answer::Run(Box::new(report)))
+}
+
+async fn freshness(app: &App) -> Result<Freshness, Diagnostic> {
+    let freshness = app.freshness().await.map_err(|error| {
+        tracing::error!(error = %error.line(), "nobody knows how fresh the connections are");
+        diagnostic(&error)
+    })?;
+    metrics::emit_freshness(freshness.oldest_age_seconds, freshness.stale, &metrics_settings(app.env()));
+    let text = serde_json::to_string(&freshness).unwrap_or_default();
+    tracing::info!(freshness = text, "connections looked at");
+    Ok(freshness)
+}
+
+async fn run(app: &App, event: LambdaEvent<Value>) -> Result<Report, Diagnostic> {
     let mut invocation = parse(&event.payload).map_err(|error| {
         tracing::error!(error = %error.line(), "bad event");
         diagnostic(&error)
@@ -222,6 +258,8 @@ mod tests {
         assert!(of(include_str!("../events/full.json")).request.full);
         assert!(of(include_str!("../events/allow-mass-delete.json")).request.allow_mass_delete);
         assert_eq!(of(include_str!("../events/only.json")).request.only.ids, ["37004000100"]);
+        let freshness = serde_json::from_str(include_str!("../events/freshness.json")).unwrap();
+        assert!(asks_for_freshness(&freshness) && parse(&freshness).is_err(), "it is no run");
         assert_eq!(of(include_str!("../events/connection.json")).connection.as_deref(), Some("acme"));
     }
 

@@ -13,7 +13,9 @@ use crate::report::{Report, Status};
 const DEFAULT_NAMESPACE: &str = "OkkiSync";
 /// Dimension: the connection's name.
 const DIMENSION_CONNECTION: &str = "connection";
-/// Dimension: `sync`, `plan` or `verify`.
+/// The age of the last completed run of the connection that has gone longest without one.
+const OLDEST_COMPLETED: &str = "OldestCompletedRunAge";
+/// Dimension: `sync`, `plan`, `verify`, or `freshness`.
 const DIMENSION_MODE: &str = "mode";
 
 /// What the environment says about metrics.
@@ -167,6 +169,31 @@ fn line(report: &Report, error: Option<ErrorKind>, settings: &MetricsSettings, n
     line
 }
 
+/// The line of a look at a fleet's connections. Its one metric is only there where a fleet asks for it.
+fn freshness_line(oldest_age_seconds: u64, stale: u64, settings: &MetricsSettings, now_ms: u64) -> Json {
+    json!({
+        "_aws": {
+            "Timestamp": now_ms,
+            "CloudWatchMetrics": [{
+                "Namespace": settings.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
+                "Dimensions": [[DIMENSION_MODE]],
+                "Metrics": [{"Name": OLDEST_COMPLETED, "Unit": "Seconds"}],
+            }],
+        },
+        DIMENSION_MODE: "freshness",
+        OLDEST_COMPLETED: oldest_age_seconds,
+        "StaleConnections": stale,
+    })
+}
+
+/// Prints the line of a fleet's look at its connections; none where there are none.
+#[expect(clippy::print_stdout, reason = "stdout is where CloudWatch reads embedded metrics")]
+pub(crate) fn emit_freshness(oldest_age_seconds: Option<u64>, stale: u64, settings: &MetricsSettings) {
+    if let Some(age) = oldest_age_seconds {
+        println!("{}", freshness_line(age, stale, settings, crate::clock::Clock::system().now_ms()));
+    }
+}
+
 /// Prints the line on stdout, where the Lambda service reads it.
 #[expect(clippy::print_stdout, reason = "stdout is where CloudWatch reads embedded metrics")]
 pub(crate) fn emit(report: &Report, error: Option<ErrorKind>, settings: &MetricsSettings) {
@@ -275,6 +302,18 @@ mod tests {
         assert_eq!(age(Status::Partial, None), Some(0));
         assert_eq!(age(Status::Failed, None), None);
         assert_eq!(age(Status::Paused, Some(7)), Some(7));
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_connection_is_a_metric_of_its_own_mode() {
+        let line = freshness_line(90_000, 2, &MetricsSettings::default(), 5);
+        let directive = &line["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(directive["Metrics"], json!([{"Name": "OldestCompletedRunAge", "Unit": "Seconds"}]));
+        assert_eq!(directive["Dimensions"], json!([["mode"]]));
+        assert_eq!(
+            (&line["mode"], &line["OldestCompletedRunAge"], &line["StaleConnections"]),
+            (&json!("freshness"), &json!(90_000), &json!(2))
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a person asks without a run: check the setup, look at the stored state, rebuild it.
 
 use super::pipelines::{PipelineSource, from_connection};
-use super::{App, wiring};
+use super::{App, Online, wiring};
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::config::credentials::Notify;
@@ -41,6 +41,8 @@ pub struct Checked {
     pub(crate) config: Option<Config>,
     /// Every mistake, and the part of the setup that it is in.
     pub mistakes: Vec<(Part, Diagnostic)>,
+    /// What the two sides said, if they were asked.
+    pub online: Option<Online>,
 }
 
 /// The part of the setup that a mistake is in.
@@ -53,10 +55,14 @@ pub enum Part {
     Credentials,
     /// The store.
     Store,
+    /// The source, as it answers.
+    Source,
+    /// The target, as it answers.
+    Target,
 }
 
 impl Checked {
-    fn add(&mut self, part: Part, found: impl IntoIterator<Item = Diagnostic>) {
+    pub(super) fn add(&mut self, part: Part, found: impl IntoIterator<Item = Diagnostic>) {
         self.mistakes.extend(found.into_iter().map(|mistake| (part, mistake)));
     }
 }

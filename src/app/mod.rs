@@ -2,8 +2,10 @@
 
 mod accounts;
 mod connections;
+mod freshness;
 mod inspect;
 mod notices;
+mod online;
 mod pages;
 mod pipelines;
 mod preview;
@@ -20,7 +22,9 @@ use tokio::time::Instant;
 
 use self::accounts::Accounts;
 use self::connections::Connection;
+pub use self::freshness::Freshness;
 pub use self::inspect::{Checked, Judge, Part, StoredState};
+pub use self::online::{Online, SourceTotals, TargetTotals};
 pub use self::pages::RunAsPage;
 pub use self::pipelines::PipelineSource;
 use self::pipelines::{PipelineKey, from_connection};

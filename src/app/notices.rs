@@ -9,8 +9,10 @@ use super::connections::Connection;
 use super::pipelines::{PipelineSource, file_name};
 use crate::budget::Budget;
 use crate::config::credentials::Notify;
-use crate::notify;
+use crate::notify::{self, Group, Seen};
 use crate::report::{Mode, Status};
+use crate::store::Store;
+use crate::store::lease::LeaseFile;
 use crate::sync::{Outcome, RunRequest};
 
 /// Kept free before the deadline when a notice is sent, so that the report still goes out.
@@ -32,7 +34,7 @@ impl App {
             .map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         // Who names rows sees for himself how it ends.
         let is_by_hand = !request.only.is_empty();
-        if request.mode != Mode::Sync || is_by_hand || left < notify::LIMIT || *self.stop.borrow() {
+        if request.mode != Mode::Sync || is_by_hand || left < notify::LEAST || *self.stop.borrow() {
             return;
         }
         let limit = notify::LIMIT.min(left.saturating_sub(NOTICE_RESERVE));
@@ -64,11 +66,29 @@ impl App {
             }
         };
         let Ok(store) = self.store().await else { return };
-        let kind = outcome.error.as_ref().map(|error| error.kind);
-        notify::tell(&webhook, store, self.clock, &name, &outcome.report, kind).await;
+        // A pipeline that cannot be read says nothing about its notices.
+        let settings = connection.map(|known| known.config.notify.clone()).unwrap_or_default();
+        let group = Group { webhook: &webhook, store, clock: self.clock, settings: &settings };
+        let mut seen = Seen {
+            name: &name,
+            report: &outcome.report,
+            error: outcome.error.as_ref(),
+            rejected: &outcome.rejected,
+            completed_at_ms: self.completed_at_ms(store, &name, outcome).await,
+        };
+        group.tell(&seen).await;
         // Of a failure before its connection was known the group heard under the file's name.
         if let (Some(file), Status::Succeeded | Status::Partial) = (file_name(from), outcome.report.status) {
-            notify::tell(&webhook, store, self.clock, file, &outcome.report, kind).await;
+            seen.name = file;
+            group.tell_recovery(&seen).await;
+        }
+    }
+
+    /// When a run of the connection last completed: this one, or the one that its lease's file names.
+    async fn completed_at_ms(&self, store: &Store, name: &str, outcome: &Outcome) -> Option<u64> {
+        match outcome.report.status {
+            Status::Succeeded | Status::Partial => Some(self.clock.now_ms()),
+            Status::Paused | Status::Failed => LeaseFile::load(store, name).await.ok()?.completed_at_ms,
         }
     }
 }

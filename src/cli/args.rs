@@ -316,6 +316,9 @@ pub(super) struct CheckArgs {
     /// Judge the file as if it were in the store: it may name only the hosts of OKKI_SYNC_HOSTS
     #[arg(long)]
     pub(super) stored: bool,
+    /// Log in on both sides too, read one row, and ask for the scheme; nothing is written there
+    #[arg(long)]
+    pub(super) online: bool,
     /// Put connection, target, needed credentials and mistakes on stdout as JSON, and nothing else there
     #[arg(long)]
     pub(super) json: bool,

@@ -78,6 +78,11 @@ impl Env {
         self.get("OKKI_SYNC_SECRET")
     }
 
+    /// `OKKI_SYNC_STALE_AFTER`: the default of `notify.stale_after`.
+    pub(crate) fn stale_after(&self) -> Option<String> {
+        self.get("OKKI_SYNC_STALE_AFTER")
+    }
+
     /// The log level: Lambda's own setting, or `OKKI_SYNC_LOG`.
     pub fn log_level(&self) -> Option<String> {
         self.get("AWS_LAMBDA_LOG_LEVEL").or_else(|| self.get("OKKI_SYNC_LOG"))
@@ -87,6 +92,12 @@ impl Env {
     pub(super) fn apply(&self, document: &mut Document) {
         if let Some(base) = self.get("OKKI_BASE_URL") {
             document.put("source", "base_url", base, "OKKI_BASE_URL");
+        }
+        // What the deployment knows of its schedule; a connection may know better.
+        if let Some(age) = self.stale_after()
+            && document.get("notify", "stale_after").is_none()
+        {
+            document.put("notify", "stale_after", age, "OKKI_SYNC_STALE_AFTER");
         }
         match document.get("target", "kind").and_then(Value::as_str) {
             Some("qeasy") => self.apply_qeasy(document),

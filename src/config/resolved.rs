@@ -9,6 +9,7 @@ use url::Url;
 use super::types::{
     self, Guard, Headers, Pipeline, Products, ReportKeys, TargetAuth, TargetKind, TargetMethod, known_url,
 };
+use crate::notify::Settings;
 use crate::plan::OnDelete;
 use crate::targets::{Limit, TokenIn, Wrap};
 use crate::transform::RowMap;
@@ -26,6 +27,8 @@ pub struct Config {
     pub target: TargetConfig,
     /// What keeps a run from doing harm.
     pub guard: Guard,
+    /// What a chat group is told, when and how.
+    pub(crate) notify: Settings,
     /// What a run leaves for people to read.
     pub report: ReportKeys,
 }
@@ -117,7 +120,7 @@ impl Endpoint {
 impl Config {
     /// `None` if a required key of the target is missing, which the rules report by name.
     pub(super) fn resolve(pipeline: Pipeline, rows: RowMap) -> Option<Self> {
-        let Pipeline { connection, source, target, guard, report, .. } = pipeline;
+        let Pipeline { connection, source, target, guard, notify, report, .. } = pipeline;
         let endpoint = Endpoint::resolve(&target)?;
         Some(Self {
             connection,
@@ -147,6 +150,7 @@ impl Config {
             },
             rows,
             guard,
+            notify: notify.resolve(),
             report,
         })
     }

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::file::{Document, join};
+use super::notify_keys::NotifyKeys;
 use super::types::{
     Guard, Pipeline, Products, ReportKeys, SourceKeys, TargetAuth, TargetKeys, TargetKind, default_connection,
 };
@@ -55,6 +56,7 @@ impl Rules<'_> {
         let record: Option<RecordSpec> = self.section("record");
         let target: Option<TargetKeys> = self.section("target");
         let guard: Option<Guard> = self.section("guard");
+        let notify: Option<NotifyKeys> = self.section("notify");
         let report: Option<ReportKeys> = self.section("report");
         if let Some(source) = &source {
             self.base_url("source.base_url", Some(&source.base_url));
@@ -70,7 +72,15 @@ impl Rules<'_> {
             None => default_connection(),
         };
         Some((
-            Pipeline { connection, source, record, target: target?, guard: guard?, report: report? },
+            Pipeline {
+                connection,
+                source,
+                record,
+                target: target?,
+                guard: guard?,
+                notify: notify?,
+                report: report?,
+            },
             rows?,
         ))
     }

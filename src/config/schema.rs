@@ -245,13 +245,12 @@ impl<'s> Walker<'s> {
                     self.add(what, help);
                 }
             }
-            Some("humantime") if humantime::parse_duration(text).is_err() => {
-                self.add(
-                    say!("is not a duration"),
-                    say!("write a number with its unit, for example \"24h\" or \"1h 30m\""),
-                );
+            Some(format) => {
+                if let Some((what, help)) = super::formats::mistake(format, text) {
+                    self.add(what, help);
+                }
             }
-            _ => {}
+            None => {}
         }
     }
 

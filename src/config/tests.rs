@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use insta::assert_snapshot;
 use serde_json::{Map, json};
@@ -10,6 +11,7 @@ use serde_json::{Map, json};
 use super::types::{Products, SourceKeys};
 use super::*;
 use crate::targets::{TokenIn, Wrap};
+use crate::words::Lang;
 
 const QEASY: &str = "[target]\nkind = \"qeasy\"\nscheme_id = \"s\"\n";
 const HTTP: &str = "[target]\nkind = \"http\"\nurl = \"https://host/rows?a=1\"\n";
@@ -78,7 +80,7 @@ fn unknown_keys_name_the_nearest_or_their_table() {
     "#);
     assert_snapshot!(qeasy("url = \"x\""), @"pipeline.toml:1 url: unknown key url; it belongs in [target]");
     assert_snapshot!(qeasy("[sorce]\nid = 1"), @"pipeline.toml:1 sorce: unknown key sorce; did you mean source?");
-    assert_snapshot!(qeasy("\"a\\nb\" = 1"), @r#"pipeline.toml:1 a\nb: unknown key a\nb; remove it; known here: connection, source, record, target, guard, report"#);
+    assert_snapshot!(qeasy("\"a\\nb\" = 1"), @r#"pipeline.toml:1 a\nb: unknown key a\nb; remove it; known here: connection, source, record, target, guard, notify, report"#);
 }
 
 #[test]
@@ -227,7 +229,7 @@ fn the_smallest_pipeline_has_the_defaults() {
     let config = parse(QEASY, "pipeline.toml", &none()).unwrap();
     assert_eq!(config.source.products, Products::Incremental);
     assert_eq!(config.target.batching.max_concurrency, config.source.max_concurrency);
-    assert_snapshot!(serde_json::to_string(&pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"max_held_ratio":0.2,"full_read_every":"24h"},"report":{"html":false}}"#);
+    assert_snapshot!(serde_json::to_string(&pipeline).unwrap(), @r#"{"connection":"default","source":{"api":"/v1/product/groups","method":"GET","id":"id","number":"name","idCheck":true,"base_url":"https://api-sandbox.xiaoman.cn/","page_size":100,"max_requests_per_second":5.0,"max_concurrency":4},"record":{},"target":{"kind":"qeasy","scheme_id":"s","max_rows_per_batch":500,"max_bytes_per_batch":1000000,"requests_per_minute":50,"reserve_ratio":0.2,"on_delete":"tombstone"},"guard":{"max_delete_ratio":0.2,"max_held_ratio":0.2,"full_read_every":"24h"},"notify":{"lang":"zh"},"report":{"html":false}}"#);
     let Endpoint::Qeasy { base_url, scheme_id, token_in } = config.target.endpoint else {
         panic!("not qeasy")
     };
@@ -438,4 +440,37 @@ fn any_value_at_any_key_is_taken_or_a_mistake_of_its_own() {
             }
         }
     }
+}
+
+#[test]
+fn the_notify_table_is_checked_and_its_texts_become_times() {
+    let of = |keys: &str, env: &Env| parse(&format!("{QEASY}\n[notify]\n{keys}"), "p.toml", env);
+    for (keys, place, part) in [
+        ("lang = \"fr\"", "notify.lang", "is not one of"),
+        ("stale_after = \"soon\"", "notify.stale_after", "is not a duration"),
+        ("stale_after = \"59s\"", "notify.stale_after", "shorter than a minute"),
+        ("quiet_hours = \"night\"", "notify.quiet_hours", "22:00-07:00 Asia/Shanghai"),
+        ("daily_digest = \"9\"", "notify.daily_digest", "09:00"),
+        ("report_url = \"https://user:hunter2@host/\"", "notify.report_url", "web page"),
+        ("report_url = \"javascript:alert(1)\"", "notify.report_url", "web page"),
+        ("report_url = \"https://host/{conection}\"", "notify.report_url", "{connection}"),
+        ("robot = \"x\"", "notify.robot", "unknown key"),
+    ] {
+        let mistakes = of(keys, &none()).unwrap_err();
+        let line = mistakes.first().unwrap().to_string();
+        assert!(mistakes.len() == 1 && line.contains(place) && line.contains(part), "{keys}: {line}");
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+    let all = "lang = \"en\"\nstale_after = \"90m\"\nquiet_hours = \"22:00-07:00\"\ndaily_digest = \"09:00 +08:00\"\n\
+               report_url = \"https://host/{connection}/{run_id}\"";
+    let notify = of(all, &none()).unwrap().notify;
+    assert_eq!((notify.lang, notify.stale_after), (Lang::En, Some(Duration::from_mins(90))));
+    assert!(notify.quiet_hours.is_some() && notify.daily_digest.is_some() && notify.report_url.is_some());
+
+    let stack = Env::of([("OKKI_SYNC_STALE_AFTER", "5h")]);
+    assert_eq!(of("", &stack).unwrap().notify.stale_after, Some(Duration::from_hours(5)));
+    assert_eq!(of(all, &stack).unwrap().notify.stale_after, Some(Duration::from_mins(90)));
+    let wrong = of("", &Env::of([("OKKI_SYNC_STALE_AFTER", "x")])).unwrap_err();
+    assert!(wrong.first().unwrap().to_string().contains("OKKI_SYNC_STALE_AFTER"), "{wrong:?}");
+    assert_eq!(of("", &none()).unwrap().notify, crate::notify::Settings::default());
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::notify_keys::NotifyKeys;
 use crate::plan::OnDelete;
 use crate::targets::{TokenIn, Wrap};
 use crate::transform::{RecordSpec, ValueGuard};
@@ -36,6 +37,9 @@ pub(crate) struct Pipeline {
     /// What keeps a run from doing harm.
     #[serde(default)]
     pub guard: Guard,
+    /// What a chat group is told, when and how.
+    #[serde(default)]
+    pub notify: NotifyKeys,
     /// What a run leaves for people to read.
     #[serde(default)]
     pub report: ReportKeys,

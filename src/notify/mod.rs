@@ -1,27 +1,67 @@
-//! Notices to a chat robot (WeCom, DingTalk or Feishu): one when a connection starts to fail, one when it recovers.
+//! Notices to a chat robot (WeCom, DingTalk or Feishu): one for each change of a connection's state, not one for each run.
 //!
-//! Each error is told once until the connection works again. What was told is saved *before* the message is sent, on top
-//! of what was read: of two runs that end together only one tells. A message that certainly did not arrive takes that
-//! back, so the next run tells it. Deliberately absent: retries, and notices of pauses, which are how a limit is kept.
+//! A change is saved with its notice *before* anything is sent, on top of what was read ([`known`]): of two runs that end
+//! together only one finds it to be news, and a run that is killed loses none. The notice stays there until the robot has
+//! taken it. One that was perhaps taken is told again by the next run, [`known::MOST_TRIES`] times in all.
 
-mod health;
+mod decide;
+mod known;
+mod letter;
+mod notice;
+mod times;
 mod webhook;
 
 use std::time::Duration;
 
+use crate::catalogue::Rejected;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::report::{Mode, Report, Status};
-use crate::store::{Store, paths};
-use crate::words::{Lang, recognise_line};
-use health::{Condition, Health};
+use crate::report::{Report, Status};
+use crate::store::{Store, Version, paths};
+use crate::words::Lang;
+use decide::decide;
+use known::{Attempt, Known, MOST_TRIES};
+use letter::Letter;
+use notice::{Notice, Topic, Writer};
+pub(crate) use times::{QuietHours, TimeOfDay};
 use webhook::Sent;
 pub(crate) use webhook::Webhook;
 
-/// All that a notice may take: two calls to the store and one to the robot.
+/// All that a notice may take: some calls to the store and two to the robot.
 pub(crate) const LIMIT: Duration = Duration::from_secs(6);
-/// DingTalk and WeCom take little more than 2,000 bytes.
-const TEXT_BYTES: usize = 1_500;
+/// Less is not worth beginning.
+pub(crate) const LEAST: Duration = Duration::from_secs(3);
+/// Two periods of the schedule that a stack has by default: one run may fail or pause, two in a row are told.
+pub(crate) const STALE_AFTER: Duration = Duration::from_hours(2);
+/// Two runs that end together rarely meet twice.
+const CONFLICTS: u32 = 3;
+
+/// `[notify]` of a pipeline: what is told, when and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub lang: Lang,
+    /// A connection that has not completed a run for this long is told. `None`: [`STALE_AFTER`].
+    pub stale_after: Option<Duration>,
+    /// What is not urgent waits until they end.
+    pub quiet_hours: Option<QuietHours>,
+    /// When a digest is told.
+    pub daily_digest: Option<TimeOfDay>,
+    /// Where a run's report can be looked at; `{connection}` and `{run_id}` in it are filled in.
+    pub report_url: Option<String>,
+}
+
+impl Default for Settings {
+    /// Chinese, as the people who read these groups do.
+    fn default() -> Self {
+        Self { lang: Lang::Zh, stale_after: None, quiet_hours: None, daily_digest: None, report_url: None }
+    }
+}
+
+impl Settings {
+    fn stale_after(&self) -> Duration {
+        self.stale_after.unwrap_or(STALE_AFTER)
+    }
+}
 
 /// How a run ended, as far as notices go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,237 +74,158 @@ pub(crate) enum Ended {
     Otherwise,
 }
 
-impl Ended {
-    /// How a sync run with this status and error ended.
-    pub(crate) fn of(status: Status, kind: Option<ErrorKind>) -> Self {
-        match (status, kind) {
-            (Status::Succeeded | Status::Partial, _) => Self::Well,
+/// A sync run that has ended.
+pub(crate) struct Seen<'a> {
+    /// The connection's name, or the pipeline file's where the connection is not known.
+    pub name: &'a str,
+    pub report: &'a Report,
+    pub error: Option<&'a Error>,
+    pub rejected: &'a [Rejected],
+    /// When a run last completed, wall-clock milliseconds; `None` if nobody knows of one.
+    pub completed_at_ms: Option<u64>,
+}
+
+impl Seen<'_> {
+    fn ended(&self) -> Ended {
+        match (self.report.status, self.error.map(|error| error.kind)) {
+            (Status::Succeeded | Status::Partial, _) => Ended::Well,
             (Status::Failed, Some(ErrorKind::Busy | ErrorKind::StateConflict | ErrorKind::Interrupted)) => {
-                Self::Otherwise
+                Ended::Otherwise
             }
-            (Status::Failed, Some(kind)) => Self::Failed(kind),
-            (Status::Failed, None) | (Status::Paused, _) => Self::Otherwise,
+            (Status::Failed, Some(kind)) => Ended::Failed(kind),
+            (Status::Failed, None) | (Status::Paused, _) => Ended::Otherwise,
         }
     }
 }
 
-/// What there is to tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Notice {
-    /// The connection began to fail.
-    Failed,
-    /// It still fails, with an error that was not told yet.
-    FailedOtherwise,
-    /// It works again.
-    Recovered,
+/// Where notices go, and where it is kept what was told.
+#[derive(Clone, Copy)]
+pub(crate) struct Group<'a> {
+    pub webhook: &'a Webhook,
+    pub store: &'a Store,
+    pub clock: Clock,
+    pub settings: &'a Settings,
 }
 
-/// What a run has to tell to a group that knows `previous`.
-pub(crate) fn decide(previous: &Health, ended: Ended) -> Option<Notice> {
-    match (previous.condition, ended) {
-        (Condition::Well, Ended::Failed(_)) => Some(Notice::Failed),
-        (Condition::Failed, Ended::Failed(kind)) => {
-            (!previous.told.iter().any(|told| told == kind.name())).then_some(Notice::FailedOtherwise)
-        }
-        (Condition::Failed, Ended::Well) => Some(Notice::Recovered),
-        (Condition::Well, Ended::Well) | (_, Ended::Otherwise) => None,
-    }
-}
-
-/// The message. The program's name comes first: it can be the keyword that a DingTalk robot asks for.
-fn text(notice: Notice, name: &str, since: &str, report: &Report) -> String {
-    let (chinese, english) = match notice {
-        Notice::Failed => ("同步失败", "The sync fails"),
-        Notice::FailedOtherwise => {
-            ("同步仍然失败，出现新的错误", "The sync still fails, now with another error")
-        }
-        Notice::Recovered => ("同步已恢复正常", "The sync works again"),
-    };
-    let began = match notice {
-        Notice::Failed | Notice::FailedOtherwise => "开始时间 since",
-        Notice::Recovered => "曾失败自 failed since",
-    };
-    let mut text = format!(
-        "okki-sync {chinese}\n{english}\n连接 connection: {name}\n{began}: {since}\n运行 run: {}",
-        report.run_id
-    );
-    if let (Notice::Failed | Notice::FailedOtherwise, Some(error)) = (notice, &report.error) {
-        // A server's words stand in it: the robots read <@…> and <at …> as a call to somebody.
-        let error = error.replace('<', "‹").replace('>', "›");
-        let chinese = recognise_line(&error, Lang::Zh);
-        for line in [Some(&chinese), (chinese != error).then_some(&error)].into_iter().flatten() {
-            text.push('\n');
-            text.push_str(line);
+impl Group<'_> {
+    /// Tells the group what it does not know yet of a connection. A failure is a warning in the log.
+    pub(crate) async fn tell(self, seen: &Seen<'_>) {
+        if let Err(error) = self.tell_news(seen).await {
+            tracing::warn!(error = %error.line(), "no notice can be sent: what was told already is not known");
         }
     }
-    cut(text)
-}
 
-fn cut(text: String) -> String {
-    if text.len() <= TEXT_BYTES {
-        return text;
-    }
-    let end = text.floor_char_boundary(TEXT_BYTES - '…'.len_utf8());
-    format!("{}…", text.get(..end).unwrap_or_default())
-}
-
-/// Tells the group what it does not know yet of the connection `name`. A failure is a warning in the log.
-pub(crate) async fn tell(
-    webhook: &Webhook,
-    store: &Store,
-    clock: Clock,
-    name: &str,
-    report: &Report,
-    kind: Option<ErrorKind>,
-) {
-    let ended = match report.mode {
-        Mode::Sync => Ended::of(report.status, kind),
-        Mode::Plan | Mode::Verify | Mode::Undo => Ended::Otherwise,
-    };
-    if ended == Ended::Otherwise {
-        return;
-    }
-    if let Err(error) = tell_news(webhook, store, clock, name, report, ended).await {
-        tracing::warn!(error = %error.line(), "no notice can be sent: what was told already is not known");
-    }
-}
-
-async fn tell_news(
-    webhook: &Webhook,
-    store: &Store,
-    clock: Clock,
-    name: &str,
-    report: &Report,
-    ended: Ended,
-) -> Result<()> {
-    let path = paths::notice(name);
-    let (previous, read) = match store.load(&path).await? {
-        Some((bytes, version)) => (Health::from_bytes(&bytes), Some(version)),
-        None => (Health::default(), None),
-    };
-    let Some(notice) = decide(&previous, ended) else { return Ok(()) };
-    let health = previous.after(notice, ended, report);
-    let ours = match store.save_if_unchanged(&path, health.bytes(), read.as_ref()).await {
-        Ok(version) => version,
-        Err(Error { kind: ErrorKind::StateConflict, .. }) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let since = if notice == Notice::Recovered { &previous.since } else { &health.since };
-    let robot = webhook.robot;
-    match webhook.send(&text(notice, name, since, report), clock.now_ms()).await {
-        Sent::Taken => tracing::info!(?robot, ?notice, "notice sent"),
-        Sent::Perhaps(why) => {
-            tracing::warn!(?robot, ?notice, why, "the robot did not answer; the notice is not sent again");
+    /// Tells that a failure which was told under another name is over, if there was one.
+    pub(crate) async fn tell_recovery(self, seen: &Seen<'_>) {
+        match self.load(seen.name).await {
+            Ok((known, Some(_))) if known.is_in_trouble() || !known.waiting.is_empty() => {
+                self.tell(&Seen { rejected: &[], ..*seen }).await;
+            }
+            _ => {}
         }
-        Sent::Not(why) => {
-            tracing::warn!(?robot, ?notice, why, "the robot did not take the notice; the next run tells it");
-            match store.save_if_unchanged(&path, previous.bytes(), Some(&ours)).await {
-                Ok(_) | Err(Error { kind: ErrorKind::StateConflict, .. }) => {}
-                Err(error) => return Err(error),
+    }
+
+    async fn load(self, name: &str) -> Result<(Known, Option<Version>)> {
+        Ok(match self.store.load(&paths::notice(name)).await? {
+            Some((bytes, version)) => (Known::from_bytes(&bytes), Some(version)),
+            None => (Known::default(), None),
+        })
+    }
+
+    async fn tell_news(self, seen: &Seen<'_>) -> Result<()> {
+        for _ in 0..CONFLICTS {
+            match self.tell_once(seen).await {
+                Err(Error { kind: ErrorKind::StateConflict, .. }) => {}
+                done => return done,
+            }
+        }
+        Ok(())
+    }
+
+    /// One try; `StateConflict` if another run has saved meanwhile, which may change what is news.
+    async fn tell_once(self, seen: &Seen<'_>) -> Result<()> {
+        let path = paths::notice(seen.name);
+        let (known, read) = self.load(seen.name).await?;
+        let now_ms = self.clock.now_ms();
+        let decided = decide(&known, &Writer { seen, settings: self.settings, now_ms });
+        let due = due(&decided, self.settings, now_ms);
+        // Whoever began to send lately may still be at it, and says what became of it.
+        if due.is_empty() || is_being_sent(&known, now_ms) {
+            if decided != known {
+                self.store.save_if_unchanged(&path, decided.bytes(), read.as_ref()).await?;
+            }
+            return Ok(());
+        }
+        let tries = known.attempt.map_or(0, |attempt| attempt.tries) + 1;
+        if tries > MOST_TRIES {
+            tracing::warn!("a notice is given up: the robot never said whether it took it");
+            let given_up = decided.told(&due);
+            self.store.save_if_unchanged(&path, given_up.bytes(), read.as_ref()).await?;
+            return Ok(());
+        }
+        let topics: Vec<Topic> = due.iter().map(|notice| notice.topic).collect();
+        let sending = decided.sending(&topics, Attempt { at_ms: now_ms, tries });
+        let ours = self.store.save_if_unchanged(&path, sending.bytes(), read.as_ref()).await?;
+        let robot = self.webhook.robot;
+        let letter = Letter::of(&due, self.settings.lang);
+        match self.webhook.send(&letter, now_ms).await {
+            Sent::Taken => {
+                tracing::info!(?robot, ?topics, "notice sent");
+                self.settle(&path, &due, sending.told(&due), &ours).await
+            }
+            Sent::Perhaps(why) => {
+                tracing::warn!(
+                    ?robot,
+                    ?topics,
+                    why,
+                    tries,
+                    "the robot did not answer; the next run tells it again"
+                );
+                Ok(())
+            }
+            Sent::Not(why) | Sent::Refused(why) => {
+                tracing::warn!(
+                    ?robot,
+                    ?topics,
+                    why,
+                    "the robot did not take the notice; the next run tells it"
+                );
+                match self.store.save_if_unchanged(&path, decided.bytes(), Some(&ours)).await {
+                    Ok(_) | Err(Error { kind: ErrorKind::StateConflict, .. }) => Ok(()),
+                    Err(error) => Err(error),
+                }
             }
         }
     }
-    Ok(())
+
+    /// Notes that these notices have arrived, on top of whatever another run has saved meanwhile.
+    async fn settle(self, path: &str, sent: &[Notice], told: Known, ours: &Version) -> Result<()> {
+        let mut saved = self.store.save_if_unchanged(path, told.bytes(), Some(ours)).await;
+        for _ in 0..CONFLICTS {
+            let Err(Error { kind: ErrorKind::StateConflict, .. }) = saved else { break };
+            let Some((bytes, version)) = self.store.load(path).await? else { return Ok(()) };
+            let told = Known::from_bytes(&bytes).told(sent);
+            saved = self.store.save_if_unchanged(path, told.bytes(), Some(&version)).await;
+        }
+        saved.map(drop)
+    }
+}
+
+/// What may be told now, the most urgent first.
+fn due(known: &Known, settings: &Settings, now_ms: u64) -> Vec<Notice> {
+    let is_quiet = settings.quiet_hours.is_some_and(|hours| hours.contain(now_ms));
+    let mut due: Vec<Notice> =
+        known.waiting.iter().filter(|notice| notice.urgent || !is_quiet).cloned().collect();
+    due.sort_by_key(|notice| !notice.urgent);
+    due
+}
+
+/// An attempt in the future comes from a clock that was set back.
+fn is_being_sent(known: &Known, now_ms: u64) -> bool {
+    known.attempt.is_some_and(|attempt| {
+        now_ms.checked_sub(attempt.at_ms).is_some_and(|age_ms| u128::from(age_ms) < LIMIT.as_millis())
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use insta::assert_snapshot;
-
-    use super::*;
-    use crate::error::Side;
-    use crate::report::{PlanCounts, SourceCounts, TargetCounts};
-
-    pub(super) fn report(status: Status, error: Option<&str>) -> Report {
-        Report {
-            run_id: "run-2".to_owned(),
-            connection: "acme".to_owned(),
-            mode: Mode::Sync,
-            status,
-            started_at: "2026-01-02T00:00:00.000Z".to_owned(),
-            duration_ms: 1,
-            source: SourceCounts::default(),
-            plan: PlanCounts::default(),
-            target: TargetCounts::default(),
-            quarantined: 0,
-            quarantined_by_kind: Default::default(),
-            dismissed: 0,
-            remaining: 0,
-            resume_after_seconds: None,
-            error: error.map(str::to_owned),
-            only: Vec::new(),
-            digest: None,
-            changes: None,
-            more_changes: None,
-        }
-    }
-
-    #[test]
-    fn an_error_of_ours_is_told_in_both_languages() {
-        let failed = report(
-            Status::Failed,
-            Some("TargetThrottled: store: the calls of this minute are used up; come back in 31 s"),
-        );
-        let told = text(Notice::Failed, "acme", &failed.started_at, &failed);
-        let lines: Vec<&str> = told.lines().skip(5).collect();
-        assert_eq!(
-            lines,
-            [
-                "TargetThrottled：store：这一分钟的调用次数已用完；请在 31 秒后再来",
-                "TargetThrottled: store: the calls of this minute are used up; come back in 31 s"
-            ]
-        );
-    }
-
-    #[test]
-    fn each_error_is_told_once_until_the_connection_works_again() {
-        let failed = |told: &[&str]| Health {
-            condition: Condition::Failed,
-            told: told.iter().map(|&told| told.to_owned()).collect(),
-            ..Health::default()
-        };
-        let store = Ended::of(Status::Failed, Some(ErrorKind::Store));
-        let guard = Ended::of(Status::Failed, Some(ErrorKind::GuardRefused));
-        let well = Ended::of(Status::Partial, None);
-        for (previous, ended, expected) in [
-            (Health::default(), well, None),
-            (Health::default(), store, Some(Notice::Failed)),
-            (failed(&["StoreUnavailable"]), store, None),
-            (failed(&["StoreUnavailable"]), guard, Some(Notice::FailedOtherwise)),
-            (failed(&["StoreUnavailable", "GuardRefused"]), store, None),
-            (failed(&["StoreUnavailable", "GuardRefused"]), guard, None),
-            (failed(&["StoreUnavailable"]), Ended::of(Status::Succeeded, None), Some(Notice::Recovered)),
-            (failed(&["StoreUnavailable"]), Ended::of(Status::Paused, None), None),
-            (Health::default(), Ended::of(Status::Paused, Some(ErrorKind::Throttled(Side::Target))), None),
-            (Health::default(), Ended::of(Status::Failed, Some(ErrorKind::Busy)), None),
-            (Health::default(), Ended::of(Status::Failed, Some(ErrorKind::StateConflict)), None),
-        ] {
-            assert_eq!(decide(&previous, ended), expected, "{previous:?} {ended:?}");
-        }
-    }
-
-    #[test]
-    fn the_message_is_clear_short_and_calls_nobody() {
-        let failed = report(Status::Failed, Some("SourceUnavailable: it said <@all>"));
-        assert_snapshot!(text(Notice::Failed, "acme", &failed.started_at, &failed), @r"
-        okki-sync 同步失败
-        The sync fails
-        连接 connection: acme
-        开始时间 since: 2026-01-02T00:00:00.000Z
-        运行 run: run-2
-        SourceUnavailable: it said ‹@all›
-        ");
-        assert_snapshot!(text(Notice::Recovered, "acme", "2026-01-01T00:00:00.000Z", &report(Status::Succeeded, None)), @r"
-        okki-sync 同步已恢复正常
-        The sync works again
-        连接 connection: acme
-        曾失败自 failed since: 2026-01-01T00:00:00.000Z
-        运行 run: run-2
-        ");
-        for length in 480..490 {
-            let long = text(Notice::Failed, "a", "b", &report(Status::Failed, Some(&"错".repeat(length))));
-            assert!(long.len() <= TEXT_BYTES && long.ends_with('…'), "{}", long.len());
-        }
-        assert_eq!(cut("a".repeat(TEXT_BYTES)), "a".repeat(TEXT_BYTES));
-    }
-}
+mod tests;

@@ -1,7 +1,6 @@
 //! The three chat robots: how each is known by its address, what it is sent, and what its answer means.
 //!
-//! There is one attempt for each message. A message that certainly did not arrive is told by the next run, and one that
-//! perhaps did is not repeated: a group that reads a notice twice stops reading them.
+//! There is one attempt for each message, and a second one in plain text where a robot refuses markdown or a card.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,9 +8,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use ring::hmac;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::time::Instant;
 use url::Url;
 
+use super::letter::Letter;
 use crate::net::{self, Answer, Request, TransportError, Wire};
 
 /// What the robot may take of [`super::LIMIT`].
@@ -77,33 +78,39 @@ impl Webhook {
         Some(Self { robot: Robot::of(&url)?, url, secret })
     }
 
-    fn request(&self, text: &str, now_ms: u64) -> Request {
+    fn request(&self, mut body: Value, now_ms: u64) -> Request {
         let mut url = self.url.clone();
-        let body = match self.robot {
-            Robot::WeCom | Robot::DingTalk => json!({ "msgtype": "text", "text": { "content": text } }),
-            Robot::Feishu => match &self.secret {
-                None => json!({ "msg_type": "text", "content": { "text": text } }),
-                Some(secret) => {
-                    let seconds = (now_ms / 1000).to_string();
-                    let sign = feishu_sign(secret, &seconds);
-                    json!({
-                        "timestamp": seconds, "sign": sign, "msg_type": "text", "content": { "text": text },
-                    })
+        match (self.robot, &self.secret) {
+            (Robot::DingTalk, Some(secret)) => {
+                let ms = now_ms.to_string();
+                let sign = dingtalk_sign(secret, &ms);
+                url.query_pairs_mut().append_pair("timestamp", &ms).append_pair("sign", &sign);
+            }
+            (Robot::Feishu, Some(secret)) => {
+                let seconds = (now_ms / 1000).to_string();
+                if let Some(fields) = body.as_object_mut() {
+                    fields.insert("sign".to_owned(), feishu_sign(secret, &seconds).into());
+                    fields.insert("timestamp".to_owned(), seconds.into());
                 }
-            },
-        };
-        if let (Robot::DingTalk, Some(secret)) = (self.robot, &self.secret) {
-            let ms = now_ms.to_string();
-            let sign = dingtalk_sign(secret, &ms);
-            url.query_pairs_mut().append_pair("timestamp", &ms).append_pair("sign", &sign);
+            }
+            _ => {}
         }
         Request::post(url, body.to_string())
     }
 
-    /// Sends one message, once.
-    pub(super) async fn send(&self, text: &str, now_ms: u64) -> Sent {
+    /// Sends one message: as markdown or a card, and once more as plain text if the robot refuses that.
+    pub(super) async fn send(&self, letter: &Letter, now_ms: u64) -> Sent {
+        let began = Instant::now();
+        let sent = self.post(letter.rich(self.robot), now_ms, SEND_LIMIT).await;
+        let Sent::Refused(why) = sent else { return sent };
+        tracing::info!(robot = ?self.robot, why, "the robot refused a message with form; it gets plain text");
+        let left = SEND_LIMIT.saturating_sub(began.elapsed());
+        self.post(letter.plain(self.robot), now_ms, left).await
+    }
+
+    async fn post(&self, body: Value, now_ms: u64, limit: Duration) -> Sent {
         let answer = match Wire::network(&self.url) {
-            Ok(wire) => wire.send(self.request(text, now_ms), SEND_LIMIT).await,
+            Ok(wire) => wire.send(self.request(body, now_ms), limit).await,
             Err(lost) => Err(lost),
         };
         match answer {
@@ -113,15 +120,19 @@ impl Webhook {
         }
     }
 
-    /// All three answer HTTP 200 in any case; a code in the body says whether they took the message.
+    /// All three answer HTTP 200 in any case; a code in the body says whether they took the message. Feishu may answer
+    /// HTTP 400 to a card.
     fn judge(&self, answer: &Answer) -> Sent {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let code = ["errcode", "code", "StatusCode"].iter().find_map(|name| body.get(name));
-        if answer.status.is_success() && code.and_then(Value::as_i64) == Some(0) {
+        let code =
+            ["errcode", "code", "StatusCode"].iter().find_map(|name| body.get(name)).and_then(Value::as_i64);
+        if answer.status.is_success() && code == Some(0) {
             return Sent::Taken;
         }
         let text = String::from_utf8_lossy(&answer.body);
-        Sent::Not(format!("it answered HTTP {} {}", answer.status.as_u16(), self.redacted(&text)))
+        let why = format!("it answered HTTP {} {}", answer.status.as_u16(), self.redacted(&text));
+        let is_refusal = (answer.status.is_success() && code.is_some()) || answer.status.as_u16() == 400;
+        if is_refusal { Sent::Refused(why) } else { Sent::Not(why) }
     }
 
     fn redacted(&self, text: &str) -> String {
@@ -139,7 +150,9 @@ impl Webhook {
 /// What became of a message.
 pub(super) enum Sent {
     Taken,
-    /// Certainly not in the group: the robot refused it, or was not reached.
+    /// Certainly not in the group: the robot said no to it.
+    Refused(String),
+    /// Certainly not in the group: the robot is broken, or was not reached.
     Not(String),
     /// Perhaps in the group: there was no answer.
     Perhaps(String),
@@ -167,6 +180,7 @@ mod tests {
     use ::http::{HeaderMap, StatusCode};
     use bytes::Bytes;
     use insta::assert_snapshot;
+    use serde_json::json;
 
     use super::*;
 
@@ -190,29 +204,30 @@ mod tests {
     #[test]
     fn each_robot_gets_its_body_and_signature() {
         let sent = |url, secret| {
-            let request = webhook(url, secret).unwrap().request("okki-sync \"好\"", 1_577_808_000_123);
+            let body = json!({ "text": "okki-sync \"好\"" });
+            let request = webhook(url, secret).unwrap().request(body, 1_577_808_000_123);
             let body = String::from_utf8(request.body.unwrap().to_vec()).unwrap();
             format!("{}\n{body}", request.url)
         };
         assert_snapshot!(sent(WECOM, Some(SECRET)), @r#"
         https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=hunter2-key
-        {"msgtype":"text","text":{"content":"okki-sync \"好\""}}
+        {"text":"okki-sync \"好\""}
         "#);
         assert_snapshot!(sent(DINGTALK, None), @r#"
         https://oapi.dingtalk.com/robot/send?access_token=hunter2-token
-        {"msgtype":"text","text":{"content":"okki-sync \"好\""}}
+        {"text":"okki-sync \"好\""}
         "#);
         assert_snapshot!(sent(DINGTALK, Some(SECRET)), @r#"
         https://oapi.dingtalk.com/robot/send?access_token=hunter2-token&timestamp=1577808000123&sign=bKaF0FUsLmhb44nRotI6xiRVlAdtrBoqqHCgq0V7lvA%3D
-        {"msgtype":"text","text":{"content":"okki-sync \"好\""}}
+        {"text":"okki-sync \"好\""}
         "#);
         assert_snapshot!(sent(FEISHU, None), @r#"
         https://open.feishu.cn/open-apis/bot/v2/hook/hunter2-hook
-        {"msg_type":"text","content":{"text":"okki-sync \"好\""}}
+        {"text":"okki-sync \"好\""}
         "#);
         assert_snapshot!(sent(FEISHU, Some(SECRET)), @r#"
         https://open.feishu.cn/open-apis/bot/v2/hook/hunter2-hook
-        {"timestamp":"1577808000","sign":"LMDW86duYdDp7/eZgqVmVrrnAfy05yXPp1dxCz8SR0w=","msg_type":"text","content":{"text":"okki-sync \"好\""}}
+        {"text":"okki-sync \"好\"","sign":"LMDW86duYdDp7/eZgqVmVrrnAfy05yXPp1dxCz8SR0w=","timestamp":"1577808000"}
         "#);
     }
 
@@ -256,13 +271,14 @@ mod tests {
             let body = Bytes::copy_from_slice(body.as_bytes());
             match webhook.judge(&Answer { status, headers: HeaderMap::new(), body }) {
                 Sent::Taken => "taken".to_owned(),
+                Sent::Refused(why) => format!("refused: {why}"),
                 Sent::Not(why) | Sent::Perhaps(why) => why,
             }
         };
         for taken in [r#"{"errcode":0,"errmsg":"ok"}"#, r#"{"code":0}"#, r#"{"StatusCode":0}"#] {
             assert_eq!(judged(200, taken), "taken");
         }
-        assert_snapshot!(judged(200, r#"{"errcode":310000,"errmsg":"keywords not in content"}"#), @r#"it answered HTTP 200 {"errcode":310000,"errmsg":"keywords not in content"}"#);
+        assert_snapshot!(judged(200, r#"{"errcode":310000,"errmsg":"keywords not in content"}"#), @r#"refused: it answered HTTP 200 {"errcode":310000,"errmsg":"keywords not in content"}"#);
         assert_snapshot!(judged(200, "<html>"), @"it answered HTTP 200 <html>");
         assert_snapshot!(judged(500, r#"{"errcode":0}"#), @r#"it answered HTTP 500 {"errcode":0}"#);
         let echo = format!("no {DINGTALK} hunter2-token {SECRET}");

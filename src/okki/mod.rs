@@ -26,6 +26,7 @@ mod sample_text;
 mod seen;
 mod settle;
 mod snapshot;
+mod totals;
 mod tree;
 mod whole;
 mod windows;
@@ -58,6 +59,7 @@ use row::RowReader;
 pub(crate) use sample::{RawRows, Sample};
 use seen::Duplicates;
 use snapshot::SnapshotBuilder;
+pub use totals::SourceTotals;
 pub(crate) use whole::MAX_READS;
 use windows::{Asker, Ledger, Sizing, SourceClock};
 

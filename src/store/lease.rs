@@ -66,6 +66,9 @@ pub struct LeaseFile {
     /// The account's object as it is, if no other connection uses it. `None` while a run goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<KnownAccount>,
+    /// When a `sync` of all rows last came to its end, wall-clock milliseconds. `None` before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at_ms: Option<u64>,
 }
 
 /// Who holds the lease.
@@ -233,6 +236,11 @@ impl Lease {
                 return error;
             }
         }
+    }
+
+    /// The run has done all that it was to do. Saved with the lease's end.
+    pub(crate) async fn note_completed(&self) {
+        self.current.lock().await.file.completed_at_ms = Some(self.clock.now_ms());
     }
 
     /// Ends the lease. `calls_ms` are the calls of the last minute that were really made; the next run makes none before

@@ -1,8 +1,9 @@
-//! Names below a prefix. Only what people ask about the last runs needs it: a run itself knows all its keys.
+//! Names below a prefix. Only what people ask about the last runs, and a fleet about its connections, needs it: a run
+//! itself knows all its keys.
 
 use futures::TryStreamExt as _;
-use object_store::ObjectStore as _;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore as _};
 
 use super::Store;
 use crate::error::Result;
@@ -24,6 +25,20 @@ impl Store {
         let mut names: Vec<String> = found.iter().filter_map(|meta| name(&meta.location)).collect();
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// The names of all files in a folder, and when each was saved, in wall-clock milliseconds.
+    pub(crate) async fn files_in(&self, folder: &str) -> Result<Vec<(String, u64)>> {
+        let prefix = Path::from(folder);
+        let found: Result<Vec<_>, _> = self.objects.list(Some(&prefix)).try_collect().await;
+        let found = found.map_err(|error| self.error(folder, error))?;
+        let file = |meta: &ObjectMeta| {
+            let mut parts = meta.location.prefix_match(&prefix)?;
+            let name = parts.next()?.as_ref().to_owned();
+            let saved_at_ms = u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or_default();
+            parts.next().is_none().then_some((name, saved_at_ms))
+        };
+        Ok(found.iter().filter_map(file).collect())
     }
 }
 

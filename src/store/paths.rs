@@ -3,6 +3,8 @@
 //! What stands under `cache/` is large, is written anew often, and costs time if it is lost, never rows: the deployed
 //! bucket keeps its former versions for a day, and can tell it from the rest by its folder only.
 
+/// The folder of pipelines, which is the list of connections of a fleet.
+pub(crate) const PIPELINES: &str = "pipelines";
 /// What a connection syncs; a `.json` file may stand in its place.
 const PIPELINE: &str = "pipelines/<connection>.toml";
 /// What the target has acknowledged: a fingerprint for each row, and refused rows.

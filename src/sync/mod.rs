@@ -11,6 +11,7 @@
 //! on in the next run where one ends.
 
 mod archive;
+pub(crate) mod ask;
 mod checkpoint;
 mod history;
 mod in_flight;
@@ -294,7 +295,11 @@ impl Run<'_> {
         let saved = checkpoint.save().await;
         self.log_written(started);
         saved.and(written)?;
-        self.check_compared()
+        self.check_compared()?;
+        if is_whole {
+            lease.note_completed().await;
+        }
+        Ok(())
     }
 
     /// The same up to the plan. Nothing is called but the source, so it takes no lease, unless the target is asked too.

@@ -101,6 +101,11 @@ def metric_constants():
     return {name for kind, name in metrics if kind == "published"}, {name for _, name in metrics}
 
 
+def metric_of_the_fleet():
+    """The name of the one metric that only a fleet publishes."""
+    return re.search(r'^const OLDEST_COMPLETED: &str = "(\w+)"', (ROOT / "src/metrics.rs").read_text(), re.M)[1]
+
+
 def metrics_read():
     """Every metric that an alarm or the dashboard reads: (who, namespace, name, dimensions)."""
     for name, alarm in alarms().items():

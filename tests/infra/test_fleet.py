@@ -4,6 +4,7 @@ Lambda program behind it and the sandbox behind that."""
 import json
 import re
 import subprocess
+import time
 from datetime import timedelta
 
 import jsonata
@@ -23,6 +24,10 @@ def summary(execution):
     return json.loads(execution["output"])
 
 
+def counts(told):
+    return {name: count for name, count in told.items() if isinstance(count, int) and name != "oldest_age_seconds"}
+
+
 def test_the_definition_is_one_that_cloudformation_accepts(tmp_path):
     values = {"Partition": "aws", "FunctionArn": "arn:aws:lambda:ap-east-1:123456789012:function:f", "StoreBucket": "b",
               "StorePrefix": "p/", "MaxConcurrency": 40, "ToleratedFailurePercentage": 5}
@@ -39,9 +44,12 @@ def test_the_definition_is_one_that_cloudformation_accepts(tmp_path):
 
 def test_a_connection_that_is_done_at_once_is_run_once(fleet):
     execution, children = fleet.run({"once.toml": fleet.well.pipeline("once")})
-    assert summary(execution) == {
+    told = summary(execution)
+    assert 0 <= told.pop("oldest_age_seconds") < 300
+    assert told == {
         "connections": 1, "succeeded": 1, "partial": 0, "paused": 0, "failed": 0,
-        "paused_connections": [], "stalled_connections": [], "failed_connections": [], "ignored": []}
+        "paused_connections": [], "stalled_connections": [], "failed_connections": [], "ignored": [],
+        "stale_connections": [], "oldest_connection": "once"}
     assert children["once.toml"][0] == "succeeded" and rounds(children["once.toml"]) == 1
     assert fleet.well.holds_the_catalogue()
     assert len(fleet.cloud.keys("fleet/reports/once/")) == 1
@@ -170,7 +178,7 @@ def test_a_mixed_fleet_of_twenty_goes_on_past_what_is_broken_and_names_it(fleet)
     pipelines |= {"": "", "README.md": "what stands here"}
     execution, children = fleet.run(pipelines)
     told = summary(execution)
-    assert {name: count for name, count in told.items() if isinstance(count, int)} == {
+    assert counts(told) == {
         "connections": 20, "succeeded": 15, "partial": 1, "paused": 0, "failed": 4}
     assert sorted(told["failed_connections"]) == ["Not A Name", "deeper/nested", "misfiled", "unreadable"]
     assert sorted(told["ignored"]) == ["", "README.md"]
@@ -190,6 +198,17 @@ def test_too_many_failures_fail_the_fleet_after_everybody_had_a_turn(fleet):
     cause = json.loads(execution["cause"])
     assert (cause["connections"], cause["succeeded"], cause["failed_connections"]) == (2, 1, ["bad"])
     assert children["good.toml"][0] == "succeeded"
+
+
+def test_a_connection_that_has_not_completed_for_hours_is_named_with_its_age(fleet):
+    hours_ago_ms = int(time.time() * 1000) - 10 * 3600 * 1000
+    record = {"format": "okki-sync run", "version": 1, "holder": None, "target_calls_ms": [], "target_blocked_until_ms": None}
+    fleet.cloud.put("fleet/state/broken.run", json.dumps({**record, "completed_at_ms": hours_ago_ms}))
+    machine = fleet.cloud.machine("tolerant", filled(ASL.read_text(), {**fleet.values, "ToleratedFailurePercentage": 100}))
+    pipelines = {"good.toml": fleet.well.pipeline("good"), "broken.toml": "connection = 5"}
+    told = summary(fleet.run(pipelines, machine)[0])
+    assert (told["stale_connections"], told["oldest_connection"], told["failed_connections"]) == (["broken"], "broken", ["broken"])
+    assert 10 * 3600 <= told["oldest_age_seconds"] < 11 * 3600
 
 
 def test_a_store_without_pipelines_is_no_success(fleet):
@@ -216,7 +235,7 @@ def test_the_summary_of_ten_thousand_connections_fits_a_payload(fleet):
     assert len(json.dumps(answers)) < LIMIT_BYTES / 1.5
     machine = fleet.cloud.machine("summary", {**fleet.definition, "StartAt": "Summary"})
     told = summary(fleet.cloud.execute(machine, answers))
-    assert {name: count for name, count in told.items() if isinstance(count, int)} == {
+    assert counts(told) == {
         "connections": 10_000, "succeeded": 9_000, "partial": 600, "paused": 1, "failed": 399}
     assert len(told["failed_connections"]) == 398 and told["paused_connections"] == told["stalled_connections"] == ["slow-one"]
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 from programs import PATIENCE
 from template import (
-    ROOT, TEMPLATE, alarms, dashboard, every, metric_constants, metrics_read, properties, resolved, resources, source, statements,
-    transformed, walk,
+    ROOT, TEMPLATE, alarms, dashboard, every, metric_constants, metric_of_the_fleet, metrics_read, properties, resolved, resources,
+    source, statements, transformed, walk,
 )
 
 BIN = ROOT / ".venv" / "bin"
@@ -172,11 +172,12 @@ def test_the_function_is_what_the_parameters_say():
 def test_every_variable_that_the_function_gets_is_one_that_the_program_reads():
     variables = properties("Function")["Environment"]["Variables"]
     program = "".join(file.read_text() for file in (ROOT / "src").rglob("*.rs"))
-    assert len(variables) == 6
+    assert len(variables) == 7
     for name in variables:
         assert f'"{name}"' in program, name
     assert variables["OKKI_SYNC_STORE"] == {"Fn::Sub": "s3://${Store}"}
     assert variables["OKKI_SYNC_METRICS_NAMESPACE"] == STACK
+    assert variables["OKKI_SYNC_STALE_AFTER"] == {"Fn::Sub": "${FreshnessHours}h"}, "the chat and the alarms agree"
     assert variables["OKKI_SYNC_SECRET"]["Fn::If"][:2] == ["SecretEach", {"Fn::Sub": "${SecretPrefix}{connection}"}]
     assert '"{connection}"' in program
     assert variables["OKKI_SYNC_HOSTS"] == {"Fn::If": ["HostsGiven", {"Ref": "Hosts"}, {"Ref": "AWS::NoValue"}]}
@@ -270,7 +271,7 @@ def test_the_template_never_writes_a_value_into_the_secret():
 def test_alarms_and_dashboard_read_the_metrics_that_the_program_publishes():
     published, _ = metric_constants()
     ours = {name for _, namespace, name, _ in metrics_read() if namespace in (STACK, "<AWS::StackName>")}
-    assert ours == published
+    assert ours == published | {metric_of_the_fleet()}
     assert len(published) <= 10, "CloudWatch gives ten metrics away; each more costs in every stack"
 
 
@@ -279,7 +280,7 @@ def test_metrics_are_read_of_sync_runs_only_so_that_a_plan_hides_nothing():
     for who, namespace, name, dimensions in metrics_read():
         if namespace in (STACK, "<AWS::StackName>"):
             count += 1
-            assert dimensions == {"mode": "sync"}, (who, name)
+            assert dimensions == {"mode": "freshness" if name == metric_of_the_fleet() else "sync"}, (who, name)
         else:
             assert namespace in ("AWS/Lambda", "AWS/SQS", "AWS/States"), (who, namespace)
     assert count >= 16
@@ -302,8 +303,8 @@ def test_the_dashboard_shows_every_alarm_and_every_graph():
     for word in ["Freshness", "Rows by outcome", "Calls by side", "Throttles by side", "Duration against the timeout", "Age of what was read longest ago", "Last reports"]:
         assert word in titles
     shown = {arn.strip("<>").removesuffix(".Arn") for arn in widgets[0]["properties"]["alarms"]}
-    # The fleet's alarm is not always there, and a dashboard's body has no conditions.
-    assert shown == set(alarms()) - {"FleetFailed"}
+    # The fleet's alarms are not always there, and a dashboard's body has no conditions.
+    assert shown == set(alarms()) - OF_A_FLEET
     taken = set()
     for one in widgets:
         cells = {(x, y) for x in range(one["x"], one["x"] + one["width"]) for y in range(one["y"], one["y"] + one["height"])}
@@ -311,6 +312,7 @@ def test_the_dashboard_shows_every_alarm_and_every_graph():
         taken |= cells
 
 
+OF_A_FLEET = {"FleetFailed", "ConnectionStale"}
 THRESHOLDS = {
     "RunFailed": (1, "GreaterThanOrEqualToThreshold", "ignore"),
     "FunctionFailed": (1, "GreaterThanOrEqualToThreshold", "ignore"),
@@ -320,6 +322,7 @@ THRESHOLDS = {
     "TargetCredentialsRefused": (1, "GreaterThanOrEqualToThreshold", "ignore"),
     "GuardStruck": (1, "GreaterThanOrEqualToThreshold", "ignore"),
     "FleetFailed": (1, "GreaterThanOrEqualToThreshold", "notBreaching"),
+    "ConnectionStale": ({"Ref": "FreshnessHours"}, "GreaterThanThreshold", "ignore"),
     "DeadLetters": (1, "GreaterThanOrEqualToThreshold", "notBreaching"),
     "RowsQuarantined": (1, "GreaterThanOrEqualToThreshold", "ignore"),
     "SourceThrottled": (20, "GreaterThanOrEqualToThreshold", "ignore"),
@@ -333,7 +336,7 @@ METRIC_OF = {
     "TargetCredentialsRefused": "TargetCredentialsRefused", "GuardStruck": "GuardRefused", "FleetFailed": "ExecutionsFailed",
     "DeadLetters": "ApproximateNumberOfMessagesVisible", "RowsQuarantined": "RowsQuarantined",
     "SourceThrottled": "SourceThrottled", "TargetThrottled": "TargetThrottled", "DurationNearTimeout": "Duration",
-    "CatalogueAges": "OldestReadAge",
+    "CatalogueAges": "OldestReadAge", "ConnectionStale": "OldestCompletedRunAge",
 }
 
 
@@ -394,9 +397,20 @@ def test_one_outage_of_one_connection_rings_once():
 def test_one_broken_connection_of_a_fleet_rings_and_hides_no_outage():
     members, ringing = watched(fleet=True)
     assert members == {"FleetFailed", "NoCompletedRun"}
-    assert ringing == BY_THEMSELVES | OF_ONE | {"Outage"}
+    assert ringing == BY_THEMSELVES | OF_ONE | {"Outage", "ConnectionStale"}
     for name in OF_ONE:
         assert "with Fleet=on on its own" in properties(name)["AlarmDescription"]
+
+
+def test_a_connection_of_a_fleet_that_stands_still_rings_and_is_no_outage():
+    alarm = properties("ConnectionStale")
+    assert resources()["ConnectionStale"]["Condition"] == "WithFleet"
+    hours, age = alarm["Metrics"]
+    assert (hours["Expression"], hours["ReturnData"]) == ("age / 3600", True)
+    # One number an execution, and nothing between two: the state stays until the next one.
+    assert (age["MetricStat"]["Stat"], age["MetricStat"]["Period"], alarm["EvaluationPeriods"]) == ("Maximum", 3600, 1)
+    assert alarm["OKActions"] == TOPIC
+    assert "ConnectionStale" not in json.dumps(properties("Outage"))
 
 
 def test_the_outage_of_a_fleet_ends_by_itself():
@@ -467,7 +481,7 @@ def test_the_runbook_s_costs_follow_from_its_prices_and_assumptions():
             "S3 storage, 37 MB each": connections * (rows * kept_bytes + 24 * 90 * 620) / 1e9 * 0.023,
             "logs": month * 4e-6 * 0.5,
             "X-Ray": month * 5e-6,
-            "alarms, composites, 10 metrics": 10 * 0.3 + 14 * 0.1 + 2 * 0.5,
+            "alarms, composites, 11 metrics": 11 * 0.3 + 15 * 0.1 + 2 * 0.5,
         }
         reads = month * 0.05e-4
         expected = {
@@ -479,7 +493,7 @@ def test_the_runbook_s_costs_follow_from_its_prices_and_assumptions():
         for name, value in expected.items():
             assert table[name][column] == pytest.approx(value, abs=0.0051), (name, connections)
     found = resources()
-    assert sum(one["Type"] == "AWS::CloudWatch::Alarm" for one in found.values()) == 14
+    assert sum(one["Type"] == "AWS::CloudWatch::Alarm" for one in found.values()) == 15
     assert sum(one["Type"] == "AWS::CloudWatch::CompositeAlarm" for one in found.values()) == 2
 
 
