@@ -15,7 +15,7 @@ pub(super) fn advice(lang: Lang, kind: &str) -> Option<(&'static str, &'static s
 type Words = (&'static str, &'static str);
 
 /// The kind; what it means and what to do in English; the same in Chinese. Code stands in backticks.
-const ERRORS: [(&str, Words, Words); 18] = [
+const ERRORS: [(&str, Words, Words); 19] = [
     (
         "BadEvent",
         (
@@ -136,6 +136,17 @@ const ERRORS: [(&str, Words, Words); 18] = [
         (
             "计划删除过多、数据源为空，或计划不是已批准的那一个；未写入任何内容",
             "用 `okki-sync plan` 查看；如果确实如此，用 `--approve` 批准其摘要码，或用一次 `--allow-mass-delete`",
+        ),
+    ),
+    (
+        "HeldBackTooMany",
+        (
+            "value guards would hold back more than `guard.max_held_ratio`; nothing was written",
+            "look with `okki-sync plan`; correct `guard.values` or the source, or raise the ratio",
+        ),
+        (
+            "数值防护要扣留的超过 `guard.max_held_ratio`；未写入任何内容",
+            "用 `okki-sync plan` 查看；改正 `guard.values` 或数据源，或调高此比例",
         ),
     ),
     (
