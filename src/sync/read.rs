@@ -344,8 +344,6 @@ fn unapproved(request: &RunRequest, now: Option<&Digest>) -> Option<Error> {
         "the plan is not the one that was approved ({difference}); nothing was written",
         difference = approved.difference(now)
     );
-    Some(
-        Error::new(ErrorKind::GuardRefused, what)
-            .help(say!("look at it with okki-sync plan, and approve its digest")),
-    )
+    let help = say!("look at it with okki-sync plan, and approve its digest");
+    Some(Error::new(ErrorKind::GuardRefused, what).help(help))
 }

@@ -1,21 +1,22 @@
 //! Commands and options. The doc comments of fields and variants are the text of `--help`.
 
-use std::path::PathBuf;
+mod records;
+mod sandbox;
+
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::sync::{CHANGES, Digest};
-use okki_sync_sandbox::{ChangeMix, IdCheck, Options};
+use okki_sync_sandbox::Options;
 
-use super::runs::Since;
-use crate::words::phrase;
+pub(super) use records::{
+    PreviewArgs, QuarantineArgs, QuarantineCommand, ReportArgs, RowArgs, RunsArgs, Shell, UndoArgs,
+};
+pub(super) use sandbox::SandboxArgs;
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 bad usage, pipeline or credentials · \
                           3 done in part (rows quarantined, differences found, or work left for the next run)";
-
-/// A thousand a second: more would only keep the sandbox busy with itself.
-const MOST_CHANGES_PER_MINUTE: f64 = 60_000.0;
 
 /// Syncs OKKI CRM (小满) product groups to Qeasy (轻易云) and other HTTP targets.
 #[derive(Debug, Clone, Parser)]
@@ -28,11 +29,11 @@ pub struct Args {
     #[arg(long, global = true, value_name = "LANG")]
     pub lang: Option<String>,
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(in crate::cli) command: Command,
 }
 
 #[derive(Debug, Clone, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Fetch, transform, plan, write in batches, remember
     Sync(SyncArgs),
     /// Show what a sync would change and why; writes nothing
@@ -77,86 +78,86 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct SyncArgs {
+pub(in crate::cli) struct SyncArgs {
     /// Let this run delete more than the guard allows
     #[arg(long)]
-    pub(super) allow_mass_delete: bool,
+    pub(in crate::cli) allow_mass_delete: bool,
     #[command(flatten)]
-    pub(super) only: OnlyArgs,
+    pub(in crate::cli) only: OnlyArgs,
     /// Do what the plan of this digest showed and nothing else; for it, the guard allows every deletion
     #[arg(long, value_name = "DIGEST", conflicts_with = "allow_mass_delete")]
-    pub(super) approve: Option<Digest>,
+    pub(in crate::cli) approve: Option<Digest>,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(in crate::cli) run: RunArgs,
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct PlanArgs {
+pub(in crate::cli) struct PlanArgs {
     /// Let this run plan more deletions than the guard allows
     #[arg(long)]
-    pub(super) allow_mass_delete: bool,
+    pub(in crate::cli) allow_mass_delete: bool,
     #[command(flatten)]
-    pub(super) only: OnlyArgs,
+    pub(in crate::cli) only: OnlyArgs,
     /// Show every changed line, however many there are
     #[arg(long)]
-    pub(super) all: bool,
+    pub(in crate::cli) all: bool,
     /// Compare with what the target holds now, not with what it has acknowledged
     #[arg(long)]
-    pub(super) from_target: bool,
+    pub(in crate::cli) from_target: bool,
     /// Rows whose changed fields are shown, at most
     #[arg(long, value_name = "N", default_value_t = CHANGES)]
-    pub(super) changes: usize,
+    pub(in crate::cli) changes: usize,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(in crate::cli) run: RunArgs,
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct VerifyArgs {
+pub(in crate::cli) struct VerifyArgs {
     /// Show every line that differs, however many there are
     #[arg(long)]
-    pub(super) all: bool,
+    pub(in crate::cli) all: bool,
     /// Rows whose differing fields are shown, at most
     #[arg(long, value_name = "N", default_value_t = CHANGES)]
-    pub(super) changes: usize,
+    pub(in crate::cli) changes: usize,
     // Last: its help heading covers every option after it.
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(in crate::cli) run: RunArgs,
 }
 
 /// The rows that a person names.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct OnlyArgs {
+pub(in crate::cli) struct OnlyArgs {
     /// Send this row, changed or not, and no other; repeatable
     #[arg(long = "only", value_name = "ID")]
-    pub(super) only_ids: Vec<String>,
+    pub(in crate::cli) only_ids: Vec<String>,
     /// Send this group's row, or its products' rows, changed or not; repeatable
     #[arg(long = "group", value_name = "ID")]
-    pub(super) only_groups: Vec<String>,
+    pub(in crate::cli) only_groups: Vec<String>,
 }
 
 /// Options that `sync`, `plan` and `verify` share.
 #[derive(Debug, Clone, clap::Args)]
 #[command(mut_args(needs_sandbox))]
-pub(super) struct RunArgs {
+pub(in crate::cli) struct RunArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
+    pub(in crate::cli) pipeline: Option<String>,
     /// Put the run report on stdout as JSON, and nothing else there
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
     /// Ignore the incremental cursor and read everything
     #[arg(long)]
-    pub(super) full: bool,
+    pub(in crate::cli) full: bool,
     /// End in good order before this time has passed, for example 15m; the next run goes on from there
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub(super) deadline: Option<Duration>,
+    pub(in crate::cli) deadline: Option<Duration>,
     /// Use a sandbox in this process as source and target; no pipeline or credentials are needed
     #[arg(long)]
-    pub(super) sandbox: bool,
+    pub(in crate::cli) sandbox: bool,
     #[command(flatten, next_help_heading = "Sandbox")]
-    pub(super) catalogue: CatalogueArgs,
+    pub(in crate::cli) catalogue: CatalogueArgs,
 }
 
 /// Without `--sandbox` the catalogue's options would silently do nothing: makes them an error there.
@@ -167,24 +168,24 @@ fn needs_sandbox(arg: clap::Arg) -> clap::Arg {
 
 /// What the sandbox's OKKI holds.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct CatalogueArgs {
+pub(in crate::cli) struct CatalogueArgs {
     /// Number of product groups
     #[arg(long, value_name = "N")]
-    pub(super) groups: Option<usize>,
+    pub(in crate::cli) groups: Option<usize>,
     /// Number of products
     #[arg(long, value_name = "N")]
-    pub(super) products: Option<usize>,
+    pub(in crate::cli) products: Option<usize>,
     /// Seed of the catalogue: the same seed gives the same names and prices
     #[arg(long, value_name = "N")]
-    pub(super) seed: Option<u64>,
+    pub(in crate::cli) seed: Option<u64>,
     /// Mix in rows as a neglected CRM has them: no id, repeated ids, wrong types
     #[arg(long)]
-    pub(super) dirty: bool,
+    pub(in crate::cli) dirty: bool,
 }
 
 impl CatalogueArgs {
     /// The sandbox's defaults, with what was asked for.
-    pub(super) fn options(&self) -> Options {
+    pub(in crate::cli) fn options(&self) -> Options {
         let mut options = Options { dirty: self.dirty, ..Options::default() };
         if let Some(groups) = self.groups {
             options.groups = groups;
@@ -199,57 +200,8 @@ impl CatalogueArgs {
     }
 }
 
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct SandboxArgs {
-    /// Port of the local OKKI on loopback; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    pub(super) okki_port: u16,
-    /// Port of the local target on loopback; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    pub(super) target_port: u16,
-    /// Port of the page on loopback; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    pub(super) page_port: u16,
-    #[command(flatten)]
-    pub(super) catalogue: CatalogueArgs,
-    /// Let people change so many products a minute, as long as the sandbox runs
-    #[arg(long, value_name = "N", value_parser = changes_per_minute)]
-    pub(super) edits_per_minute: Option<f64>,
-    /// How these changes are shared among edits, creations and deletions (and restores, if there is a fourth number)
-    #[arg(long, value_name = "N:N:N", requires = "edits_per_minute", default_value = "70:20:10")]
-    pub(super) edit_mix: ChangeMix,
-    /// Let the local Qeasy refuse ids that it already has, as a scheme with idCheck on does
-    #[arg(long)]
-    pub(super) id_check: bool,
-    /// Let each answer take this long, for example 80ms
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub(super) latency: Option<Duration>,
-    /// Write the KEY=VALUE lines to this file too, once the sandbox answers
-    #[arg(long, value_name = "PATH")]
-    pub(super) env_file: Option<PathBuf>,
-}
-
-impl SandboxArgs {
-    /// The sandbox's defaults, with what was asked for.
-    pub(super) fn options(&self) -> Options {
-        let mut options = self.catalogue.options();
-        options.id_check = if self.id_check { IdCheck::CountedAsFailed } else { IdCheck::Off };
-        if let Some(latency) = self.latency {
-            options.latency = latency;
-        }
-        options.edits_per_minute = self.edits_per_minute.unwrap_or_default();
-        options.edit_mix = self.edit_mix;
-        options
-    }
-}
-
-fn changes_per_minute(text: &str) -> Result<f64, &'static str> {
-    let number = text.parse().ok().filter(|number| (0.0..=MOST_CHANGES_PER_MINUTE).contains(number));
-    number.ok_or(phrase!("expected a number from 0 to 60000"))
-}
-
 #[derive(Debug, Clone, Subcommand)]
-pub(super) enum StateCommand {
+pub(in crate::cli) enum StateCommand {
     /// Print the state of a connection for people
     Show(StateShowArgs),
     /// Rebuild the state from what the target holds; the old one is kept as .state.previous
@@ -257,186 +209,46 @@ pub(super) enum StateCommand {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct StateShowArgs {
+pub(in crate::cli) struct StateShowArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
+    pub(in crate::cli) pipeline: Option<String>,
     /// Put the state on stdout as JSON, and nothing else there
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct StateRebuildArgs {
+pub(in crate::cli) struct StateRebuildArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
+    pub(in crate::cli) pipeline: Option<String>,
     /// Take over the rows that only the target has: the next sync deletes them
     #[arg(long)]
-    pub(super) own_extra: bool,
+    pub(in crate::cli) own_extra: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct RowArgs {
-    /// The id of a group or a product
-    #[arg(value_name = "ID")]
-    pub(super) id: String,
+pub(in crate::cli) struct CheckArgs {
     /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
     #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
-    /// Put it on stdout as JSON, and nothing else there
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct UndoArgs {
-    /// The run whose changes go back, by its run id
-    #[arg(value_name = "RUN")]
-    pub(super) run: String,
-    /// Send the former content; without it, it is only shown
-    #[arg(long)]
-    pub(super) yes: bool,
-    /// Delete the rows that the run created
-    #[arg(long)]
-    pub(super) deletes: bool,
-    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
-    #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
-    /// Put it on stdout as JSON, and nothing else there
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct CheckArgs {
-    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
-    #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
+    pub(in crate::cli) pipeline: Option<String>,
     /// Judge the file as if it were in the store: it may name only the hosts of OKKI_SYNC_HOSTS
     #[arg(long)]
-    pub(super) stored: bool,
+    pub(in crate::cli) stored: bool,
     /// Log in on both sides too, read one row, and ask for the scheme; nothing is written there
     #[arg(long)]
-    pub(super) online: bool,
+    pub(in crate::cli) online: bool,
     /// Put connection, target, needed credentials and mistakes on stdout as JSON, and nothing else there
     #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct PreviewArgs {
-    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
-    #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
-    /// Show this row; repeatable. Where the rows use products, the source is read as plan reads it
-    #[arg(long = "id", value_name = "ID")]
-    pub(super) ids: Vec<String>,
-    /// Show at most so many rows, and as many that cannot go through
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub(super) limit: usize,
-    /// Take the rows from this file, as OKKI sends them (answers, or rows); nothing is called
-    #[arg(long, value_name = "FILE")]
-    pub(super) from: Option<String>,
-    /// Compare with the rows in this file, and end with exit code 3 if they differ
-    #[arg(long, value_name = "FILE", requires = "from")]
-    pub(super) expect: Option<String>,
-    /// Put the rows on stdout as JSON, and nothing else there
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// Shells whose completions are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct RunsArgs {
-    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
-    #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
-    /// Only runs that began since then: 24h, 7days, 2026-11-24 (UTC), or a time in RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = Since::parse)]
-    pub(super) since: Option<Since>,
-    /// Only runs that failed
-    #[arg(long)]
-    pub(super) failed: bool,
-    /// Show at most this number of runs
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = run_limit)]
-    pub(super) limit: usize,
-    /// Put the run reports on stdout as a JSON array, and nothing else there
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(super) enum QuarantineCommand {
-    /// List the rows that cannot go through now, with their reasons
-    List(QuarantineArgs),
-    /// Show all that is known of a row
-    Show {
-        /// Its id, or what `list` shows in its place
-        #[arg(value_name = "ID")]
-        id: String,
-        #[command(flatten)]
-        args: QuarantineArgs,
-    },
-    /// Let the next run send refused rows, and let dismissed rows count again
-    Retry {
-        /// Their ids
-        #[arg(value_name = "ID", required = true)]
-        ids: Vec<String>,
-        #[command(flatten)]
-        args: QuarantineArgs,
-    },
-    /// Let rows not count until their content changes
-    Dismiss {
-        /// Their ids
-        #[arg(value_name = "ID", required = true)]
-        ids: Vec<String>,
-        #[command(flatten)]
-        args: QuarantineArgs,
-    },
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct QuarantineArgs {
-    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
-    #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
-    /// Put the rows on stdout as JSON, and nothing else there
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct ReportArgs {
-    /// The run's id, as `runs` lists it [default: the last run]
-    #[arg(value_name = "RUN")]
-    pub(super) run: Option<String>,
-    /// Write the run as an HTML page to this file
-    #[arg(long, value_name = "FILE")]
-    pub(super) html: Option<PathBuf>,
-    /// Pipeline file, TOML or JSON [default: OKKI_SYNC_PIPELINE, else pipeline.toml]
-    #[arg(long, value_name = "FILE")]
-    pub(super) pipeline: Option<String>,
-    /// Put the run report on stdout as JSON, and nothing else there
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-fn run_limit(text: &str) -> Result<usize, &'static str> {
-    let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
-    number.ok_or(phrase!("expected a number from 1 to 1000"))
+    pub(in crate::cli) json: bool,
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use okki_sync_sandbox::ChangeMix;
 
     use super::*;
     use clap::CommandFactory as _;
