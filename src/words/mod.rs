@@ -13,7 +13,9 @@ mod recognise;
 pub use lang::{Lang, Language};
 pub use message::{Message, Words};
 pub(crate) use message::{Probe, ViaDisplay, ViaWords};
-pub(crate) use recognise::{recognise, recognise_line};
+pub(crate) use recognise::recognise;
+#[cfg(any(test, feature = "cli"))]
+pub(crate) use recognise::recognise_line;
 
 /// A [`Message`] from its English sentence and what fills its placeholders: `say!("store {name}: {why}", name, why = error)`.
 ///
