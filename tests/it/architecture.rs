@@ -18,7 +18,7 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("transform", &["catalogue", "error"]),
     ("state", &["catalogue", "error"]),
     ("ledger", &["catalogue", "state"]),
-    ("page", &["catalogue", "error", "report"]),
+    ("page", &["catalogue", "changes", "error", "report"]),
     ("plan", &["catalogue", "changes", "error", "report", "state", "transform"]),
     // Edges. The source and the target do not know each other.
     ("clock", &[]),
