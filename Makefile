@@ -14,7 +14,7 @@ PIPELINE ?= pipeline.toml
 # The version of cargo-auditable, which puts the list of dependencies into the program that is deployed.
 AUDITABLE := 0.7.7
 
-.PHONY: help demo test build lint schema unit simulate day lambda infra browser package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
+.PHONY: help demo test build lint schema unit simulate day lambda infra browser pictures package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ infra: build $(VENV)/.installed $(VENV)/emulator/.installed ## template, runbook
 browser: build $(VENV)/browser/.installed ## report page and sandbox's page in a real browser; skipped where none can be had, but never with CI set
 	cargo test -q --test it report_page::sample_pages
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/browser/bin/python -m pytest -q -rs tests/browser
+
+pictures: build $(VENV)/browser/.installed ## draws the pictures of the README from a real run
+	$(VENV)/browser/bin/python docs/pictures/draw.py
 
 package: $(VENV)/.installed .tools/.cargo-auditable-$(AUDITABLE) ## the release build of the Lambda program for this machine, its size, and its SBOM beside it; takes minutes
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PACKAGE=1 $(PYTHON) -m pytest -q -s tests/infra/test_package.py

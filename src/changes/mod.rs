@@ -1,7 +1,7 @@
 //! What changed in a row: field by field, the old value and the new one. Pure.
 //!
 //! A value is the JSON text of its side, so that `2999.10` stays `2999.10`. Plans and verifications show such changes,
-//! and each run that changes rows keeps a file of them ([`file`]): the history of a row, and what an undo restores.
+//! and each run that changes rows keeps a file of them (`file.rs`): the history of a row, and what an undo restores.
 //! Deliberately absent: how two rows are compared. That is the plan's (`plan/diff.rs`).
 
 mod file;
