@@ -150,10 +150,10 @@ impl QuarantineOf<'_> {
     async fn change_under_lease(&self, change: Change, handles: &[String]) -> Result<Vec<Quarantined>> {
         let Some((mut state, target, version)) = self.state().await? else {
             let what = say!(
-                "connection \"{connection}\" has no state yet: no row is in its quarantine",
+                "connection \"{connection}\" has no state yet, and what is noted of a row stands there",
                 connection = self.connection
             );
-            return Err(Error::new(ErrorKind::BadEvent, what));
+            return Err(Error::new(ErrorKind::BadEvent, what).help(say!("let a sync send its first batch")));
         };
         let all = self.list_by(&state).await?;
         let mut changed = find(&all, handles)?;
