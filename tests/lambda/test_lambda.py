@@ -75,6 +75,7 @@ SAMPLES = {
     "allow-mass-delete.json": ("sync", "main"),
     "connection.json": ("sync", "acme"),
     "full.json": ("sync", "main"),
+    "only.json": ("sync", "main"),
     "plan.json": ("plan", "main"),
     "scheduled-rule.json": ("sync", "main"),
     "scheduled.json": ("sync", "main"),
@@ -83,7 +84,19 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "events").iterdir()))
+# It starts no run.
+QUESTION = "freshness.json"
+
+
+def test_how_fresh_the_connections_are_can_be_asked(world):
+    world.invoke(event("sync.json"))
+    status, answer = world.invoke(event(QUESTION))
+    assert status == 200 and "main" not in answer["stale_connections"]
+    [line] = [line for line in world.log_lines() if line.get("mode") == "freshness" and "_aws" in line]
+    assert line["OldestCompletedRunAge"] >= 0
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "events").iterdir() if path.name != QUESTION))
 def test_every_sample_event_is_answered_with_the_run_that_it_asks_for(world, name):
     status, report = world.invoke(event(name))
     assert status == 200 and (report["mode"], report["connection"]) == SAMPLES[name]
@@ -170,7 +183,7 @@ def test_each_run_logs_its_steps_and_one_metrics_line_and_no_credential(world):
     # Left out where a run does not know it.
     seconds = set(re.findall(r'^    published_seconds\(\s*"(\w+)"', source, re.M))
     assert seconds == {"OldestReadAge"}
-    metrics = [line for line in lines if "_aws" in line]
+    metrics = [line for line in lines if "_aws" in line and line["mode"] != "freshness"]
     assert len({line["run_id"] for line in metrics}) == len(metrics) > 10
     for line in metrics:
         [directive] = line["_aws"]["CloudWatchMetrics"]
