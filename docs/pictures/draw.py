@@ -70,7 +70,8 @@ def pieces(line):
                     colour = COLOURS.get(code, colour)
             continue
         # Latin and Han are placed apart, whatever the fonts' widths are.
-        for run in re.findall(r"[ -~\u00a0-\u2fff]+|[^ -~\u00a0-\u2fff]+", part):
+        # Spaces are places: an SVG would join them.
+        for run in re.findall(r"(?: ?[!-~\u00a0-\u2fff]+)+|[^ -~\u00a0-\u2fff]+| +", part):
             width = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in run)
             room = max(0, COLUMNS - column)
             if width > room:
@@ -94,6 +95,8 @@ def as_svg(text, title):
         for column, columns, colour, bold, run in pieces(line):
             if not run.strip():
                 continue
+            if run.startswith(" "):
+                run, column, columns = run[1:], column + 1, columns - 1
             x, y = MARGIN + column * CHAR_WIDTH, MARGIN + (row + 0.75) * LINE_HEIGHT
             weight = ' font-weight="bold"' if bold else ""
             drawn.append(
@@ -118,7 +121,7 @@ def photograph(page):
         sys.exit("no browser: set CHROMIUM to the path of one")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=chromium.OPTIONS)
-        view = browser.new_page(viewport={"width": 1100, "height": 900}, color_scheme="light")
+        view = browser.new_page(viewport={"width": 1100, "height": 1150}, color_scheme="light")
         view.goto(page + "?lang=en")
         first = view.locator("#tree details").first
         if first.count():
