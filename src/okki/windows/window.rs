@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
 use hashbrown::HashSet;
+use tokio::time::Instant;
 
 use super::super::page::ProductPage;
 use super::question::{Asker, Question};
@@ -43,6 +44,8 @@ const FEWEST_MENDING_CALLS: usize = 3;
 /// Rounds in a row without a new row: the difference is the source's own. (Where ties have no order, a round leaves out a
 /// certain row with a chance of e⁻¹: eight rounds in a row do so once in three thousand times.)
 const QUIET_ROUNDS: u32 = 8;
+/// The same where they have taken longer than the run has left: a run that reads on for certainty comes to no end.
+const QUIET_ROUNDS_IN_HASTE: u32 = 4;
 
 /// What a range held.
 #[derive(Debug)]
@@ -253,6 +256,7 @@ async fn read_by_type(asker: &Asker<'_>, question: &Question, page_size: u32) ->
 /// Rows of one second without a lasting order: each round brings most of them, and all rounds together bring all. If
 /// they never do, an id comes more than once in the source, or a row is hidden: then nothing is deleted for it.
 async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) -> Result<WindowRows> {
+    let started = Instant::now();
     let (mut pages, mut seen) = (Vec::new(), HashSet::new());
     let (mut total, mut quiet) = (0, 0);
     for _ in 0..MAX_ROUNDS {
@@ -284,7 +288,8 @@ async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) 
             return Ok(WindowRows { in_rounds: true, ..WindowRows::whole(pages, total) });
         }
         quiet = if seen.len() == before { quiet + 1 } else { 0 };
-        if quiet == QUIET_ROUNDS {
+        let is_in_haste = started.elapsed() > asker.budget.left();
+        if quiet >= if is_in_haste { QUIET_ROUNDS_IN_HASTE } else { QUIET_ROUNDS } {
             break;
         }
     }
