@@ -5,6 +5,7 @@
 //! [`App`].
 
 mod args;
+mod beside;
 mod check;
 mod demo;
 mod expect;

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use serde_json::value::RawValue;
 
 use super::args::PreviewArgs;
+use super::beside::{beside, fields};
 use super::expect::{self, Expected};
 use super::run::stoppable;
-use super::term::{Screen, Signals, Style, count, pad, print, print_error, sanitize};
+use super::term::{Screen, Signals, Style, count, print, print_error, sanitize};
 use super::{EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, cannot_start, pipeline};
 use crate::app::{App, PreviewRequest};
 use crate::catalogue::Rejected;
@@ -16,10 +17,8 @@ use crate::error::{Error, ErrorKind};
 use crate::sync::preview::Preview;
 use crate::words::{Message, say};
 
-/// Characters of a row that are shown to people.
-const ROW_CHARS: usize = 2_000;
-/// Columns of a label; one follows it.
-const LABEL_COLUMNS: usize = 8;
+/// Characters of a reason that are shown to people.
+const REASON_CHARS: usize = 500;
 
 /// `preview`.
 pub(super) async fn preview(env: &Env, screen: Screen, args: &PreviewArgs) -> u8 {
@@ -104,16 +103,21 @@ fn as_json(preview: &Preview, limit: usize) -> String {
 fn as_text(preview: &Preview, limit: usize, style: Style) -> String {
     let mut text = String::new();
     let [source, row_label, rejected_label] =
-        [say!("source"), say!("row"), say!("rejected")].map(|label| pad(&style.say(&label), LABEL_COLUMNS));
+        [say!("source"), say!("row"), say!("rejected")].map(|label| style.say(&label));
+    let shown = |json: &str, label: &str| {
+        let mut lines = vec![style.bold(label)];
+        lines.extend(fields(json, style));
+        lines
+    };
     // Writing to a string cannot fail.
     for row in preview.rows.iter().take(limit) {
-        let _ = writeln!(text, "{} {}", style.dim(&source), sanitize(row.source.get(), ROW_CHARS));
-        let _ = writeln!(text, "{} {}\n", style.bold(&row_label), sanitize(row.row.get(), ROW_CHARS));
+        let (source, row) = (shown(row.source.get(), &source), shown(row.row.get(), &row_label));
+        let _ = writeln!(text, "{}", beside(&source, &row));
     }
     for Rejected { raw, reason, .. } in preview.rejected.iter().take(limit) {
-        let _ = writeln!(text, "{} {}", style.dim(&source), sanitize(raw.get(), ROW_CHARS));
-        let why = style.say(&Message::from(sanitize(reason, ROW_CHARS)));
-        let _ = writeln!(text, "{} {why}\n", style.bold(&rejected_label));
+        let why = style.say(&Message::from(sanitize(reason, REASON_CHARS)));
+        let rejected = [style.bold(&rejected_label), why];
+        let _ = writeln!(text, "{}", beside(&shown(raw.get(), &source), &rejected));
     }
     let more = |all: usize| count(all.saturating_sub(limit) as u64);
     let (rows, rejected) = (preview.rows.len(), preview.rejected.len());

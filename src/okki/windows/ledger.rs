@@ -252,13 +252,16 @@ impl Ledger {
 
     /// Retires the windows that a run reads again: those read longest ago, as many rows as the time since the last
     /// time demands, so that within `cycle_ms` each window comes once and no run has a peak. `held`: rows of the whole
-    /// catalogue; `least`: fewer are not worth a call. Returns how many rows are due.
-    pub(crate) fn take_due(&mut self, held: u64, now_ms: u64, cycle_ms: u64, least: u64) -> u64 {
+    /// catalogue, which may not be in windows; `page`: fewer rows are not worth a call. Returns how many rows are due.
+    pub(crate) fn take_due(&mut self, held: u64, now_ms: u64, cycle_ms: u64, page: u64) -> u64 {
+        // An empty window costs a call too.
+        let cost = |window: &Window| window.rows.max(page / 10);
+        let all = self.windows.iter().map(cost).sum::<u64>().max(held);
         let elapsed_ms = now_ms.saturating_sub(self.rolled_at_ms).min(cycle_ms);
-        let owed = u128::from(held) * u128::from(elapsed_ms) / u128::from(cycle_ms.max(1));
-        let owed = u64::try_from(owed).unwrap_or(held);
+        let owed = u128::from(all) * u128::from(elapsed_ms) / u128::from(cycle_ms.max(1));
+        let owed = u64::try_from(owed).unwrap_or(all);
         // The debt grows until it is worth a call.
-        if owed < least.min(held).max(1) {
+        if owed < page.min(held).max(1) {
             return 0;
         }
         let mut by_age: Vec<&Window> = self.windows.iter().collect();
@@ -268,19 +271,19 @@ impl Ledger {
             if taken >= owed {
                 break;
             }
-            // However few rows it has, it costs a call.
-            taken += window.rows.max(least);
+            taken += cost(window);
             due.insert(window.number);
         }
-        self.add_small_neighbours(&mut due, least);
+        self.add_small_neighbours(&mut due, page);
         self.retire(|window| due.contains(&window.number));
         self.rolled_at_ms = now_ms;
         owed
     }
 
-    /// Windows of less than a page beside a window that is read again are read with it, and become one with it: what
+    /// Windows of less than half a page beside a window that is read again are read with it, and become one with it: what
     /// doubts have cut to pieces grows together.
     fn add_small_neighbours(&self, due: &mut HashSet<u32>, page: u64) {
+        let small = page.div_ceil(2);
         let forward: Vec<&Window> = self.windows.iter().collect();
         let backward: Vec<&Window> = self.windows.iter().rev().collect();
         for windows in [forward, backward] {
@@ -288,7 +291,7 @@ impl Ledger {
             for window in windows {
                 if due.contains(&window.number) {
                     (follows, added) = (true, 0);
-                } else if follows && window.rows < page && added < page {
+                } else if follows && window.rows < small && added < small {
                     added += window.rows;
                     due.insert(window.number);
                 } else {

@@ -7,6 +7,9 @@ use super::window::First;
 
 /// Pages of a window where nothing is in doubt.
 const PAGES_OF_A_WINDOW: u64 = 10;
+/// A window holds at most one part in so many of a catalogue. An import gives hundreds of rows one update time, in which they
+/// have no order: the fewer of them share a window, the less often they stand at the border of two of its pages.
+const FEWEST_WINDOWS: u64 = 20;
 /// Windows without a doubt, after many doubts, that let the next ones grow.
 const MOST_CALM_NEEDED: u32 = 16;
 
@@ -65,6 +68,13 @@ impl Sizing {
         sizing
     }
 
+    /// Windows of a catalogue of so many rows.
+    pub(in crate::okki) fn fit_catalogue(&mut self, rows: u64) {
+        let pages = (rows / FEWEST_WINDOWS / self.page_size).max(1);
+        self.pages = self.pages.min(pages);
+        self.target = self.target.min(self.most());
+    }
+
     /// Only this many pages can still be read.
     pub(in crate::okki) fn limit_to(&mut self, pages: u64) {
         self.limit =
@@ -77,7 +87,8 @@ impl Sizing {
 
     /// A little less than whole pages: most windows then end within their last page.
     fn most(&self) -> u64 {
-        (self.page_size * self.pages).saturating_sub(self.page_size * 3 / 10).max(1)
+        let spare = if self.pages == 1 { self.page_size / 5 } else { self.page_size * 3 / 10 };
+        (self.page_size * self.pages).saturating_sub(spare).max(1)
     }
 
     fn least(&self) -> u64 {
@@ -179,6 +190,15 @@ mod tests {
         assert_eq!(sizing.target, 970);
         sizing.limit_to(3);
         assert_eq!(sizing.at_most(), 373, "no more than can still be read");
+    }
+
+    #[test]
+    fn a_small_catalogue_is_read_in_small_windows() {
+        for (rows, target) in [(400, 80), (3_000, 80), (4_000, 170), (19_999, 870), (200_000, 970)] {
+            let mut sizing = Sizing::new(100, PAGES_OF_A_WINDOW);
+            sizing.fit_catalogue(rows);
+            assert_eq!(sizing.target, target, "{rows}");
+        }
     }
 
     #[test]
