@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde_json::value::RawValue;
 
 use super::args::{QuarantineArgs, QuarantineCommand};
-use super::term::{Screen, Style, count, pad, print, print_error, sanitize};
-use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
+use super::term::{Screen, Style, count, pad, print, sanitize};
+use super::{EXIT_OK, failed, pipeline};
 use crate::app::App;
 use crate::config::Env;
 use crate::error::{Error, Side};
@@ -26,11 +26,7 @@ pub(super) async fn dispatch(env: &Env, screen: Screen, command: &QuarantineComm
             print(&text);
             EXIT_OK
         }
-        Err(error) => {
-            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
-            print_error(&screen.say(&say!("error: {line}", line)));
-            if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
-        }
+        Err(error) => failed(screen, &error),
     }
 }
 

@@ -9,6 +9,7 @@ use super::progress::{ProgressMode, ProgressView};
 use crate::config::Env;
 use crate::report::Status;
 use crate::sync::DiffKind;
+pub(super) use crate::words::count;
 use crate::words::{Lang, Message, Words as _, say};
 
 /// What the two output streams are, found out once.
@@ -181,19 +182,6 @@ fn skip_escape(chars: &mut std::str::Chars<'_>) {
     }
 }
 
-/// A count with its digits in groups of three.
-pub(super) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A duration in the two units that matter: `4h 2m`, `12m 5s`, `3.2s`, `80ms`.
 pub(super) fn duration(time: Duration) -> Message {
     let (seconds, ms) = (time.as_secs(), time.subsec_millis());
@@ -208,7 +196,7 @@ pub(super) fn duration(time: Duration) -> Message {
 /// A number of things, in the singular or the plural: `counted!(n, "{n} row", "{n} rows")`.
 macro_rules! counted {
     ($count:expr, $one:literal, $many:literal) => {{
-        let n = $crate::cli::term::count($count);
+        let n = $crate::words::count($count);
         if $count == 1 { $crate::words::say!($one, n) } else { $crate::words::say!($many, n) }
     }};
 }

@@ -1,19 +1,7 @@
 //! Numbers and times for people.
 
 use super::Lang;
-
-/// A count with its digits in groups of three.
-pub(super) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(super) use crate::words::count;
 
 /// A duration in the two units that matter: `4 h 2 min`, `12 min 5 s`, `3.2 s`, `80 ms`.
 pub(super) fn duration(lang: Lang, ms: u64) -> String {

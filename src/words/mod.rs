@@ -8,11 +8,13 @@
 mod catalogue;
 mod lang;
 mod message;
+mod numbers;
 mod recognise;
 
 pub use lang::{Lang, Language};
 pub use message::{Message, Words};
 pub(crate) use message::{Probe, ViaDisplay, ViaWords};
+pub(crate) use numbers::{count, grouped};
 pub(crate) use recognise::recognise;
 #[cfg(any(test, feature = "cli"))]
 pub(crate) use recognise::recognise_line;
