@@ -65,7 +65,7 @@ pub async fn dispatch(args: Args, lang: Lang) -> u8 {
         Command::Schema => check::schema(screen),
         Command::Report(args) => report::report(&env, screen, &args).await,
         Command::Runs(args) => runs::runs(&env, screen, &args).await,
-        Command::Completions { shell } => shell::completions(shell),
+        Command::Completions { shell } => shell::completions(screen, shell),
         Command::Man { command } => shell::man(screen, &command),
         Command::Demo => demo::demo(&env, screen).await,
     }

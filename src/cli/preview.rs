@@ -53,7 +53,10 @@ async fn shown(env: &Env, screen: Screen, args: &PreviewArgs) -> Result<u8, Erro
     };
     // Named rows are shown all.
     let limit = if args.ids.is_empty() { args.limit } else { usize::MAX };
-    print(&if args.json { as_json(&preview, limit) } else { as_text(&preview, limit, screen.style()) });
+    match args.json {
+        true => print(&as_json(&preview, limit)),
+        false => screen.print(&as_text(&preview, limit, screen.style())),
+    }
     let Some(expected) = expected else { return Ok(EXIT_OK) };
     let differences = expect::differences(&preview, &expected);
     if differences.is_empty() {

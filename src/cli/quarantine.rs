@@ -22,15 +22,12 @@ const LABEL_COLUMNS: usize = 9;
 /// `quarantine`.
 pub(super) async fn dispatch(env: &Env, screen: Screen, command: &QuarantineCommand) -> u8 {
     match done(env, screen, command).await {
-        Ok(text) => {
-            print(&text);
-            EXIT_OK
-        }
+        Ok(()) => EXIT_OK,
         Err(error) => failed(screen, &error),
     }
 }
 
-async fn done(env: &Env, screen: Screen, command: &QuarantineCommand) -> Result<String, Error> {
+async fn done(env: &Env, screen: Screen, command: &QuarantineCommand) -> Result<(), Error> {
     let app = App::new(env.clone());
     let from = |args: &QuarantineArgs| pipeline(&app, args.pipeline.as_ref());
     let (rows, args, text): (_, _, fn(&[Quarantined], Style) -> String) = match command {
@@ -46,7 +43,11 @@ async fn done(env: &Env, screen: Screen, command: &QuarantineCommand) -> Result<
             (app.dismiss_quarantined(from(args), ids).await?, args, dismissed)
         }
     };
-    Ok(if args.json { as_json(&rows) } else { text(&rows, screen.style()) })
+    match args.json {
+        true => print(&as_json(&rows)),
+        false => screen.print(&text(&rows, screen.style())),
+    }
+    Ok(())
 }
 
 fn as_json(rows: &[Quarantined]) -> String {

@@ -25,8 +25,10 @@ async fn answer(env: &Env, screen: Screen, args: &ReportArgs) -> Result<u8, Erro
     let (from, run) = (pipeline(&app, args.pipeline.as_ref()), args.run.as_deref());
     let Some(file) = &args.html else {
         let report = app.stored_report(from, run).await?;
-        let text = if args.json { as_json(&report) } else { summary::of_report(report, screen.style()) };
-        print(&text);
+        match args.json {
+            true => print(&as_json(&report)),
+            false => screen.print(&summary::of_report(report, screen.style())),
+        }
         return Ok(EXIT_OK);
     };
     if let Some(folder) = missing_folder(file) {

@@ -23,7 +23,7 @@ pub(super) async fn row(env: &Env, screen: Screen, args: &RowArgs) -> u8 {
     });
     match story.await {
         Ok(Ok(story)) if args.json => print(&(serde_json::to_string(&story).unwrap_or_default() + "\n")),
-        Ok(Ok(story)) => print(&as_text(&story, screen.style())),
+        Ok(Ok(story)) => screen.print(&as_text(&story, screen.style())),
         Ok(Err(error)) => return failed_or_paused(screen, &error),
         Err(code) => return code,
     }

@@ -197,7 +197,7 @@ pub(super) async fn stoppable<T>(
 
 /// Prints an outcome for people.
 pub(super) fn show(outcome: &Outcome, lines: tree::Lines, screen: Screen) {
-    print(&text(outcome, lines, screen.style()));
+    screen.print(&text(outcome, lines, screen.style()));
     // On a terminal that shows both streams the summary has just said it.
     if !(screen.out && screen.err) {
         print_failure(outcome, screen);

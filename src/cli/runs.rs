@@ -52,7 +52,10 @@ pub(super) async fn runs(env: &Env, screen: Screen, args: &RunsArgs) -> u8 {
         Ok(runs) => runs,
         Err(error) => return failed(screen, &error),
     };
-    print(&if args.json { as_json(&runs) } else { as_table(&runs, args.failed, screen.style()) });
+    match args.json {
+        true => print(&as_json(&runs)),
+        false => screen.print(&as_table(&runs, args.failed, screen.style())),
+    }
     for why in &runs.unreadable {
         let why = Message::from(sanitize(why, usize::MAX));
         print_error(&screen.say(&say!("warning: {why}; left out", why)));

@@ -39,8 +39,10 @@ pub(super) async fn dispatch(env: &Env, screen: Screen, command: &StateCommand) 
 async fn show_state(env: &Env, screen: Screen, args: &StateShowArgs) -> Result<(), Error> {
     let app = App::new(env.clone());
     let stored = app.stored_state(pipeline(&app, args.pipeline.as_ref())).await?;
-    let text = if args.json { as_json(&stored) } else { as_text(&stored, screen.lang) };
-    print(&text);
+    match args.json {
+        true => print(&as_json(&stored)),
+        false => screen.print(&as_text(&stored, screen.lang)),
+    }
     Ok(())
 }
 

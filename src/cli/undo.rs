@@ -31,7 +31,7 @@ pub(super) async fn undo(env: &Env, screen: Screen, args: &UndoArgs) -> u8 {
     if args.json {
         print(&as_json(&args.run, &undone));
     } else {
-        print(&as_text(&undone, screen.style()));
+        screen.print(&as_text(&undone, screen.style()));
     }
     let Some(outcome) = &undone.outcome else { return EXIT_OK };
     if args.json || !(screen.out && screen.err) {
