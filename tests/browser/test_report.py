@@ -8,8 +8,9 @@ PAGES = ["failed", "partial"]
 NEXT = {"en": "What to do next", "zh-CN": "下一步怎么办"}
 UPDATED = {"en": "updated", "zh-CN": "已更新"}
 CALLS = {"en": "Calls to both sides", "zh-CN": "对两端的调用"}
-# How long a page of 5,000 changed groups may work until it is open and its list is drawn.
-MOST_MS = 2000
+# How long a page of 5,000 changed groups may work until it is open and its list is drawn. People are promised two seconds by
+# the clock; half of that is left to a machine that is busy with something else.
+MOST_MS = 1000
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -122,5 +123,6 @@ def test_5000_changed_groups_open_within_two_seconds(opened, lang):
     took = work(page, read_and_open)
     opened_list = page.locator("details.action[open]")
     assert opened_list.locator("> .tree > li").first.is_visible()
-    assert opened_list.locator("li", has_text="户外照明 Outdoor 4999").inner_text().count("→") == 4, "every row is there with its values"
+    last = opened_list.locator("li", has_text="户外照明 Outdoor 4999")
+    assert last.text_content().count("→") == 4, "every row is there with its values"
     assert took < MOST_MS, f"{took:.0f} ms"
