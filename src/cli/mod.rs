@@ -60,7 +60,7 @@ pub async fn dispatch(args: Args, lang: Lang) -> u8 {
         Command::State(command) => state::dispatch(&env, screen, &command).await,
         Command::Row(args) => row::row(&env, screen, &args).await,
         Command::Undo(args) => undo::undo(&env, screen, &args).await,
-        Command::Sandbox(args) => sandbox::serve(screen, &args).await,
+        Command::Sandbox(args) => sandbox::serve(&env, screen, &args).await,
         Command::Check(args) => check::check(&env, screen, args).await,
         Command::Schema => check::schema(screen),
         Command::Report(args) => report::report(&env, screen, &args).await,
