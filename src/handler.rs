@@ -229,7 +229,7 @@ fn metrics_settings(env: &Env) -> MetricsSettings {
 }
 
 fn log(outcome: &Outcome) {
-    let report = serde_json::to_string(&outcome.report.without_changes()).unwrap_or_default();
+    let report = serde_json::to_string(&outcome.report.for_logs()).unwrap_or_default();
     match outcome.report.status {
         Status::Failed => tracing::error!(step = "failed", report, "run failed"),
         Status::Paused => tracing::warn!(step = "paused", report, "run paused"),

@@ -227,6 +227,7 @@ mod tests {
             digest: None,
             changes: None,
             more_changes: None,
+            timeline: None,
         }
     }
 

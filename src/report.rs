@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::to_raw_value;
 
 use crate::changes::RowChange;
 use crate::error::Side;
@@ -144,6 +146,43 @@ pub struct TargetCounts {
     pub throttled: u64,
 }
 
+/// When a run called both sides, and when it waited: stretches of equal length from its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// Length of a stretch in milliseconds, more than 0; at most 60 of them take the whole run.
+    pub bucket_ms: u64,
+    /// Calls of the source.
+    #[serde(default, skip_serializing_if = "SideTimes::is_empty")]
+    pub source: SideTimes,
+    /// Calls of the target.
+    #[serde(default, skip_serializing_if = "SideTimes::is_empty")]
+    pub target: SideTimes,
+}
+
+/// One side's numbers for each stretch. A list ends with its last number above zero.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideTimes {
+    /// Attempts that were sent, repeats and logins included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<u64>,
+    /// Answers that asked for a slower pace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub throttled: Vec<u64>,
+    /// Attempts that failed in another way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<u64>,
+    /// Milliseconds in which a call waited: for its turn, for a limit, or before it was repeated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waited_ms: Vec<u64>,
+}
+
+impl SideTimes {
+    /// Whether nothing was called or waited for.
+    pub fn is_empty(&self) -> bool {
+        [&self.calls, &self.throttled, &self.failed, &self.waited_ms].iter().all(|column| column.is_empty())
+    }
+}
+
 /// The report of one run, as the contract spells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -191,13 +230,21 @@ pub struct Report {
     /// How many more rows differ; `None` where all are in `changes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub more_changes: Option<u64>,
+    /// Of a run that a store keeps: when it called both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "on_one_line")]
+    pub timeline: Option<Timeline>,
 }
 
 impl Report {
-    /// The same without the content of rows, for logs.
-    pub fn without_changes(&self) -> Self {
-        Self { changes: None, more_changes: None, ..self.clone() }
+    /// The same without the content of rows and the times of calls, for logs.
+    pub fn for_logs(&self) -> Self {
+        Self { changes: None, more_changes: None, timeline: None, ..self.clone() }
     }
+}
+
+/// Where a report is indented, its lists of numbers would be longer than everything else.
+fn on_one_line<S: Serializer>(timeline: &Option<Timeline>, to: S) -> Result<S::Ok, S::Error> {
+    to_raw_value(timeline).map_err(S::Error::custom)?.serialize(to)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

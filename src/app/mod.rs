@@ -39,7 +39,7 @@ use crate::store::{Address, Store};
 use crate::sync::{self, Outcome, RunRequest, Watch};
 
 /// Where state and reports go unless `OKKI_SYNC_STORE` says otherwise.
-const DEFAULT_STORE: &str = "file://./.okki-sync";
+pub(crate) const DEFAULT_STORE: &str = "file://./.okki-sync";
 
 /// What goes over which wire; `None` is the network, and the store that the environment names.
 #[derive(Clone, Default)]

@@ -21,12 +21,10 @@ pub(super) async fn check(env: &Env, screen: Screen, args: CheckArgs) -> u8 {
     if args.online {
         app.check_online(&from, &mut checked).await;
     }
-    let text = if args.json {
-        format!("{}\n", as_json(file, &checked, args.online))
-    } else {
-        as_text(file, &checked, screen)
-    };
-    print(&text);
+    match args.json {
+        true => print(&format!("{}\n", as_json(file, &checked, args.online))),
+        false => screen.print(&as_text(file, &checked, screen)),
+    }
     if checked.mistakes.is_empty() { EXIT_OK } else { EXIT_USAGE }
 }
 

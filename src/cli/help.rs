@@ -116,35 +116,59 @@ fn shows_colours(stderr: bool) -> bool {
     terminal && env.get("NO_COLOR").is_none() && env.get("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// The command with every help text in this language.
-fn translated(mut command: Command, lang: Lang) -> Command {
+/// The command with every help text in this language, broken into the lines of a terminal.
+fn translated(command: Command, lang: Lang) -> Command {
     if lang == Lang::En {
         return command;
     }
-    // Adds the parts that clap writes itself: --help, --version, the command `help`.
-    command.build();
-    in_language(command, lang).term_width(0)
+    in_language(command, lang, Lines::Folded).term_width(0)
 }
 
-fn in_language(mut command: Command, lang: Lang) -> Command {
+/// The command line in this language, each text as one line: for a shell's completions and for `man`.
+pub(super) fn command(lang: Lang) -> Command {
+    in_language(Args::command(), lang, Lines::Whole)
+}
+
+/// How a translated text is broken into lines.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    /// As the columns of a terminal allow. clap breaks at spaces only, and Chinese has none.
+    Folded,
+    /// Not at all: somebody else breaks it.
+    Whole,
+}
+
+impl Lines {
+    fn of(self, text: String, columns: usize) -> String {
+        if self == Self::Folded { fold(&text, columns) } else { text }
+    }
+}
+
+fn in_language(mut command: Command, lang: Lang, lines: Lines) -> Command {
+    // Adds the parts that clap writes itself: --help, --version, the command `help`.
+    command.build();
+    if lang == Lang::En { command } else { in_language_built(command, lang, lines) }
+}
+
+fn in_language_built(mut command: Command, lang: Lang, lines: Lines) -> Command {
     let here = |arg: &Arg| {
         // clap puts the default behind it.
         let shows_default = arg.get_action().takes_values() && !arg.get_default_values().is_empty();
         let columns = HELP_COLUMNS - if shows_default { DEFAULT_COLUMNS } else { 0 };
-        arg.get_help().map(|text| fold(&recognise(&text.to_string(), lang), columns))
+        arg.get_help().map(|text| lines.of(recognise(&text.to_string(), lang), columns))
     };
     if let Some(about) = command.get_about().map(|text| recognise(&text.to_string(), lang)) {
         command = command.about(about);
     }
     if let Some(after) = command.get_after_help().map(|text| recognise(&text.to_string(), lang)) {
-        command = command.after_help(fold(&after, COLUMNS));
+        command = command.after_help(lines.of(after, COLUMNS));
     }
     command
         .mut_args(|arg: Arg| match here(&arg) {
             Some(help) => arg.help(help),
             None => arg,
         })
-        .mut_subcommands(|command| in_language(command, lang))
+        .mut_subcommands(|command| in_language_built(command, lang, lines))
 }
 
 /// What clap printed, in this language.
@@ -172,7 +196,7 @@ fn sentence(line: &str, lang: Lang) -> String {
     format!("{label}{}", recognise(said, lang))
 }
 
-/// Breaks a text into lines of at most so many columns. clap breaks at spaces only, and Chinese has none.
+/// Breaks a text into lines of at most so many columns.
 fn fold(text: &str, most: usize) -> String {
     let (mut out, mut columns) = (String::new(), 0);
     let mut rest = text;

@@ -28,6 +28,7 @@ mod values;
 
 use crate::app::{App, PipelineSource};
 use crate::config::Env;
+use crate::error::Error;
 use crate::words::{Lang, Message, say};
 
 pub use args::Args;
@@ -36,7 +37,7 @@ use args::Command;
 pub(crate) use help::sentences;
 pub use help::{language, parse};
 use run::RunCommand;
-use term::{Screen, print_error};
+use term::{Screen, print_error, sanitize};
 
 const EXIT_OK: u8 = 0;
 const EXIT_FAILURE: u8 = 1;
@@ -60,12 +61,12 @@ pub async fn dispatch(args: Args, lang: Lang) -> u8 {
         Command::State(command) => state::dispatch(&env, screen, &command).await,
         Command::Row(args) => row::row(&env, screen, &args).await,
         Command::Undo(args) => undo::undo(&env, screen, &args).await,
-        Command::Sandbox(args) => sandbox::serve(screen, &args).await,
+        Command::Sandbox(args) => sandbox::serve(&env, screen, &args).await,
         Command::Check(args) => check::check(&env, screen, args).await,
         Command::Schema => check::schema(screen),
         Command::Report(args) => report::report(&env, screen, &args).await,
         Command::Runs(args) => runs::runs(&env, screen, &args).await,
-        Command::Completions { shell } => shell::completions(shell),
+        Command::Completions { shell } => shell::completions(screen, shell),
         Command::Man { command } => shell::man(screen, &command),
         Command::Demo => demo::demo(&env, screen).await,
     }
@@ -79,6 +80,13 @@ pub fn no_runtime(error: &std::io::Error, lang: Lang) -> String {
 /// The file that `--pipeline` names, else the app's default.
 fn pipeline(app: &App, file: Option<&String>) -> PipelineSource {
     file.map_or_else(|| app.default_pipeline(), |file| PipelineSource::File(file.clone()))
+}
+
+/// Says what went wrong, and returns the code that the command ends with.
+fn failed(screen: Screen, error: &Error) -> u8 {
+    let line = sanitize(&error.line_in(screen.lang), usize::MAX);
+    print_error(&screen.say(&say!("error: {line}", line)));
+    error.kind.exit_code()
 }
 
 fn cannot_start(screen: Screen, what: Message, error: &std::io::Error) -> u8 {

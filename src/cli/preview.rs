@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use super::args::PreviewArgs;
 use super::beside::{beside, fields};
 use super::expect::{self, Expected};
-use super::run::stoppable;
-use super::term::{Screen, Signals, Style, count, print, print_error, sanitize};
-use super::{EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, cannot_start, pipeline};
-use crate::app::{App, PreviewRequest};
+use super::run::watched;
+use super::term::{Screen, Style, count, print, print_error, sanitize};
+use super::{EXIT_OK, EXIT_PARTIAL, failed, pipeline};
+use crate::app::PreviewRequest;
 use crate::catalogue::Rejected;
 use crate::config::Env;
 use crate::error::{Error, ErrorKind};
@@ -24,11 +24,7 @@ const REASON_CHARS: usize = 500;
 pub(super) async fn preview(env: &Env, screen: Screen, args: &PreviewArgs) -> u8 {
     match shown(env, screen, args).await {
         Ok(code) => code,
-        Err(error) => {
-            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
-            print_error(&screen.say(&say!("error: {line}", line)));
-            if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
-        }
+        Err(error) => failed(screen, &error),
     }
 }
 
@@ -46,22 +42,20 @@ async fn shown(env: &Env, screen: Screen, args: &PreviewArgs) -> Result<u8, Erro
         Some(file) => Some((read(file)?, file.clone())),
         None => None,
     };
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return Ok(cannot_start(screen, say!("signals cannot be received"), &error)),
-    };
-    let app = App::new(env.clone());
     let request = PreviewRequest { ids: args.ids.clone(), limit: args.limit, from };
-    let view = if args.json { screen.view_with_json() } else { screen.view() };
-    let watch = view.watch();
-    let work = app.preview(pipeline(&app, args.pipeline.as_ref()), &request, &*watch);
-    let Some(preview) = stoppable(&app, work, &view, &mut signals).await else {
-        return Ok(EXIT_INTERRUPTED);
+    let preview = watched(env, screen, args.json, async |app, watch| {
+        app.preview(pipeline(app, args.pipeline.as_ref()), &request, watch).await
+    });
+    let preview = match preview.await {
+        Ok(preview) => preview?,
+        Err(code) => return Ok(code),
     };
-    let preview = preview?;
     // Named rows are shown all.
     let limit = if args.ids.is_empty() { args.limit } else { usize::MAX };
-    print(&if args.json { as_json(&preview, limit) } else { as_text(&preview, limit, screen.style()) });
+    match args.json {
+        true => print(&as_json(&preview, limit)),
+        false => screen.print(&as_text(&preview, limit, screen.style())),
+    }
     let Some(expected) = expected else { return Ok(EXIT_OK) };
     let differences = expect::differences(&preview, &expected);
     if differences.is_empty() {

@@ -20,12 +20,18 @@ const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProgressMode {
     /// Bars, for a terminal.
-    Bars {
-        colour: bool,
-    },
+    Bars(Drawn),
     /// A line every [`PLAIN_EVERY`].
     Lines,
     Silent,
+}
+
+/// How bars are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Drawn {
+    pub(super) colour: bool,
+    /// With signs beyond ASCII.
+    pub(super) unicode: bool,
 }
 
 /// A phase of a run: each has its own bar.
@@ -73,7 +79,7 @@ type WaitsUntil = Arc<Mutex<Option<Instant>>>;
 impl ProgressView {
     pub(super) fn new(mode: ProgressMode, lang: Lang) -> Self {
         let bars = MultiProgress::with_draw_target(match mode {
-            ProgressMode::Bars { .. } => ProgressDrawTarget::stderr(),
+            ProgressMode::Bars(_) => ProgressDrawTarget::stderr(),
             ProgressMode::Lines | ProgressMode::Silent => ProgressDrawTarget::hidden(),
         });
         Self(Arc::new(Mutex::new(BarState {
@@ -143,13 +149,13 @@ impl BarState {
 
     fn step(&mut self, phase: Phase, done: u64, total: Option<u64>) {
         match self.mode {
-            ProgressMode::Bars { colour } => self.move_bar(phase, done, total, colour),
+            ProgressMode::Bars(drawn) => self.move_bar(phase, done, total, drawn),
             ProgressMode::Lines => self.line(phase, done, total),
             ProgressMode::Silent => {}
         }
     }
 
-    fn move_bar(&mut self, phase: Phase, done: u64, total: Option<u64>, colour: bool) {
+    fn move_bar(&mut self, phase: Phase, done: u64, total: Option<u64>, drawn: Drawn) {
         // A phase with nothing to do gets no bar.
         if total == Some(0) {
             return;
@@ -157,7 +163,7 @@ impl BarState {
         if self.current.as_ref().is_none_or(|(current, _)| *current != phase) {
             self.end_phase();
             let bar = self.bars.add(total.map_or_else(ProgressBar::no_length, ProgressBar::new));
-            bar.set_style(style(total.is_some(), colour, &self.waits_until, self.lang));
+            bar.set_style(style(total.is_some(), drawn, &self.waits_until, self.lang));
             bar.set_prefix(phase.label().in_language(self.lang));
             bar.enable_steady_tick(TICK);
             self.current = Some((phase, bar));
@@ -185,7 +191,7 @@ impl BarState {
 
     fn wait(&self, side: Side, time: Duration) {
         match (&self.current, self.mode) {
-            (Some(_), ProgressMode::Bars { .. }) => self.set_wait(Instant::now().checked_add(time)),
+            (Some(_), ProgressMode::Bars(_)) => self.set_wait(Instant::now().checked_add(time)),
             // Short pauses between two calls are the ordinary pace.
             _ if time < Duration::from_secs(2) => {}
             _ => self.note(&say!("waiting {time} for the {side}", time = duration(time), side)),
@@ -200,7 +206,7 @@ impl BarState {
         let line = line.in_language(self.lang);
         match self.mode {
             // A stderr that is gone does not end a run.
-            ProgressMode::Bars { .. } => self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))),
+            ProgressMode::Bars(_) => self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))),
             ProgressMode::Lines => drop(writeln!(std::io::stderr(), "{line}")),
             ProgressMode::Silent => {}
         }
@@ -215,17 +221,20 @@ impl BarState {
     }
 }
 
-fn style(with_total: bool, colour: bool, waits_until: &WaitsUntil, lang: Lang) -> ProgressStyle {
-    let bar = if colour { "{bar:28.cyan/black.bright}" } else { "{bar:28}" };
+fn style(with_total: bool, drawn: Drawn, waits_until: &WaitsUntil, lang: Lang) -> ProgressStyle {
+    let bar = if drawn.colour { "{bar:28.cyan/black.bright}" } else { "{bar:28}" };
     let template = if with_total {
         ["{prefix:9} ", bar, " {human_pos}/{human_len} {rate} {left} {wait}"].concat()
     } else {
         "{prefix:9} {spinner} {human_pos} {rate} {wait}".to_owned()
     };
     // The templates are constants and a test checks them; if one fails all the same, the default shows a bar.
-    ProgressStyle::with_template(&template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━╸─")
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = match drawn.unicode {
+        true => style.progress_chars("━╸─"),
+        false => style.progress_chars("=>-").tick_chars("|/-\\ "),
+    };
+    style
         .with_key("rate", rate)
         .with_key("left", move |state: &ProgressState, out: &mut dyn std::fmt::Write| left(state, out, lang))
         .with_key("wait", wait_left(waits_until, lang))
@@ -273,7 +282,11 @@ mod tests {
 
     #[test]
     fn every_kind_of_progress_is_accepted_in_every_mode() {
-        for mode in [ProgressMode::Bars { colour: true }, ProgressMode::Lines, ProgressMode::Silent] {
+        for mode in [
+            ProgressMode::Bars(Drawn { colour: true, unicode: true }),
+            ProgressMode::Lines,
+            ProgressMode::Silent,
+        ] {
             let shown = ProgressView::new(mode, Lang::Zh);
             let watch = shown.watch();
             watch(Progress::Waiting { side: Side::Target, wait: Duration::from_secs(1) });
@@ -299,9 +312,11 @@ mod tests {
 
     #[test]
     fn the_templates_are_sound() {
-        for (with_total, colour) in [(true, true), (true, false), (false, true)] {
+        for (with_total, colour, unicode) in
+            [(true, true, true), (true, false, false), (false, true, true), (false, false, false)]
+        {
             let bar = ProgressBar::with_draw_target(Some(2), ProgressDrawTarget::hidden());
-            bar.set_style(style(with_total, colour, &WaitsUntil::default(), Lang::Zh));
+            bar.set_style(style(with_total, Drawn { colour, unicode }, &WaitsUntil::default(), Lang::Zh));
             bar.inc(1);
             bar.abandon();
         }

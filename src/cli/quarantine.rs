@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde_json::value::RawValue;
 
 use super::args::{QuarantineArgs, QuarantineCommand};
-use super::term::{Screen, Style, count, pad, print, print_error, sanitize};
-use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
+use super::term::{Screen, Style, count, pad, print, sanitize};
+use super::{EXIT_OK, failed, pipeline};
 use crate::app::App;
 use crate::config::Env;
 use crate::error::{Error, Side};
@@ -22,19 +22,12 @@ const LABEL_COLUMNS: usize = 9;
 /// `quarantine`.
 pub(super) async fn dispatch(env: &Env, screen: Screen, command: &QuarantineCommand) -> u8 {
     match done(env, screen, command).await {
-        Ok(text) => {
-            print(&text);
-            EXIT_OK
-        }
-        Err(error) => {
-            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
-            print_error(&screen.say(&say!("error: {line}", line)));
-            if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
-        }
+        Ok(()) => EXIT_OK,
+        Err(error) => failed(screen, &error),
     }
 }
 
-async fn done(env: &Env, screen: Screen, command: &QuarantineCommand) -> Result<String, Error> {
+async fn done(env: &Env, screen: Screen, command: &QuarantineCommand) -> Result<(), Error> {
     let app = App::new(env.clone());
     let from = |args: &QuarantineArgs| pipeline(&app, args.pipeline.as_ref());
     let (rows, args, text): (_, _, fn(&[Quarantined], Style) -> String) = match command {
@@ -50,7 +43,11 @@ async fn done(env: &Env, screen: Screen, command: &QuarantineCommand) -> Result<
             (app.dismiss_quarantined(from(args), ids).await?, args, dismissed)
         }
     };
-    Ok(if args.json { as_json(&rows) } else { text(&rows, screen.style()) })
+    match args.json {
+        true => print(&as_json(&rows)),
+        false => screen.print(&text(&rows, screen.style())),
+    }
+    Ok(())
 }
 
 fn as_json(rows: &[Quarantined]) -> String {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::ReportArgs;
 use super::sandbox::write_whole;
 use super::term::{Screen, print, print_error, sanitize};
-use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, cannot_start, pipeline, summary};
+use super::{EXIT_OK, EXIT_USAGE, cannot_start, failed, pipeline, summary};
 use crate::app::App;
 use crate::config::Env;
 use crate::error::Error;
@@ -16,11 +16,7 @@ use crate::words::say;
 pub(super) async fn report(env: &Env, screen: Screen, args: &ReportArgs) -> u8 {
     match answer(env, screen, args).await {
         Ok(code) => code,
-        Err(error) => {
-            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
-            print_error(&screen.say(&say!("error: {line}", line)));
-            if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
-        }
+        Err(error) => failed(screen, &error),
     }
 }
 
@@ -29,8 +25,10 @@ async fn answer(env: &Env, screen: Screen, args: &ReportArgs) -> Result<u8, Erro
     let (from, run) = (pipeline(&app, args.pipeline.as_ref()), args.run.as_deref());
     let Some(file) = &args.html else {
         let report = app.stored_report(from, run).await?;
-        let text = if args.json { as_json(&report) } else { summary::of_report(report, screen.style()) };
-        print(&text);
+        match args.json {
+            true => print(&as_json(&report)),
+            false => screen.print(&summary::of_report(report, screen.style())),
+        }
         return Ok(EXIT_OK);
     };
     if let Some(folder) = missing_folder(file) {

@@ -3,12 +3,10 @@
 use std::fmt::Write as _;
 
 use super::args::RowArgs;
-use super::run::stoppable;
-use super::term::{Screen, Signals, Style, pad, print, print_error, sanitize};
-use super::{EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, cannot_start, pipeline, values};
-use crate::app::App;
+use super::run::{failed_or_paused, watched};
+use super::term::{Screen, Style, pad, print, sanitize};
+use super::{EXIT_OK, pipeline, values};
 use crate::config::Env;
-use crate::error::{Error, ErrorKind};
 use crate::sync::{ChangeAction, FieldChange, HistoryEntry, Json, RowChange, RowStory};
 use crate::words::{Message, Words as _, say};
 
@@ -20,33 +18,16 @@ const ENTRIES: usize = 10;
 const LABEL_COLUMNS: usize = 12;
 
 pub(super) async fn row(env: &Env, screen: Screen, args: &RowArgs) -> u8 {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return cannot_start(screen, say!("signals cannot be received"), &error),
-    };
-    let app = App::new(env.clone());
-    let view = if args.json { screen.view_with_json() } else { screen.view() };
-    let watch = view.watch();
-    let from = pipeline(&app, args.pipeline.as_ref());
-    let Some(story) = stoppable(&app, app.row(from, &args.id, &*watch), &view, &mut signals).await else {
-        return EXIT_INTERRUPTED;
-    };
-    match story {
-        Ok(story) if args.json => print(&(serde_json::to_string(&story).unwrap_or_default() + "\n")),
-        Ok(story) => print(&as_text(&story, screen.style())),
-        Err(error) => return failed(&error, screen),
+    let story = watched(env, screen, args.json, async |app, watch| {
+        app.row(pipeline(app, args.pipeline.as_ref()), &args.id, watch).await
+    });
+    match story.await {
+        Ok(Ok(story)) if args.json => print(&(serde_json::to_string(&story).unwrap_or_default() + "\n")),
+        Ok(Ok(story)) => screen.print(&as_text(&story, screen.style())),
+        Ok(Err(error)) => return failed_or_paused(screen, &error),
+        Err(code) => return code,
     }
     EXIT_OK
-}
-
-/// Says what went wrong, and with which code the command ends.
-pub(super) fn failed(error: &Error, screen: Screen) -> u8 {
-    let line = sanitize(&error.line_in(screen.lang), usize::MAX);
-    print_error(&screen.say(&say!("error: {line}", line)));
-    match error.kind {
-        ErrorKind::Interrupted | ErrorKind::Throttled(_) => EXIT_PARTIAL,
-        kind => kind.exit_code().max(EXIT_FAILURE),
-    }
 }
 
 fn as_text(story: &RowStory, style: Style) -> String {

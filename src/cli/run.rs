@@ -8,13 +8,14 @@ use super::args::{OnlyArgs, PlanArgs, RunArgs, SyncArgs, VerifyArgs};
 use super::progress::ProgressView;
 use super::term::{Screen, Signals, Style, print, print_error};
 use super::{
-    EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, cannot_start, pipeline, sandbox, summary, tree,
-    values,
+    EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, cannot_start, failed, pipeline, sandbox, summary,
+    tree, values,
 };
 use crate::app::{App, PipelineSource};
 use crate::config::Env;
+use crate::error::{Error, ErrorKind};
 use crate::report::{Mode, Status};
-use crate::sync::{CHANGES, Digest, Only, Outcome, RunRequest};
+use crate::sync::{CHANGES, Digest, Only, Outcome, RunRequest, Watch};
 use crate::words::say;
 
 /// How long a run may take after the first Ctrl-C to save what was acknowledged, which a slow store delays. Who does
@@ -139,6 +140,29 @@ pub(super) async fn run_watched(
     stoppable(app, app.run(from, request, &*watch), &view, signals).await
 }
 
+/// Does a command's work with progress. `Err` is the code that the command ends with where a person left it.
+pub(super) async fn watched<T>(
+    env: &Env,
+    screen: Screen,
+    json: bool,
+    work: impl AsyncFnOnce(&App, &Watch) -> T,
+) -> std::result::Result<T, u8> {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return Err(cannot_start(screen, say!("signals cannot be received"), &error)),
+    };
+    let app = App::new(env.clone());
+    let view = if json { screen.view_with_json() } else { screen.view() };
+    let watch = view.watch();
+    stoppable(&app, work(&app, &*watch), &view, &mut signals).await.ok_or(EXIT_INTERRUPTED)
+}
+
+/// As [`failed`]; a command that ran out of time or calls has left work.
+pub(super) fn failed_or_paused(screen: Screen, error: &Error) -> u8 {
+    let code = failed(screen, error);
+    if matches!(error.kind, ErrorKind::Interrupted | ErrorKind::Throttled(_)) { EXIT_PARTIAL } else { code }
+}
+
 /// Works with progress. The first Ctrl-C asks the app to stop. `None` if a second one comes, or if the work does not
 /// stop in time.
 pub(super) async fn stoppable<T>(
@@ -173,7 +197,7 @@ pub(super) async fn stoppable<T>(
 
 /// Prints an outcome for people.
 pub(super) fn show(outcome: &Outcome, lines: tree::Lines, screen: Screen) {
-    print(&text(outcome, lines, screen.style()));
+    screen.print(&text(outcome, lines, screen.style()));
     // On a terminal that shows both streams the summary has just said it.
     if !(screen.out && screen.err) {
         print_failure(outcome, screen);

@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::args::RunsArgs;
 use super::term::{Screen, Style, count, duration, pad, print, print_error, sanitize};
-use super::{EXIT_FAILURE, EXIT_OK, EXIT_USAGE, pipeline};
+use super::{EXIT_OK, failed, pipeline};
 use crate::app::{App, Runs, RunsAsked, StoredReport};
 use crate::clock::Clock;
 use crate::config::Env;
@@ -50,13 +50,12 @@ pub(super) async fn runs(env: &Env, screen: Screen, args: &RunsArgs) -> u8 {
     let asked = RunsAsked { since, failed: args.failed, limit: args.limit };
     let runs = match app.runs(pipeline(&app, args.pipeline.as_ref()), &asked).await {
         Ok(runs) => runs,
-        Err(error) => {
-            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
-            print_error(&screen.say(&say!("error: {line}", line)));
-            return if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE };
-        }
+        Err(error) => return failed(screen, &error),
     };
-    print(&if args.json { as_json(&runs) } else { as_table(&runs, args.failed, screen.style()) });
+    match args.json {
+        true => print(&as_json(&runs)),
+        false => screen.print(&as_table(&runs, args.failed, screen.style())),
+    }
     for why in &runs.unreadable {
         let why = Message::from(sanitize(why, usize::MAX));
         print_error(&screen.say(&say!("warning: {why}; left out", why)));

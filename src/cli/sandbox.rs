@@ -1,15 +1,16 @@
 //! `sandbox`, and what a run against a sandbox in the same process needs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use okki_sync_sandbox::{Options, Sandbox, Serving};
 
 use super::args::SandboxArgs;
 use super::term::{Screen, Signals, print, print_error};
 use super::{EXIT_OK, cannot_start};
-use crate::app::PipelineSource;
+use crate::app::{DEFAULT_STORE, PipelineSource};
 use crate::clock::Clock;
 use crate::config::Env;
+use crate::store::Address;
 use crate::words::say;
 
 /// A sandbox on free loopback ports. It serves until the second value is dropped.
@@ -44,7 +45,7 @@ pub(super) fn environment(env: &Env, serving: &Serving) -> Env {
 }
 
 /// `sandbox`.
-pub(super) async fn serve(screen: Screen, args: &SandboxArgs) -> u8 {
+pub(super) async fn serve(env: &Env, screen: Screen, args: &SandboxArgs) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cannot_start(screen, say!("signals cannot be received"), &error),
@@ -73,8 +74,24 @@ pub(super) async fn serve(screen: Screen, args: &SandboxArgs) -> u8 {
     if let Some(page) = &serving.page_url {
         print_error(&screen.say(&say!("both sides to look at and to play with: {page}", page)));
     }
+    if let Some(store) = store_with_a_state(env) {
+        print_error(&screen.say(&say!(
+            "{store} holds what earlier runs remember, and this sandbox's target is empty: set OKKI_SYNC_STORE to another \
+             directory, or run okki-sync state rebuild first",
+            store = store.display(),
+        )));
+    }
     signals.next().await;
     EXIT_OK
+}
+
+/// The directory that runs would use here, if earlier ones have left a state in it.
+fn store_with_a_state(env: &Env) -> Option<PathBuf> {
+    let address = env.store().unwrap_or_else(|| DEFAULT_STORE.to_owned());
+    match Address::parse(&address) {
+        Ok(Address::Directory(store)) if store.join("state").is_dir() => Some(store),
+        _ => None,
+    }
 }
 
 /// Writes a file that others may be waiting for: they see all of it or nothing.
@@ -109,6 +126,16 @@ mod tests {
         }
         let kept = environment(&real.with("OKKI_SYNC_STORE", "file:///tmp/x"), &serving);
         assert_eq!(kept.get("OKKI_SYNC_STORE").as_deref(), Some("file:///tmp/x"));
+    }
+
+    #[test]
+    fn a_store_with_a_state_is_told_to_whoever_starts_with_an_empty_target() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::process().with("OKKI_SYNC_STORE", &format!("file://{}", dir.path().display()));
+        assert_eq!(store_with_a_state(&env), None);
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        assert_eq!(store_with_a_state(&env).as_deref(), Some(dir.path()));
+        assert_eq!(store_with_a_state(&env.with("OKKI_SYNC_STORE", "memory:")), None);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::args::{StateCommand, StateRebuildArgs, StateShowArgs};
-use super::run::stoppable;
-use super::term::{Screen, Signals, pad, print, print_error, sanitize};
-use super::{EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, cannot_start, pipeline};
+use super::run::watched;
+use super::term::{Screen, pad, print, print_error, sanitize};
+use super::{EXIT_OK, EXIT_PARTIAL, failed, pipeline};
 use crate::app::{App, StoredState};
 use crate::catalogue::RecordId;
 use crate::config::Env;
@@ -32,19 +32,17 @@ pub(super) async fn dispatch(env: &Env, screen: Screen, command: &StateCommand) 
             print_error(&screen.say(&then));
             EXIT_PARTIAL
         }
-        Err(error) => {
-            let line = sanitize(&error.line_in(screen.lang), usize::MAX);
-            print_error(&screen.say(&say!("error: {line}", line)));
-            if error.kind.exit_code() == EXIT_USAGE { EXIT_USAGE } else { EXIT_FAILURE }
-        }
+        Err(error) => failed(screen, &error),
     }
 }
 
 async fn show_state(env: &Env, screen: Screen, args: &StateShowArgs) -> Result<(), Error> {
     let app = App::new(env.clone());
     let stored = app.stored_state(pipeline(&app, args.pipeline.as_ref())).await?;
-    let text = if args.json { as_json(&stored) } else { as_text(&stored, screen.lang) };
-    print(&text);
+    match args.json {
+        true => print(&as_json(&stored)),
+        false => screen.print(&as_text(&stored, screen.lang)),
+    }
     Ok(())
 }
 
@@ -127,19 +125,14 @@ fn refused(state: &State, lang: Lang) -> Vec<String> {
 }
 
 async fn rebuild(env: &Env, screen: Screen, args: &StateRebuildArgs) -> Result<u8, Error> {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return Ok(cannot_start(screen, say!("signals cannot be received"), &error)),
-    };
-    let app = App::new(env.clone());
-    let view = screen.view();
     let extras = if args.own_extra { Extras::Own } else { Extras::Leave };
-    let watch = view.watch();
-    let work = app.rebuild_state(pipeline(&app, args.pipeline.as_ref()), extras, &*watch);
-    let Some(rebuilt) = stoppable(&app, work, &view, &mut signals).await else {
-        return Ok(EXIT_INTERRUPTED);
+    let rebuilt = watched(env, screen, false, async |app, watch| {
+        app.rebuild_state(pipeline(app, args.pipeline.as_ref()), extras, watch).await
+    });
+    let found = match rebuilt.await {
+        Ok(found) => found?,
+        Err(code) => return Ok(code),
     };
-    let found = rebuilt?;
     let extra = match (found.extra, found.extra_owned) {
         (0, _) => Message::plain(""),
         (n, true) => say!("; {n} that only the target has were taken over, the next sync deletes them", n),

@@ -253,6 +253,7 @@ mod tests {
             digest: None,
             changes: None,
             more_changes: None,
+            timeline: None,
         };
         Outcome {
             report,

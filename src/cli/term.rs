@@ -1,15 +1,17 @@
 //! The terminal: what the two streams are, colours, text made safe to print, numbers for people, signals.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use owo_colors::OwoColorize as _;
 
-use super::progress::{ProgressMode, ProgressView};
+use super::progress::{Drawn, ProgressMode, ProgressView};
 use crate::config::Env;
 use crate::report::Status;
 use crate::sync::DiffKind;
-use crate::words::{Lang, Message, Words as _, say};
+pub(super) use crate::words::count;
+use crate::words::{Lang, Message, Words as _, has_unicode, say};
 
 /// What the two output streams are, found out once.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +22,8 @@ pub(super) struct Screen {
     pub(super) err: bool,
     /// Neither `NO_COLOR` nor `TERM=dumb` is set.
     colour: bool,
+    /// The locale's character set has the signs of a tree and a bar.
+    unicode: bool,
     /// Logs share stderr.
     verbose: bool,
     /// What its reader speaks.
@@ -33,6 +37,7 @@ impl Screen {
             out: std::io::stdout().is_terminal(),
             err: std::io::stderr().is_terminal() && !dumb,
             colour: !dumb && env.get("NO_COLOR").is_none(),
+            unicode: has_unicode(|name| env.get(name)),
             verbose,
             lang,
         }
@@ -40,7 +45,27 @@ impl Screen {
 
     /// The message for the one who reads this screen.
     pub(super) fn say(self, message: &Message) -> String {
-        message.in_language(self.lang)
+        self.drawable(&message.in_language(self.lang)).into_owned()
+    }
+
+    /// Prints text for people on stdout.
+    pub(super) fn print(self, text: &str) {
+        print(&self.drawable(text));
+    }
+
+    /// The text with signs that this screen can draw. Names stay as they are, whatever it can draw.
+    fn drawable(self, text: &str) -> Cow<'_, str> {
+        if self.unicode || !text.contains(|c| ascii(c).is_some()) {
+            return Cow::Borrowed(text);
+        }
+        let mut drawable = String::with_capacity(text.len());
+        for c in text.chars() {
+            match ascii(c) {
+                Some(sign) => drawable.push_str(sign),
+                None => drawable.push(c),
+            }
+        }
+        Cow::Owned(drawable)
     }
 
     /// The style of text on stdout.
@@ -69,11 +94,23 @@ impl Screen {
     /// Bars, if stderr can show them and `alone` says that nothing else is printed there. Logs would tear them apart.
     fn progress_if(self, alone: bool, otherwise: ProgressMode) -> ProgressMode {
         if self.err && !self.verbose && alone {
-            ProgressMode::Bars { colour: self.colour }
+            ProgressMode::Bars(Drawn { colour: self.colour, unicode: self.unicode })
         } else {
             otherwise
         }
     }
+}
+
+/// What stands for a sign of ours where a character set has only ASCII.
+fn ascii(sign: char) -> Option<&'static str> {
+    Some(match sign {
+        '├' | '│' => "|",
+        '└' => "`",
+        '─' | '·' => "-",
+        '→' => "->",
+        '…' => "...",
+        _ => return None,
+    })
 }
 
 // Writes that fail are ignored: a reader that went away (`| head`) must not cause a panic.
@@ -181,19 +218,6 @@ fn skip_escape(chars: &mut std::str::Chars<'_>) {
     }
 }
 
-/// A count with its digits in groups of three.
-pub(super) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A duration in the two units that matter: `4h 2m`, `12m 5s`, `3.2s`, `80ms`.
 pub(super) fn duration(time: Duration) -> Message {
     let (seconds, ms) = (time.as_secs(), time.subsec_millis());
@@ -208,7 +232,7 @@ pub(super) fn duration(time: Duration) -> Message {
 /// A number of things, in the singular or the plural: `counted!(n, "{n} row", "{n} rows")`.
 macro_rules! counted {
     ($count:expr, $one:literal, $many:literal) => {{
-        let n = $crate::cli::term::count($count);
+        let n = $crate::words::count($count);
         if $count == 1 { $crate::words::say!($one, n) } else { $crate::words::say!($many, n) }
     }};
 }
@@ -287,10 +311,21 @@ mod tests {
         );
     }
 
+    const PLAIN: Screen =
+        Screen { out: true, err: true, colour: true, unicode: false, verbose: false, lang: Lang::En };
+
+    #[test]
+    fn a_screen_without_unicode_gets_signs_of_ascii_and_names_as_they_are() {
+        let tree = "= ├─ 灯 Lights 1\n= │  └─ Garden 2  cost 1 → 2 · name … more";
+        assert_eq!(PLAIN.drawable(tree), "= |- 灯 Lights 1\n= |  `- Garden 2  cost 1 -> 2 - name ... more");
+        assert_eq!(Screen { unicode: true, ..PLAIN }.drawable(tree), tree);
+        assert_eq!(PLAIN.say(&say!("… and {more} more rows", more = 3)), "... and 3 more rows");
+    }
+
     #[test]
     fn bars_are_drawn_only_where_nothing_tears_them() {
-        let screen = |out, err, verbose| Screen { out, err, verbose, colour: true, lang: Lang::En };
-        let bars = ProgressMode::Bars { colour: true };
+        let screen = |out, err, verbose| Screen { out, err, verbose, unicode: true, ..PLAIN };
+        let bars = ProgressMode::Bars(Drawn { colour: true, unicode: true });
         assert_eq!(screen(true, true, false).progress(), bars);
         assert_eq!(screen(false, true, false).progress(), ProgressMode::Lines);
         assert_eq!(screen(true, true, true).progress(), ProgressMode::Lines);

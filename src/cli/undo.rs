@@ -3,11 +3,9 @@
 use serde_json::json;
 
 use super::args::UndoArgs;
-use super::row::failed;
-use super::run::{exit_code, print_failure, stoppable};
-use super::term::{Screen, Signals, Style, count, print, sanitize};
-use super::{EXIT_INTERRUPTED, EXIT_OK, cannot_start, pipeline, summary, values};
-use crate::app::App;
+use super::run::{exit_code, failed_or_paused, print_failure, watched};
+use super::term::{Screen, Style, count, print, sanitize};
+use super::{EXIT_OK, pipeline, summary, values};
 use crate::config::Env;
 use crate::sync::{LeftOut, UndoRequest, Undone};
 use crate::words::{Message, say};
@@ -21,24 +19,19 @@ const NOT_FOR_LONG: Message = say!(
 );
 
 pub(super) async fn undo(env: &Env, screen: Screen, args: &UndoArgs) -> u8 {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return cannot_start(screen, say!("signals cannot be received"), &error),
-    };
-    let app = App::new(env.clone());
-    let view = if args.json { screen.view_with_json() } else { screen.view() };
-    let watch = view.watch();
     let request = UndoRequest { run_id: args.run.clone(), send: args.yes, deletes: args.deletes };
-    let work = app.undo(pipeline(&app, args.pipeline.as_ref()), &request, &*watch);
-    let Some(undone) = stoppable(&app, work, &view, &mut signals).await else { return EXIT_INTERRUPTED };
-    let undone = match undone {
-        Ok(undone) => undone,
-        Err(error) => return failed(&error, screen),
+    let undone = watched(env, screen, args.json, async |app, watch| {
+        app.undo(pipeline(app, args.pipeline.as_ref()), &request, watch).await
+    });
+    let undone = match undone.await {
+        Ok(Ok(undone)) => undone,
+        Ok(Err(error)) => return failed_or_paused(screen, &error),
+        Err(code) => return code,
     };
     if args.json {
         print(&as_json(&args.run, &undone));
     } else {
-        print(&as_text(&undone, screen.style()));
+        screen.print(&as_text(&undone, screen.style()));
     }
     let Some(outcome) = &undone.outcome else { return EXIT_OK };
     if args.json || !(screen.out && screen.err) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::term::{Style, count, sanitize};
 use crate::sync::{ChangeAction, FieldChange, Json, RowChange};
-use crate::words::{Message, say};
+use crate::words::{self, Message, say};
 
 /// Fields of a row that are shown; the rest is counted.
 const FIELDS: usize = 4;
@@ -103,14 +103,7 @@ fn grouped(number: &str) -> String {
     if !whole.bytes().all(|byte| byte.is_ascii_digit()) || rest.contains(['e', 'E']) {
         return number.to_owned();
     }
-    let mut out = sign.to_owned();
-    for (place, digit) in whole.chars().enumerate() {
-        if place > 0 && (whole.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out + rest
+    format!("{sign}{}{rest}", words::grouped(whole))
 }
 
 /// Two values that differ; where one is long, only what differs with a little around it.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::net::limit::{CallLedger, Turn};
+use crate::net::timeline::{Recorder, Times};
 
 /// How a call is made.
 pub(crate) struct Call<'a, T> {
@@ -78,6 +79,8 @@ pub(crate) struct Counters {
     pub(super) throttled: AtomicU64,
     /// Calls and batches that did not succeed at once. Only ever grows.
     failures: AtomicU64,
+    /// When the calls were made.
+    pub(super) recorder: Recorder,
 }
 
 impl Counters {
@@ -85,6 +88,17 @@ impl Counters {
     pub(crate) fn take(&self) -> (u64, u64, u64) {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         (take(&self.requests), take(&self.retries), take(&self.throttled))
+    }
+
+    /// A run begins.
+    pub(super) fn restart(&self) {
+        self.take();
+        self.recorder.restart();
+    }
+
+    /// When this run called and waited.
+    pub(crate) fn times(&self) -> Times {
+        self.recorder.times()
     }
 
     pub(crate) fn failures(&self) -> u64 {

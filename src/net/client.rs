@@ -60,10 +60,10 @@ impl Client {
         Self { side, wire, clock, pace, tokens, credentials, waited_ms, counters }
     }
 
-    /// A run begins: counters and the retry budget start afresh.
+    /// A run begins: counters, times and the retry budget start afresh.
     pub(crate) fn start_run(&self) {
         self.waited_ms.store(0, Ordering::Relaxed);
-        self.counters.take();
+        self.counters.restart();
     }
 
     /// Sends a request until it succeeds, or until that is pointless or too late.
@@ -95,7 +95,7 @@ impl Client {
                 Attempted::Failed(error) => error,
             };
             match self.next_step(budget, error, &attempts, idempotent).await? {
-                Step::Repeat(wait) => budget.sleep(self.side, wait).await?,
+                Step::Repeat(wait) => self.sleep(budget, wait).await?,
                 Step::Refresh => {
                     // A token that expired while the call waited for its turn says nothing about the credentials.
                     let stale = token.as_ref().is_some_and(|token| token.is_stale(self.clock));
@@ -105,7 +105,7 @@ impl Client {
                     }
                 }
                 Step::ReadBack(wait) => {
-                    budget.sleep(self.side, wait).await?;
+                    self.sleep(budget, wait).await?;
                     if let Some(lost) = when_lost.take() {
                         return Ok(lost);
                     }
@@ -124,11 +124,17 @@ impl Client {
                 Attempted::Done(token) => return Ok(token),
                 Attempted::Failed(error) => {
                     if let Step::Repeat(wait) = self.next_step(budget, error, &attempts, true).await? {
-                        budget.sleep(self.side, wait).await?;
+                        self.sleep(budget, wait).await?;
                     }
                 }
             }
         }
+    }
+
+    /// Waits between two attempts.
+    async fn sleep(&self, budget: &Budget, wait: Duration) -> Result<()> {
+        let _waiting = self.counters.recorder.wait();
+        budget.sleep(self.side, wait).await
     }
 
     async fn attempt<T>(
@@ -140,8 +146,11 @@ impl Client {
         requote: Option<Requote<T>>,
         judge: &impl Fn(&Answer, u64) -> Result<T, CallError>,
     ) -> Result<Attempted<T>> {
+        let waiting = self.counters.recorder.wait();
         let _slot = budget.before_a_call(self.pace.acquire(budget, attempts.turn)).await??;
+        drop(waiting);
         budget.check_open()?;
+        self.counters.recorder.called();
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         if attempts.attempt > 1 {
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
@@ -178,6 +187,7 @@ impl Client {
     ) -> Result<Step> {
         self.counters.count_failure();
         let is_limit = error.failure.is_limit();
+        self.counters.recorder.failed(is_limit);
         if is_limit {
             self.counters.throttled.fetch_add(1, Ordering::Relaxed);
         }
@@ -244,7 +254,7 @@ impl token::Caller for ClientCaller<'_> {
     }
 
     async fn sleep(&self, wait: Duration) -> Result<()> {
-        self.budget.sleep(self.client.side, wait).await
+        self.client.sleep(self.budget, wait).await
     }
 
     async fn log_in(&self, login: &Login) -> Result<Token> {

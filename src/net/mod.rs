@@ -2,7 +2,7 @@
 //!
 //! This file sends one request and reads one whole answer, bounded in time and size. [`client`] is the loop around it: it
 //! waits for a turn ([`limit`]), fetches a token ([`token`]), judges the answer ([`verdict`]) and decides what to do next
-//! ([`retry`]). [`redact`] keeps secrets out of what is reported. [`aws`] sends AWS's calls over the same clients.
+//! ([`retry`]). [`timeline`] records when it called. [`redact`] keeps secrets out of what is reported. [`aws`] sends AWS's calls over the same clients.
 //! Deliberately absent: redirects, cookies, and any knowledge of either side's protocol.
 
 pub(crate) mod aws;
@@ -13,6 +13,7 @@ mod field;
 pub(crate) mod limit;
 mod redact;
 pub(crate) mod retry;
+pub(crate) mod timeline;
 mod tls;
 mod token;
 mod transport;
@@ -25,7 +26,7 @@ use http::{HeaderMap, Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-pub(crate) use call::Call;
+pub(crate) use call::{Call, Counters};
 pub(crate) use client::Client;
 pub(crate) use field::Field;
 pub(crate) use redact::{excerpt, exposed};

@@ -115,5 +115,6 @@ pub(super) fn report(status: Status) -> Report {
         digest: None,
         changes: None,
         more_changes: None,
+        timeline: None,
     }
 }

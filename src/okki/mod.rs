@@ -43,7 +43,9 @@ use crate::catalogue::Catalogue;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::limit::Pace;
-use crate::net::{Answer, Auth, Call, Client, Login, MAX_LIST_BYTES, Request, Wire, exposed, join_path};
+use crate::net::{
+    Answer, Auth, Call, Client, Counters, Login, MAX_LIST_BYTES, Request, Wire, exposed, join_path,
+};
 use crate::report::Watch;
 use crate::transform::RowMap;
 use crate::words::{Message, say};
@@ -173,9 +175,9 @@ impl Okki {
         Ok(Self { client: Client::new(Side::Source, wire, clock, pace, auth, secrets), settings })
     }
 
-    /// Calls since this was last asked, as (requests, retries, throttled).
-    pub(crate) fn take_counters(&self) -> (u64, u64, u64) {
-        self.client.counters.take()
+    /// The calls of this run.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.client.counters
     }
 
     /// Resets the counters and the retry budget.

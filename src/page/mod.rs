@@ -14,6 +14,7 @@ mod rows;
 mod style;
 mod summary;
 mod text;
+mod timeline;
 mod words;
 
 use base64::Engine as _;
@@ -22,13 +23,13 @@ use maud::{DOCTYPE, Markup, html};
 use crate::catalogue::Rejected;
 use crate::changes::RowChange;
 use crate::report::{Report, Status};
-use crate::words::Lang;
+use crate::words::{Lang, recognise_line};
 use words::Words;
 
 /// What a page shows.
 #[derive(Debug, Clone, Copy)]
 pub struct RunPage<'a> {
-    /// The language of its texts. Names, reasons and errors stay as they are.
+    /// The language of its texts, reasons and errors. Names and values stay as they are.
     pub lang: Lang,
     /// The run.
     pub report: &'a Report,
@@ -88,7 +89,7 @@ impl RunPage<'_> {
             section.next.(tone(report.status)) aria-labelledby="next" {
                 h2 #next { (words.next) }
                 @if let Some(error) = &report.error {
-                    p.error { bdi { (text::visible(error)) } }
+                    p.error { bdi { (text::visible(&recognise_line(error, self.lang))) } }
                 }
                 @if let Some((meaning, advice)) = known {
                     p { strong { code { (kind) } } ": " (text::with_code(meaning)) }

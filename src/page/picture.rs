@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::words::Words;
-use super::{numbers, text, tone};
+use super::{numbers, text, timeline, tone};
 use crate::report::{Report, Status};
+use crate::words::recognise_line;
 
 /// Width of a full bar, in the picture's own units.
 const BAR_WIDTH: u64 = 600;
@@ -31,30 +32,43 @@ pub(super) fn calls(words: &Words, report: &Report) -> Markup {
         side(words.source, source.requests, source.retries, source.throttled),
         side(words.target, target.requests, target.retries, target.throttled),
     ];
-    let most = sides.iter().map(|side| side.first + side.repeats).max().unwrap_or(0).max(1);
+    let headings = [("first", words.first_calls), ("repeat", words.repeats), ("throttled", words.throttled)];
     html! {
         section aria-labelledby="calls" {
             h2 #calls { (words.calls) }
-            p.muted { (words.calls_shown) }
-            svg.calls viewBox="0 0 760 130" role="img" aria-label=(words.calls) {
-                @for (side, y) in sides.iter().zip([10_u64, 70]) {
-                    @let first = width(side.first, most);
-                    text.label x="0" y=(y + 25) { (side.label) }
-                    rect.first x="110" y=(y) width=(first) height="24" {}
-                    rect.repeat x=(110 + first) y=(y) width=(width(side.repeats, most)) height="24" {}
-                    rect.throttled x="110" y=(y + 28) width=(width(side.throttled, most)) height="8" {}
-                    text.label x=(120 + first + width(side.repeats, most)) y=(y + 17) { (numbers::count(side.first + side.repeats)) }
-                }
+            @match &report.timeline {
+                Some(times) => (timeline::picture(words, report, times)),
+                None => (bars(words, &sides)),
             }
             table {
-                thead { tr { th scope="col" { (words.side) } th scope="col" { span.key.first {} (words.first_calls) }
-                    th scope="col" { span.key.repeat {} (words.repeats) } th scope="col" { span.key.throttled {} (words.throttled) } } }
+                thead { tr { th scope="col" { (words.side) } @for (class, heading) in headings {
+                    // The picture over time has other colours, and their key beside it.
+                    th scope="col" { @if report.timeline.is_none() { span.key.(class) {} } (heading) }
+                } } }
                 tbody { @for side in &sides { tr {
                     th scope="row" { (side.label) }
                     @for n in [side.first, side.repeats, side.throttled] { td { (numbers::count(n)) } }
                 } } }
             }
             p.muted { (words.took) " " (numbers::duration(words.lang, report.duration_ms)) }
+        }
+    }
+}
+
+/// How many calls, where nobody knows when.
+fn bars(words: &Words, sides: &[Calls]) -> Markup {
+    let most = sides.iter().map(|side| side.first.saturating_add(side.repeats)).max().unwrap_or(0).max(1);
+    html! {
+        p.muted { (words.calls_shown) }
+        svg.calls viewBox="0 0 760 130" role="img" aria-label=(words.calls) {
+            @for (side, y) in sides.iter().zip([10_u64, 70]) {
+                @let first = width(side.first, most);
+                text.label x="0" y=(y + 25) { (side.label) }
+                rect.first x="110" y=(y) width=(first) height="24" {}
+                rect.repeat x=(110 + first) y=(y) width=(width(side.repeats, most)) height="24" {}
+                rect.throttled x="110" y=(y + 28) width=(width(side.throttled, most)) height="8" {}
+                text.label x=(120 + first + width(side.repeats, most)) y=(y + 17) { (numbers::count(side.first.saturating_add(side.repeats))) }
+            }
         }
     }
 }
@@ -111,7 +125,7 @@ fn table_row(words: &Words, run: &Report) -> Markup {
     html! {
         tr {
             th scope="row" { (numbers::time(&run.started_at)) }
-            td.(tone(run.status)) title=(text::visible(run.error.as_deref().unwrap_or_default())) { (sign(run.status)) " " (words.status(run.status)) }
+            td.(tone(run.status)) title=(text::visible(&recognise_line(run.error.as_deref().unwrap_or_default(), words.lang))) { (sign(run.status)) " " (words.status(run.status)) }
             td { (numbers::duration(words.lang, run.duration_ms)) }
             td { (numbers::count(run.target.written)) }
             td { (numbers::count(run.quarantined)) }

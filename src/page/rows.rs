@@ -6,6 +6,7 @@ use super::words::Words;
 use super::{numbers, text, words};
 use crate::catalogue::Rejected;
 use crate::report::Report;
+use crate::words::recognise;
 
 /// Rows that a page shows; the file in the store has them all.
 const MOST_ROWS: usize = 1_000;
@@ -42,7 +43,7 @@ fn item(words: &Words, row: &Rejected) -> Markup {
                         Some(id) => { bdi.id { (text::cut(id, ID_CHARS)) } }
                         None => { span.muted { (words.no_id) } }
                     }
-                    span.reason { bdi { (text::cut(&row.reason, REASON_CHARS)) } }
+                    span.reason { bdi { (text::cut(&recognise(&row.reason, words.lang), REASON_CHARS)) } }
                 }
                 pre { code { (text::cut(raw, RAW_CHARS)) } }
             }

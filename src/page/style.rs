@@ -22,13 +22,14 @@ section.next{color:var(--fg);border-left:.375rem solid var(--info)}section.next.
 .mark{font:700 1rem ui-monospace,monospace}ins{text-decoration:none}
 ul{list-style:none;margin:0;padding:0}.tree,.fields{padding-left:1rem;border-left:1px solid var(--line);margin-left:.375rem}
 .tree>li,.rows>li{content-visibility:auto;contain-intrinsic-size:auto 1.75rem}
+.lines{padding-left:1rem;border-left:1px solid var(--line);margin-left:.375rem;white-space:pre-wrap;content-visibility:auto;contain-intrinsic-size:auto 200rem}
 summary{cursor:pointer;padding:.125rem 0}summary:focus-visible{outline:3px solid var(--info);outline-offset:2px;border-radius:.25rem}
 .rows>li{border-top:1px solid var(--line);padding:.25rem 0}.kind{font-weight:600}.reason{display:block;padding-left:1rem}
-svg{display:block;width:100%;height:auto;max-width:47.5rem}svg text{fill:var(--fg);font-size:15px}.sign{text-anchor:middle}
-rect.first{fill:var(--info)}rect.repeat{fill:var(--warn)}rect.throttled{fill:var(--bad)}rect.good{fill:var(--good)}rect.warn{fill:var(--warn)}rect.bad{fill:var(--bad)}rect.this{fill:var(--fg)}
-.key{display:inline-block;width:.75rem;height:.75rem;margin-right:.375rem;border-radius:.125rem}.key.first{background:var(--info)}.key.repeat{background:var(--warn)}.key.throttled{background:var(--bad)}
+svg{display:block;width:100%;height:auto;max-width:47.5rem}svg text{fill:var(--fg);font-size:15px}.sign,.mark-at{text-anchor:middle}.scale{text-anchor:end}svg.timeline{max-width:34rem}line.axis{stroke:var(--muted)}
+rect.first,path.first{fill:var(--info)}rect.repeat,path.repeat{fill:var(--warn)}rect.throttled,path.throttled{fill:var(--bad)}path.wait{fill:var(--muted)}rect.good{fill:var(--good)}rect.warn{fill:var(--warn)}rect.bad{fill:var(--bad)}rect.this{fill:var(--fg)}
+.key{display:inline-block;width:.75rem;height:.75rem;margin-right:.375rem;border-radius:.125rem}.key.first{background:var(--info)}.key.repeat{background:var(--warn)}.key.throttled{background:var(--bad)}.key.wait{background:var(--muted)}.keys{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;font-size:.9375rem}
 table{overflow-wrap:break-word;border-collapse:collapse;width:100%;margin:.5rem 0;font-size:.9375rem}th,td{text-align:left;padding:.25rem .5rem;border-top:1px solid var(--line);font-weight:400;vertical-align:top}thead th{font-weight:600;border-top:0}td{font-variant-numeric:tabular-nums}
 footer{color:var(--muted);font-size:.875rem}
-@media (max-width:30rem){body{padding:.5rem}section{padding:.75rem}th,td{padding:.25rem}.tree,.fields{padding-left:.5rem}}
-@media print{:root{--bg:#fff;--fg:#000;--muted:#444;--line:#999;--card:#fff;--good:#1a7f37;--warn:#8a5a00;--bad:#cf222e;--info:#0860ca}body{max-width:none;padding:0}section{break-inside:auto}details::details-content{content-visibility:visible;block-size:auto}.tree>li,.rows>li{content-visibility:visible}}
+@media (max-width:30rem){body{padding:.5rem}section{padding:.75rem}th,td{padding:.25rem}.tree,.fields,.lines{padding-left:.5rem}}
+@media print{:root{--bg:#fff;--fg:#000;--muted:#444;--line:#999;--card:#fff;--good:#1a7f37;--warn:#8a5a00;--bad:#cf222e;--info:#0860ca}body{max-width:none;padding:0}section{break-inside:auto}details::details-content{content-visibility:visible;block-size:auto}.tree>li,.rows>li,.lines{content-visibility:visible}.key{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 ";

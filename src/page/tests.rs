@@ -132,3 +132,97 @@ fn a_page_is_bounded_and_says_what_it_leaves_out() {
     assert!(html.len() < 10_000_000, "{}", html.len());
     assert!(html.contains("and 1,000 more, which this page") && html.contains("and 200 more, which are in"));
 }
+
+/// A page's part from one text on up to another one.
+fn between<'h>(html: &'h str, from: &str, to: &str) -> &'h str {
+    let (_, rest) = html.split_once(from).unwrap();
+    rest.split_once(to).unwrap().0
+}
+
+#[test]
+fn rows_beyond_a_tree_are_lines_that_show_their_values() {
+    let fields = || vec![field("name", HOSTILE, "\"New\""), field("items[9].cost", "1.50", "2")];
+    let changes: Vec<RowChange> = (0..600).map(|n| change(&format!("Group {n}"), fields())).collect();
+    let report = report(Status::Succeeded, None);
+    let html = RunPage { changes: Some(&changes), ..page(&report) }.html();
+    assert_eq!((html.matches("<ul class=\"lines\">").count(), html.matches("<del>").count()), (2, 1_000));
+    let last = between(&html, "<bdi>Group 599</bdi>", "</li>");
+    assert!(last.starts_with(" <span class=\"id\">7</span>\n  name  "), "{last}");
+    assert!(last.contains("&lt;script&gt;") && last.ends_with("\n  items[9].cost  1.50 → 2"), "{last}");
+
+    let many = |n: usize| (0..n).map(|n| field(&format!("items[{n}].cost"), "1", "2")).collect();
+    let changes = [change("large", many(3_000)), change("next", many(60))];
+    let html = RunPage { changes: Some(&changes), ..page(&report) }.html();
+    assert!(
+        html.contains("<code>items[2999]</code>") || html.contains("items[2999].cost"),
+        "a tree, however large"
+    );
+    let next = between(&html, "<bdi>next</bdi>", "</li>");
+    assert_eq!(next.matches(" → ").count(), 40);
+    assert!(next.ends_with("\n  … and 20 more, which this page does not show"), "{next}");
+}
+
+fn timeline(source: serde_json::Value, bucket_ms: u64) -> Report {
+    let mut report = report(Status::Succeeded, None);
+    let timeline = serde_json::json!({"bucket_ms": bucket_ms, "source": source, "target": {"calls": [0, 2]}});
+    report.timeline = Some(serde_json::from_value(timeline).unwrap());
+    report
+}
+
+#[test]
+fn calls_and_waits_are_drawn_over_time() {
+    let source = serde_json::json!({"calls": [4, 0, 8], "throttled": [0, 0, 2], "failed": [1], "waited_ms": [0, 2000, 500]});
+    let report = timeline(source, 2_000);
+    let html = page(&report).html();
+    let picture = between(&html, "<svg class=\"timeline\"", "</svg>");
+    assert!(
+        picture.contains(
+            "OKKI: 12 calls, of which 1 failed and 2 were answered with the wish for a slower pace"
+        )
+    );
+    assert!(picture.contains("waited 2.5 s.") && picture.contains("Target: 2 calls"), "{picture}");
+    assert!(picture.contains("OKKI: calls in 2 s") && picture.contains(">1 min</text>"), "{picture}");
+    let bars = |class: &str| {
+        let path = format!("<path class=\"{class}\" d=\"");
+        picture
+            .split(&path)
+            .skip(1)
+            .map(|d| d.split('"').next().unwrap().matches('M').count())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (bars("first"), bars("repeat"), bars("throttled"), bars("wait")),
+        (vec![2, 1], vec![1], vec![1], vec![2])
+    );
+    assert!(
+        !html.contains("svg class=\"calls\"") && !html.contains("span class=\"key repeat\"></span>repeats")
+    );
+    let chinese = RunPage { lang: Lang::Zh, ..page(&report) }.html();
+    assert!(chinese.contains("OKKI：每 2 秒的调用") && chinese.contains("等待 2.5 秒。"), "{chinese}");
+}
+
+#[test]
+fn a_report_without_times_is_a_picture_of_counts() {
+    let report = report(Status::Succeeded, None);
+    let html = page(&report).html();
+    assert!(html.contains("<svg class=\"calls\"") && !html.contains("<svg class=\"timeline\""));
+    assert!(html.contains("counts calls and does not say when each one was made"));
+}
+
+#[test]
+fn a_timeline_of_any_numbers_is_drawn_within_its_bounds() {
+    let most = u64::MAX;
+    for (source, bucket_ms) in [
+        (
+            serde_json::json!({"calls": vec![most; 10_000], "throttled": [most], "failed": [most], "waited_ms": [most]}),
+            0,
+        ),
+        (serde_json::json!({"calls": [], "throttled": [9]}), most),
+        (serde_json::json!({}), 125),
+    ] {
+        let html = page(&timeline(source, bucket_ms)).html();
+        let picture = between(&html, "<svg class=\"timeline\"", "</svg>");
+        assert!(!picture.contains("NaN") && !picture.contains("inf") && picture.len() < 20_000, "{picture}");
+        assert!(html.matches("<tr>").count() < 200);
+    }
+}

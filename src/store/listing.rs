@@ -13,32 +13,32 @@ impl Store {
     ///
     /// S3 answers a thousand at a time and from the smallest on, so a late `after` is a short list.
     pub async fn names_after(&self, folder: &str, after: &str) -> Result<Vec<String>> {
-        let prefix = Path::from(folder);
-        let offset = Path::from(format!("{folder}/{after}"));
-        let found = self.objects.list_with_offset(Some(&prefix), &offset);
-        let found: Vec<_> = found.try_collect().await.map_err(|error| self.error(folder, error))?;
-        let name = |location: &Path| {
-            let mut parts = location.prefix_match(&prefix)?;
-            let name = parts.next()?.as_ref().to_owned();
-            parts.next().is_none().then_some(name)
-        };
-        let mut names: Vec<String> = found.iter().filter_map(|meta| name(&meta.location)).collect();
+        let mut names: Vec<String> =
+            self.found_after(folder, after).await?.into_iter().map(|(name, _)| name).collect();
         names.sort_unstable();
         Ok(names)
     }
 
     /// The names of all files in a folder, and when each was saved, in wall-clock milliseconds.
     pub(crate) async fn files_in(&self, folder: &str) -> Result<Vec<(String, u64)>> {
+        let saved_at_ms =
+            |meta: &ObjectMeta| u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or_default();
+        let found = self.found_after(folder, "").await?;
+        Ok(found.into_iter().map(|(name, meta)| (name, saved_at_ms(&meta))).collect())
+    }
+
+    /// The objects of a folder whose names sort after `after`, without those of inner folders.
+    async fn found_after(&self, folder: &str, after: &str) -> Result<Vec<(String, ObjectMeta)>> {
         let prefix = Path::from(folder);
-        let found: Result<Vec<_>, _> = self.objects.list(Some(&prefix)).try_collect().await;
-        let found = found.map_err(|error| self.error(folder, error))?;
-        let file = |meta: &ObjectMeta| {
-            let mut parts = meta.location.prefix_match(&prefix)?;
+        let offset = Path::from(format!("{folder}/{after}"));
+        let found = self.objects.list_with_offset(Some(&prefix), &offset);
+        let found: Vec<ObjectMeta> = found.try_collect().await.map_err(|error| self.error(folder, error))?;
+        let name = |location: &Path| {
+            let mut parts = location.prefix_match(&prefix)?;
             let name = parts.next()?.as_ref().to_owned();
-            let saved_at_ms = u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or_default();
-            parts.next().is_none().then_some((name, saved_at_ms))
+            parts.next().is_none().then_some(name)
         };
-        Ok(found.iter().filter_map(file).collect())
+        Ok(found.into_iter().filter_map(|meta| Some((name(&meta.location)?, meta))).collect())
     }
 }
 

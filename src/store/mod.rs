@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{
     Attribute, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
@@ -121,19 +120,6 @@ impl Store {
             Err(error) => return Err(self.error(path, error)),
         };
         found.bytes().await.map(Some).map_err(|error| self.error(path, error))
-    }
-
-    /// The names of the objects in a folder, in their order. Only people's commands list: the function may not.
-    pub async fn list(&self, folder: &str) -> Result<Vec<String>> {
-        let mut names: Vec<String> = self
-            .objects
-            .list(Some(&Path::from(folder)))
-            .try_filter_map(|found| async move { Ok(found.location.filename().map(str::to_owned)) })
-            .try_collect()
-            .await
-            .map_err(|error| self.error(folder, error))?;
-        names.sort_unstable();
-        Ok(names)
     }
 
     /// Writes an object over whatever is there.

@@ -11,6 +11,7 @@ use super::{Outcome, RunContext, Tally, millis};
 use crate::catalogue::Rejected;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::timeline::timeline;
 use crate::report::{Mode, PlanCounts, Report, SourceCounts, Status, TargetCounts};
 use crate::state::Dismissed;
 use crate::store::paths;
@@ -62,6 +63,7 @@ impl Outcome {
             digest: None,
             changes: None,
             more_changes: None,
+            timeline: None,
         };
         Self {
             report,
@@ -107,8 +109,8 @@ fn report(
     tally: &Tally,
     error: Option<&Error>,
 ) -> Report {
-    let (requests, retries, throttled) = context.target.take_counters();
-    let (more_requests, more_retries, more_throttled) = context.okki.take_counters();
+    let (requests, retries, throttled) = context.target.counters().take();
+    let (more_requests, more_retries, more_throttled) = context.okki.counters().take();
     let mut source = tally.source.clone();
     source.requests += more_requests;
     source.retries += more_retries;
@@ -160,6 +162,9 @@ fn report(
         changes: matches!(mode, Mode::Plan | Mode::Verify).then(|| tally.recorded.shown.clone()),
         more_changes: Some(tally.recorded.more)
             .filter(|more| matches!(mode, Mode::Plan | Mode::Verify) && *more > 0),
+        timeline: matches!(mode, Mode::Sync | Mode::Undo)
+            .then(|| timeline(context.okki.counters().times(), context.target.counters().times()))
+            .flatten(),
     }
 }
 

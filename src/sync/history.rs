@@ -15,15 +15,13 @@ const NAMED_RUNS: usize = 5;
 
 /// The runs that changed rows and whose files are kept, newest first.
 pub(super) async fn runs(context: &RunContext<'_>) -> Result<Vec<String>> {
-    let names = context.store.list(&paths::changes_folder(context.connection)).await?;
+    let names = context.store.names_after(&paths::changes_folder(context.connection), "").await?;
     Ok(names.iter().rev().filter_map(|name| paths::run_of_changes(name)).map(str::to_owned).collect())
 }
 
 /// All that a run changed; an error names the newest runs if there is no such file.
 pub(super) async fn changes_of(context: &RunContext<'_>, run_id: &str) -> Result<Vec<ChangeLine>> {
-    let is_name =
-        !run_id.is_empty() && run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let file = match is_name {
+    let file = match paths::is_run_id(run_id) {
         true => context.store.load(&paths::changes(context.connection, run_id)).await?,
         false => None,
     };

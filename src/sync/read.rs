@@ -199,7 +199,7 @@ impl Run<'_> {
         };
         let done = context.okki.read(budget, context.rows, start, &keep, self.watch).await;
         let source = &mut self.tally.source;
-        let (requests, retries, throttled) = context.okki.take_counters();
+        let (requests, retries, throttled) = context.okki.counters().take();
         source.requests += requests;
         source.retries += retries;
         source.throttled += throttled;

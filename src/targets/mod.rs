@@ -31,7 +31,7 @@ use crate::catalogue::Rejected;
 use crate::clock::Clock;
 use crate::error::{Result, Side};
 use crate::net::limit::{CallLedger, Pace};
-use crate::net::{Answer, Auth, Call, CallError, Client, Request, Wire, exposed};
+use crate::net::{Answer, Auth, Call, CallError, Client, Counters, Request, Wire, exposed};
 use crate::testing::Mutant;
 use crate::words::written;
 pub(crate) use batch::Wrap;
@@ -142,9 +142,9 @@ impl Target {
         matches!(self.protocol, Protocol::Qeasy(_))
     }
 
-    /// Calls made since the last time, as (requests, retries, throttled).
-    pub(crate) fn take_counters(&self) -> (u64, u64, u64) {
-        self.client.counters.take()
+    /// The calls of this run.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.client.counters
     }
 
     /// Adds the calls of the last minute that earlier runs made.

@@ -4,6 +4,8 @@
 const VARIABLE: &str = "OKKI_SYNC_LANG";
 /// The first that is set decides, as in every program that reads a locale.
 const LOCALE: [&str; 3] = ["LC_ALL", "LC_MESSAGES", "LANG"];
+/// The same for the character set.
+const CHARACTERS: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
 
 /// A language that people read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,14 +53,26 @@ pub struct Language {
 impl Language {
     /// The language of `--lang`, else of the variables that `get` reads.
     ///
-    /// A locale of another language is no wish for a language that this program could lack: it means English.
+    /// A locale of another language is no wish for a language that this program could lack: it means English. So does a
+    /// character set without Unicode, which would show Chinese as question marks.
     pub fn choose(flag: Option<&str>, get: impl Fn(&str) -> Option<String>) -> Self {
         let asked = flag.map(str::to_owned).or_else(|| get(VARIABLE));
         if let Some(asked) = asked {
             let lang = Lang::of_tag(&asked);
             return Self { lang: lang.unwrap_or_default(), unknown: lang.is_none().then_some(asked) };
         }
-        let locale = LOCALE.iter().find_map(|name| get(name));
+        let locale = LOCALE.iter().find_map(|name| get(name)).filter(|_| has_unicode(&get));
         Self { lang: locale.and_then(|tag| Lang::of_tag(&tag)).unwrap_or_default(), unknown: None }
+    }
+}
+
+/// Whether the locale's character set is UTF-8, which is all that this program writes. A locale that names no character set
+/// counts as UTF-8, and so does none at all: today's terminals are.
+pub(crate) fn has_unicode(get: impl Fn(&str) -> Option<String>) -> bool {
+    let Some(locale) = CHARACTERS.iter().find_map(|name| get(name)) else { return true };
+    let locale = locale.trim().to_ascii_lowercase();
+    match locale.split_once('.') {
+        Some((_, set)) => set.starts_with("utf-8") || set.starts_with("utf8"),
+        None => !matches!(locale.as_str(), "c" | "posix"),
     }
 }

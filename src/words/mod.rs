@@ -8,14 +8,16 @@
 mod catalogue;
 mod lang;
 mod message;
+mod numbers;
 mod recognise;
 
+#[cfg(feature = "cli")]
+pub(crate) use lang::has_unicode;
 pub use lang::{Lang, Language};
 pub use message::{Message, Words};
 pub(crate) use message::{Probe, ViaDisplay, ViaWords};
-pub(crate) use recognise::recognise;
-#[cfg(any(test, feature = "cli"))]
-pub(crate) use recognise::recognise_line;
+pub(crate) use numbers::{count, grouped};
+pub(crate) use recognise::{recognise, recognise_line};
 
 /// A [`Message`] from its English sentence and what fills its placeholders: `say!("store {name}: {why}", name, why = error)`.
 ///

@@ -24,7 +24,6 @@ pub(crate) fn recognise(text: &str, lang: Lang) -> String {
 }
 
 /// The same for `Kind: message; help` and for `message; help`, each part by itself. The line itself if no part is ours.
-#[cfg(any(test, feature = "cli"))]
 pub(crate) fn recognise_line(line: &str, lang: Lang) -> String {
     if lang == Lang::En {
         return line.to_owned();
@@ -41,7 +40,6 @@ pub(crate) fn recognise_line(line: &str, lang: Lang) -> String {
     }
 }
 
-#[cfg(any(test, feature = "cli"))]
 fn with_help(said: &str) -> String {
     if let Some(known) = known(said, DEEPEST) {
         return known;
@@ -58,7 +56,6 @@ fn with_help(said: &str) -> String {
 }
 
 /// `place: message`, where only the message is a sentence.
-#[cfg(any(test, feature = "cli"))]
 fn behind_its_place(said: &str) -> String {
     if let Some(known) = known(said, DEEPEST) {
         return known;

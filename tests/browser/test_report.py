@@ -7,8 +7,10 @@ LANGUAGES = ["en", "zh-CN"]
 PAGES = ["failed", "partial"]
 NEXT = {"en": "What to do next", "zh-CN": "下一步怎么办"}
 UPDATED = {"en": "updated", "zh-CN": "已更新"}
-# How long a page of 5,000 changed groups may work until it is open and its list is drawn.
-MOST_MS = 2000
+CALLS = {"en": "Calls to both sides", "zh-CN": "对两端的调用"}
+# How long a page of 5,000 changed groups may work until it is open and its list is drawn. People are promised two seconds by
+# the clock; half of that is left to a machine that is busy with something else.
+MOST_MS = 1000
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -91,6 +93,25 @@ def test_paper_shows_what_is_closed_on_the_screen(opened):
     assert len(page.pdf()) > 10_000
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_calls_and_waits_are_a_picture_with_words_and_a_table(opened, lang, scheme):
+    page = opened(sample("partial", lang), color_scheme=scheme)
+    picture = page.locator("svg.timeline")
+    assert picture.evaluate("one => one.getBoundingClientRect().height > 150")
+    named = page.get_by_role("img", name=CALLS[lang])
+    assert "250" in named.locator("desc").text_content()
+    box = picture.bounding_box()
+    for part in ["path.first", "path.repeat", "path.throttled", "path.wait"]:
+        drawn = picture.locator(part).first.bounding_box()
+        assert drawn["width"] > 0 and drawn["x"] >= box["x"] and drawn["x"] + drawn["width"] <= box["x"] + box["width"] + 1
+    ends = picture.locator("text").evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+    assert max(ends) <= box["x"] + box["width"] + 1, "no label is cut off"
+    page.locator("section", has=picture).locator("summary").click()
+    rows = page.locator("section", has=picture).locator("details[open] tbody tr")
+    assert rows.count() == 56 + 5
+
+
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_5000_changed_groups_open_within_two_seconds(opened, lang):
     page = opened("about:blank")
@@ -100,5 +121,8 @@ def test_5000_changed_groups_open_within_two_seconds(opened, lang):
         page.locator("details.action > summary", has_text=UPDATED[lang]).click()
 
     took = work(page, read_and_open)
-    assert page.locator("details.action[open] > .tree > li").first.is_visible()
+    opened_list = page.locator("details.action[open]")
+    assert opened_list.locator("> .tree > li").first.is_visible()
+    last = opened_list.locator("li", has_text="户外照明 Outdoor 4999")
+    assert last.text_content().count("→") == 4, "every row is there with its values"
     assert took < MOST_MS, f"{took:.0f} ms"

@@ -147,8 +147,8 @@ fn serves_until_it_is_told_to_stop(arguments: &[String], directory: &Path) {
 
 #[test]
 fn the_plan_that_the_readme_shows_is_the_demo_s() {
-    let told = stdout(&["demo"]);
-    for readme in ["README.md", "README.zh-CN.md"] {
+    for (readme, lang) in [("README.md", "en"), ("README.zh-CN.md", "zh")] {
+        let told = stdout(&["demo", "--lang", lang]);
         let shown = blocks(&read(readme), "text");
         assert_eq!(shown.len(), 1, "{readme}");
         for part in shown[0].split("…\n") {
@@ -404,9 +404,11 @@ fn every_metric_and_every_source_field_is_in_the_reference() {
 #[test]
 fn every_field_of_the_run_report_is_in_the_reference() {
     let spans = code_spans(&read(REFERENCE));
-    let report = stdout(&["plan", "--sandbox", "--groups", "3", "--products", "3", "--json"]);
-    let report: Value = serde_json::from_str(&report).unwrap();
-    for (field, value) in report.as_object().unwrap() {
+    let small = ["--sandbox", "--groups", "3", "--products", "3", "--json"];
+    let reports = ["plan", "sync"].map(|command| stdout(&[&[command], &small[..]].concat()));
+    let reports: Vec<Value> = reports.iter().map(|report| serde_json::from_str(report).unwrap()).collect();
+    assert!(reports[1]["timeline"].is_object(), "{reports:?}");
+    for (field, value) in reports.iter().flat_map(|report| report.as_object().unwrap()) {
         let inner = value.as_object().into_iter().flat_map(|inner| inner.keys());
         let names: Vec<_> = inner.map(|name| format!("{field}.{name}")).collect();
         for name in if names.is_empty() { vec![field.clone()] } else { names } {

@@ -259,3 +259,146 @@ async fn rows_runs_and_the_quarantine_are_told_in_the_language() {
         assert_eq!(told("en", 0, arguments).0, told("zh", 0, arguments).0, "{arguments:?}");
     }
 }
+
+/// Words of English sentences; names of products and what programs print of themselves have none of them.
+const ENGLISH: [&str; 13] =
+    ["the", "is", "are", "of", "to", "not", "with", "was", "has", "cannot", "rows", "this", "one"];
+
+/// The lines of a text with a word of an English sentence in them.
+fn english_sentences(text: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let is_english = |line: &&str| line.split(|c| !is_part(c)).any(|word| ENGLISH.contains(&word));
+    text.lines().filter(is_english).collect()
+}
+
+/// Text of a page, without its tags and its style.
+fn text_of(html: &str) -> String {
+    let body = html.split_once("<body>").unwrap().1;
+    body.split('<').filter_map(|piece| piece.split_once('>')).map(|(_, text)| format!("{text}\n")).collect()
+}
+
+/// What a person who reads no English meets between the README and a first plan, sync and page of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_hour_of_the_chinese_readme_meets_no_english_sentence() {
+    assert_eq!(english_sentences("正常：store\nthe store 正常\n").len(), 1, "the test sees one");
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.zh-CN.md")).unwrap();
+    let (_, pipeline) = readme.split_once("```toml\n").unwrap();
+    let pipeline: String = pipeline
+        .lines()
+        .take_while(|line| !line.contains("```"))
+        .map(|line| format!("{}\n", line.trim()))
+        .collect();
+    let options = Options { groups: 12, products: 40, dirty: true, ..Options::default() };
+    let sandbox = Sandbox::new(options, || Clock::system().now_ms());
+    let serving = sandbox.serve(0, 0).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let known = Sandbox::environment(&serving);
+    let told = |code: i32, line: &str| {
+        let mut variables: Vec<(&str, &str)> = known.iter().map(|(key, value)| (*key, &**value)).collect();
+        variables.extend([("LANG", "zh_CN.UTF-8"), ("OKKI_SYNC_STORE", "file://./store")]);
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = run(directory.path(), &variables, &arguments);
+        let said = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{line}: {said}");
+        assert_eq!(english_sentences(&said), [""; 0], "{line}: {said}");
+        said
+    };
+    for command in
+        ["plan", "check", "preview", "runs", "snyc", "plan --nonsense", "row", "man nonsense", "sync --only"]
+    {
+        assert!(is_chinese(&told(2, command)), "{command} before there is a pipeline, or called wrongly");
+    }
+    std::fs::write(directory.path().join("pipeline.toml"), &pipeline).unwrap();
+    for (code, command) in [
+        (2, "report"),
+        (2, "undo 20200101T000000000Z-00000000"),
+        (0, "check"),
+        (0, "check --online"),
+        (0, "preview"),
+        (3, "plan"),
+        (3, "sync"),
+        (3, "sync"),
+        (3, "verify"),
+        (0, "quarantine list"),
+        (0, "report"),
+        (0, "report --html run.html"),
+        (0, "runs"),
+        (0, "state show"),
+        (0, "state rebuild"),
+        (2, "row nosuch"),
+        (2, "quarantine show nosuch"),
+        (2, "plan --approve nonsense"),
+    ] {
+        told(code, command);
+    }
+    let page = std::fs::read_to_string(directory.path().join("run.html")).unwrap();
+    let shown = text_of(&page);
+    assert!(page.contains("<svg class=\"timeline\"") && shown.contains("次调用，其中 0 次失败"), "{shown}");
+    assert_eq!(english_sentences(&shown), [""; 0]);
+
+    std::fs::write(directory.path().join("pipeline.toml"), WRONG).unwrap();
+    told(2, "check");
+    for help in ["--help", "sync --help", "sandbox --help", "quarantine --help", "report --help"] {
+        told(0, help);
+    }
+}
+
+#[test]
+fn man_pages_and_completions_are_in_the_language() {
+    let directory = tempfile::tempdir().unwrap();
+    let shown = |lang: &str, arguments: &[&str]| {
+        stdout(&run(directory.path(), &[("OKKI_SYNC_LANG", lang)], arguments))
+    };
+    let page = shown("zh", &["man", "sync"]);
+    assert!(
+        page.contains(".SH 名称\n") && page.contains(".SH 选项\n") && page.contains(".SH 沙箱\n"),
+        "{page}"
+    );
+    assert!(page.contains("\n读取、转换、计划、分批写入、记录状态\n"), "{page}");
+    assert!(
+        page.contains("\n在此时限之内有序结束，例如 15m；下次运行从该处继续\n"),
+        "one line, which man breaks: {page}"
+    );
+    let whole = shown("zh", &["man"]);
+    assert!(whole.contains(".SH 命令\n") && whole.contains("退出码：0 完成"), "{whole}");
+    for page in [&page, &whole] {
+        let headings: Vec<&str> = page.lines().filter(|line| line.starts_with(".SH ")).collect();
+        assert!(headings.iter().all(|heading| is_chinese(heading)), "{headings:?}");
+        assert_eq!(english_sentences(page), [""; 0], "{page}");
+    }
+    assert!(shown("en", &["man", "sync"]).contains(".SH NAME\n"));
+
+    for shell in ["zsh", "fish"] {
+        let (english, chinese) = (shown("en", &["completions", shell]), shown("zh", &["completions", shell]));
+        assert!(chinese.contains("回读目标端并与数据源比对"), "{shell}");
+        assert!(!is_chinese(&english));
+        assert_eq!(english.lines().count(), chinese.lines().count(), "{shell}: a text is one line");
+    }
+    assert_eq!(
+        shown("en", &["completions", "bash"]),
+        shown("zh", &["completions", "bash"]),
+        "bash shows no help"
+    );
+}
+
+#[test]
+fn a_locale_without_unicode_gets_english_and_signs_of_ascii() {
+    let directory = tempfile::tempdir().unwrap();
+    let plan = ["plan", "--sandbox", "--groups", "8", "--products", "40"];
+    for (locale, ascii) in
+        [("C", true), ("POSIX", true), ("zh_CN.GBK", true), ("C.UTF-8", false), ("en_US.utf8", false)]
+    {
+        let output = run(directory.path(), &[("LC_ALL", locale), ("TERM", "dumb")], &plan);
+        let told = stdout(&output);
+        assert!(told.contains("not at the target yet"), "{locale}: {told}");
+        assert_eq!(told.contains("+ |- "), ascii, "{locale}: {told}");
+        assert_eq!(told.contains(['├', '└', '│', '·']), !ascii, "{locale}: {told}");
+        assert!(told.contains("LED灯具") && !told.contains('\u{1b}'), "a name stays as it is: {told}");
+    }
+    let json = run(
+        directory.path(),
+        &[("LC_ALL", "C")],
+        &["plan", "--sandbox", "--groups", "4", "--products", "9", "--json"],
+    );
+    assert!(serde_json::from_str::<Value>(&stdout(&json)).is_ok());
+}

@@ -65,6 +65,42 @@ async fn the_page_shows_the_rows_that_were_set_aside() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_keeps_when_it_called_and_waited_and_its_page_draws_it() {
+    let world = World::new(small(), with_page());
+    world.fault(Endpoint::OkkiGroups, FaultKind::Throttle { retry_after_seconds: Some(20) }, 1, 0);
+    world.fault(Endpoint::QeasyStore, FaultKind::Status(503), 1, 0);
+    let report = world.sync_well().await.report;
+    let timeline = report.timeline.clone().unwrap();
+    for (times, requests, throttled) in [
+        (&timeline.source, report.source.requests, report.source.throttled),
+        (&timeline.target, report.target.requests, report.target.throttled),
+    ] {
+        assert_eq!(times.calls.iter().sum::<u64>(), requests, "{timeline:?}");
+        assert_eq!(times.throttled.iter().sum::<u64>(), throttled, "{timeline:?}");
+        assert!(times.waited_ms.len() <= 60 && times.calls.len() <= 60, "{timeline:?}");
+    }
+    assert!(timeline.source.waited_ms.iter().sum::<u64>() >= 20_000, "{timeline:?}");
+    assert_eq!(
+        (timeline.source.failed.len(), timeline.target.failed.iter().sum::<u64>()),
+        (0, 1),
+        "{timeline:?}"
+    );
+    assert!(timeline.bucket_ms * 60 >= report.duration_ms, "the whole run fits: {timeline:?}");
+
+    let path = format!("reports/it/{}.json", report.run_id);
+    let stored = world.stored(&path).await.unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&stored).unwrap(), report);
+    let line = stored.lines().find(|line| line.contains("\"timeline\"")).unwrap();
+    assert!(line.contains("\"calls\":[") && stored.len() < 2_000, "{stored}");
+    let page = world.stored(LATEST).await.unwrap();
+    assert!(
+        page.contains("<svg class=\"timeline\"") && page.contains("and 1 were answered with the wish"),
+        "{page}"
+    );
+    assert_eq!(world.plan().await.report.timeline, None, "a plan is kept nowhere");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_page_goes_to_an_object_store_as_html() {
     let objects = Arc::new(InMemory::new());
     let world = World::new(small(), with_page());
@@ -146,6 +182,18 @@ fn a_run_that_is_gone_is_an_error_that_names_the_newest_ones() {
     assert!(!desk.path().join("x.html").exists());
 }
 
+/// When a run of 62 s called.
+fn timeline() -> serde_json::Value {
+    let calls: Vec<u64> = (0..56).map(|n| if n < 50 { 5 } else { 0 }).collect();
+    let waited: Vec<u64> = (0..56).map(|n| if n % 7 < 4 { 1_000 } else { 250 }).collect();
+    let (written, lost) = ([vec![0; 50], vec![3, 3, 3, 2, 1]].concat(), [vec![0; 53], vec![1]].concat());
+    serde_json::json!({
+        "bucket_ms": 1_000,
+        "source": {"calls": calls, "throttled": [0, 1, 0, 2], "failed": [0, 0, 3, 4, 2], "waited_ms": waited},
+        "target": {"calls": written, "failed": lost},
+    })
+}
+
 /// A failed run with everything that a page can show.
 fn sample(status: &str, error: Option<&str>) -> Report {
     serde_json::from_value(serde_json::json!({
@@ -155,6 +203,7 @@ fn sample(status: &str, error: Option<&str>) -> Report {
         "plan": {"create": 1000, "update": 3900, "delete": 100, "unchanged": 1_234},
         "target": {"written": 4_900, "deleted": 100, "batches": 10, "requests": 12, "retries": 1, "throttled": 0},
         "quarantined": 2, "remaining": 0, "resume_after_seconds": null, "error": error,
+        "timeline": timeline(),
     }))
     .unwrap()
 }

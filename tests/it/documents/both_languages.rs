@@ -64,9 +64,10 @@ impl Edition {
 impl Line {
     fn of_block(number: usize, language: &str, block: &str) -> Self {
         let code = without_comments(block);
-        // What a picture is labelled with is translated.
-        let is_picture = language == "mermaid";
-        let kept = code.iter().zip(1..).filter(|_| !is_picture);
+        // What a picture is labelled with is translated, and what a plan prints is in the language of its reader.
+        let is_plan = ["+ create ", "+ 新增 "].iter().any(|legend| block.starts_with(legend));
+        let is_translated = language == "mermaid" || is_plan;
+        let kept = code.iter().zip(1..).filter(|_| !is_translated);
         let mut facts: BTreeSet<_> =
             kept.map(|(line, at)| format!("line {at} of the block: {line}")).collect();
         facts.insert(format!("{} lines of {language}", code.len()));
