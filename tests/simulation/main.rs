@@ -40,6 +40,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 const SEEDS: u64 = 2_000;
 /// Each planted bug must be found within this many seeds.
 const SEEDS_PER_MUTANT: u64 = 500;
+/// These are played in a second process too.
+const FIRST_ELSEWHERE: u64 = 700;
+const SEEDS_ELSEWHERE: u64 = 12;
 /// At most this many broken seeds are shown; the rest is counted.
 const SHOWN: usize = 5;
 
@@ -52,6 +55,8 @@ fn number(variable: &str) -> Option<u64> {
 fn play_all(from: u64, count: u64, mutant: Option<Mutant>, stop_at_first: bool) -> (Coverage, Vec<Broken>) {
     let next = AtomicU64::new(from);
     let sum = Mutex::new((Coverage::default(), Vec::<Broken>::new()));
+    // Two lists, of two processes or two versions, show which seeds took another way.
+    let tell_digests = number("DIGESTS").is_some();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -65,6 +70,9 @@ fn play_all(from: u64, count: u64, mutant: Option<Mutant>, stop_at_first: bool) 
                     }
                     let played = play(seed);
                     covered.add(&played.coverage);
+                    if tell_digests {
+                        eprintln!("{}", digest_line(seed, played.digest));
+                    }
                     sum.lock().unwrap().1.extend(played.broken);
                 }
                 sum.lock().unwrap().0.add(&covered);
@@ -81,7 +89,7 @@ fn every_seed_keeps_every_promise() {
     let started = Instant::now();
     if let Some(seed) = number("SEED") {
         let played = play(seed);
-        eprintln!("{}", played.story.join("\n"));
+        eprintln!("{}\n{}", played.story.join("\n"), digest_line(seed, played.digest));
         assert!(played.broken.is_none(), "{}", played.broken.unwrap().line());
         return;
     }
@@ -93,6 +101,29 @@ fn every_seed_keeps_every_promise() {
     }
     let seeds: Vec<String> = broken.iter().map(|broken| broken.line()).collect();
     assert!(broken.is_empty(), "{} of {count} seeds broke a promise:\n{}", broken.len(), seeds.join("\n"));
+}
+
+/// What a story comes to, in one line.
+fn digest_line(seed: u64, digest: u64) -> String {
+    format!("seed {seed}: {digest:016x}")
+}
+
+/// Another process hashes otherwise, has another time zone, and begins at another time.
+#[test]
+fn a_seed_gives_the_same_story_in_another_process() {
+    for seed in FIRST_ELSEWHERE..FIRST_ELSEWHERE + SEEDS_ELSEWHERE {
+        let played = play(seed);
+        let here = format!("{}\n{}", played.story.join("\n"), digest_line(seed, played.digest));
+        let there = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "every_seed_keeps_every_promise"])
+            .env("SEED", seed.to_string())
+            .env("TZ", "Asia/Shanghai")
+            .output()
+            .unwrap();
+        let there = String::from_utf8(there.stderr).unwrap();
+        let difference = here.lines().find(|line| !there.lines().any(|other| other == *line));
+        assert!(difference.is_none(), "seed {seed} took another way in another process: {difference:?}");
+    }
 }
 
 #[test]

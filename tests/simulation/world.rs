@@ -22,12 +22,19 @@ use crate::reading::Reading;
 use crate::store::Objects;
 use crate::wires::{Outbursts, listening, with_a_way_back};
 
-/// The sandbox's time when a world begins, milliseconds since 1970.
-pub const BEGINNING_MS: u64 = 1_800_000_000_000;
+/// On this day each world begins, milliseconds since 1970: 2027-01-15.
+const FIRST_DAY_MS: u64 = 1_799_971_200_000;
+const DAY_MS: u64 = 86_400_000;
 /// People do not work longer than this between two runs.
 const LONGEST_WORK: Duration = Duration::from_secs(600);
 /// No run takes longer, or it never ends.
 const ENDLESS: Duration = Duration::from_secs(12 * 3600);
+
+/// The sandbox's time when a world begins, milliseconds since 1970: at any time of the day, and at no other one for the
+/// same seed. A stream of random numbers of its own.
+fn beginning_ms(seed: u64) -> u64 {
+    FIRST_DAY_MS + Rng::with_seed(seed ^ 0xda_b4ea).u64(0..DAY_MS)
+}
 
 /// The scheme's idCheck, until somebody switches it off at the end. It has a stream of random numbers of its own: the
 /// other draws of a seed stay what they were.
@@ -71,6 +78,7 @@ pub struct World {
     pub rows_rng: Rng,
     pub sandbox: Sandbox,
     pub clock: Clock,
+    pub beginning_ms: u64,
     pub pipeline: Pipeline,
     /// The scheme's, until the end.
     pub id_check: IdCheck,
@@ -101,7 +109,8 @@ impl World {
         let mut rows_rng = Rng::with_seed(seed ^ 0x0e05_a11d);
         pipeline.guard(&mut rows_rng);
         reading.keep_readable(pipeline.pace, pipeline.page_size);
-        let (clock, id_check) = (Clock::starting_at_ms(BEGINNING_MS), id_check(seed));
+        let beginning_ms = beginning_ms(seed);
+        let (clock, id_check) = (Clock::starting_at_ms(beginning_ms), id_check(seed));
         let freezing = rng.u8(0..6) == 0;
         let mut options = Options {
             seed: rng.u64(..),
@@ -133,10 +142,10 @@ impl World {
             reading.order = ListOrder::ById;
         }
         reading.apply(&mut options);
-        let story = vec![format!("{options:?}\n{}", pipeline.text)];
+        let story = vec![format!("begins at {}\n{options:?}\n{}", clock.now(), pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());
         let objects = Objects::new(seed);
-        let past = Arc::new(Mutex::new(Past::default()));
+        let past = Arc::new(Mutex::new(Past::since(beginning_ms)));
         let outbursts = Outbursts::default();
         let process = process(&sandbox, &objects, &past, &outbursts, clock, 0, clock.now_ms());
         let world = Self {
@@ -146,6 +155,7 @@ impl World {
             rows_rng,
             sandbox,
             clock,
+            beginning_ms,
             pipeline,
             id_check,
             objects,
@@ -170,7 +180,7 @@ impl World {
     }
 
     pub fn virtual_ms(&self) -> u64 {
-        self.clock.now_ms() - BEGINNING_MS
+        self.clock.now_ms() - self.beginning_ms
     }
 
     /// A new process with the credentials that are valid now.

@@ -19,7 +19,7 @@ use crate::Log;
 use crate::coverage::Coverage;
 use crate::invariants::{self, Ledger};
 use crate::promises::{self, Kept};
-use crate::world::{BEGINNING_MS, Death, Process, World};
+use crate::world::{Death, Process, World};
 
 /// A seed that broke a promise.
 #[derive(Debug, Clone)]
@@ -58,13 +58,14 @@ pub fn play(seed: u64) -> Played {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let _inside = runtime.enter();
+    let world = World::new(seed);
     let mut scenario = Scenario {
-        world: World::new(seed),
+        compared_since: world.beginning_ms,
+        world,
         ledger: Ledger::default(),
         past: Vec::new(),
         resume: None,
         unread_since: None,
-        compared_since: BEGINNING_MS,
         deleted: Vec::new(),
         in_a_row: 0,
     };
@@ -82,10 +83,10 @@ pub fn play(seed: u64) -> Played {
 }
 
 fn count_the_world(world: &mut World) {
-    let stats = world.sandbox.stats();
+    let (stats, hours) = (world.sandbox.stats(), world.virtual_ms() / 3_600_000);
     let coverage = &mut world.coverage;
     coverage.count("worlds", "seeds", 1);
-    coverage.count("worlds", "virtual hours", (world.clock.now_ms() - BEGINNING_MS) / 3_600_000);
+    coverage.count("worlds", "virtual hours", hours);
     coverage.count("worlds", "rows taken by targets", stats.rows_written);
     coverage.count("worlds", "calls", stats.calls.values().sum());
     coverage.count("worlds", format!("shape {:?}", world.pipeline.shape), 1);
