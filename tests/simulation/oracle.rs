@@ -169,6 +169,15 @@ pub fn doubt(past: &Past, shape: Shape, id: &str, row: &RawValue, span: Span) ->
     untrue_item.and_then(|item| untrue(&format!("the source never said {item} of this group")))
 }
 
+/// Whether a row of a product, or its tombstone, says what the source had there.
+pub fn said_of_product(shape: Shape, row: &RawValue, rows: &[Arc<Product>]) -> bool {
+    if is_tombstone(row.get()) {
+        return rows.iter().all(|product| product.enable_flag == 0);
+    }
+    let start = |product: &Product| format!("{{{},\"groupId\":\"{}\"", shape.item(product), product.group_id);
+    rows.iter().any(|product| row.get().starts_with(&start(product)))
+}
+
 fn items_of<'r>(fields: &HashMap<&str, &'r RawValue>) -> Vec<&'r RawValue> {
     let items = fields.get("items").map(|items| serde_json::from_str(items.get()).unwrap_or_default());
     items.unwrap_or_default()

@@ -88,6 +88,11 @@ impl Past {
         within(self.products.get(id), span).map(Vec::as_slice)
     }
 
+    /// All versions of a product, the oldest first; before it was created it had no rows.
+    pub fn versions(&self, id: &str) -> impl Iterator<Item = &[Arc<Product>]> {
+        self.products.get(id).into_iter().flatten().map(|(_, rows)| rows.as_slice())
+    }
+
     /// The names of a group at each moment of a span.
     pub fn group(&self, id: &str, span: Span) -> impl Iterator<Item = &BTreeSet<String>> {
         within(self.groups.get(id), span)

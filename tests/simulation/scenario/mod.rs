@@ -3,6 +3,7 @@
 mod edits;
 mod faults;
 mod finish;
+mod neighbours;
 mod people;
 mod rows;
 mod steps;
@@ -46,7 +47,7 @@ pub struct Played {
     pub coverage: Coverage,
     pub broken: Option<Broken>,
     pub story: Vec<String>,
-    /// Of all that the two sides saw and the store holds.
+    /// Of all that the two sides saw and the store holds; 0 if that may differ, since the store is a real directory.
     pub digest: u64,
 }
 
@@ -91,6 +92,8 @@ fn count_the_world(world: &mut World) {
     coverage.count("worlds", "calls", stats.calls.values().sum());
     coverage.count("worlds", format!("shape {:?}", world.pipeline.shape), 1);
     coverage.count("worlds", if world.pipeline.qeasy { "kind qeasy" } else { "kind http" }, 1);
+    coverage.count("worlds", "a directory as store", u64::from(world.objects.is_directory()));
+    coverage.count("worlds", "several connections on one key", u64::from(world.neighbours > 0));
     coverage.count("worlds", format!("idCheck {:?}", world.id_check), 1);
     let reading = &world.reading;
     coverage.count("worlds", format!("order {:?}", reading.order), 1);
@@ -105,6 +108,9 @@ fn count_the_world(world: &mut World) {
 }
 
 async fn digest(world: &World) -> u64 {
+    if world.objects.is_directory() {
+        return 0;
+    }
     let mut text = format!("{:?}", world.sandbox.stats());
     for (id, row) in world.sandbox.journal(0) {
         text.push_str(&format!("\n{id} {row}"));
@@ -144,6 +150,7 @@ impl Scenario {
         for _ in 0..steps {
             self.read_step().await?;
             self.row_step().await?;
+            self.neighbours_step().await?;
             self.step().await?;
         }
         self.finish().await?;
