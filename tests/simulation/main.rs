@@ -32,6 +32,7 @@ use std::time::Instant;
 use coverage::Coverage;
 use okki_sync::testing::{self, Mutant};
 use okki_sync_test_support as support;
+use reading::Reading;
 use scenario::{Broken, play};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -52,6 +53,16 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
+/// Whether the seed's world has what a planted bug needs in order to show: the others need not be played for it.
+fn can_show(mutant: Mutant, seed: u64) -> bool {
+    let (reading, _) = Reading::of(seed);
+    match mutant {
+        Mutant::IgnoreGrowth => reading.is_untimed(),
+        Mutant::NoOverlap => reading.visible_late_s > 0 && !reading.is_too_late() && reading.is_filtered(),
+        _ => true,
+    }
+}
+
 /// Plays seeds on every core until all are played or, if `stop_at_first`, one is broken.
 fn play_all(from: u64, count: u64, mutant: Option<Mutant>, stop_at_first: bool) -> (Coverage, Vec<Broken>) {
     let next = AtomicU64::new(from);
@@ -68,6 +79,9 @@ fn play_all(from: u64, count: u64, mutant: Option<Mutant>, stop_at_first: bool) 
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from + count || (stop_at_first && !sum.lock().unwrap().1.is_empty()) {
                         break;
+                    }
+                    if mutant.is_some_and(|mutant| !can_show(mutant, seed)) {
+                        continue;
                     }
                     let played = play(seed);
                     covered.add(&played.coverage);

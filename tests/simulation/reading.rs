@@ -73,7 +73,10 @@ impl Reading {
             untimed_rows: 0,
             late_now_and_then: false,
         };
-        reading.late_now_and_then = is_late && rng.u8(0..4) > 0;
+        if is_late {
+            reading.late_now_and_then = rng.u8(0..4) > 0;
+            reading.edits_per_minute = *rng.choice(&[10.0, 60.0]).unwrap();
+        }
         if reading.is_filtered() && rng.u8(0..10) == 0 {
             // A product that comes back leaves no trace in a source without windows.
             (reading.untimed_rows, reading.mix.restores) = (rng.usize(1..4), 0);
@@ -123,6 +126,11 @@ impl Reading {
     /// Whether the filter can be used at all. If not, a read needs a catalogue that stands still, and one run.
     pub fn is_filtered(&self) -> bool {
         self.untimed_rows == 0 && self.can_be_asked_for_new_products()
+    }
+
+    /// Whether it has products without a creation time.
+    pub fn is_untimed(&self) -> bool {
+        self.untimed_rows > 0
     }
 
     /// Whether new products show in a filter, also where a read needs a catalogue that stands still: then nothing is

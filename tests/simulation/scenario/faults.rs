@@ -75,7 +75,7 @@ impl Scenario {
         // Drawn apart from the other faults.
         match self.world.rows_rng.u8(0..8) {
             0 => kind = FaultKind::Echo,
-            1 | 2 if !self.world.reading.is_filtered() => kind = FaultKind::SwapRows,
+            1..=4 if !self.world.reading.is_filtered() => kind = FaultKind::SwapRows,
             _ => {}
         }
         match kind {
