@@ -13,8 +13,11 @@ ENV ?= dev
 PIPELINE ?= pipeline.toml
 # The version of cargo-auditable, which puts the list of dependencies into the program that is deployed.
 AUDITABLE := 0.7.7
+# The version of cargo-mutants, and which of how many samples of its changes is tried.
+MUTANTS := 27.1.0
+SHARD ?= 0/25
 
-.PHONY: help demo test build lint schema unit simulate day lambda infra browser pictures package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
+.PHONY: help demo test build lint schema unit simulate day mutants lambda infra browser pictures package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -48,6 +51,9 @@ simulate: ## SEEDS=… worlds from FROM=… on, with what they covered; or one, 
 
 day: ## a day of an edit each second at 200,000 products, and a first read of 1,000,000, in virtual time; takes minutes
 	@cargo test -q --test it day:: -- --ignored --nocapture
+
+mutants: .tools/.cargo-mutants-$(MUTANTS) ## small changes to the core, one at a time: does a unit test notice? A sample, SHARD=0/25, of at most an hour
+	PATH="$(CURDIR)/.tools/bin:$$PATH" timeout 3600 cargo mutants --shard $(SHARD) --jobs 1 --output target || test $$? = 2
 
 lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, with Secrets Manager and S3 over the wire
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/lambda
@@ -123,6 +129,10 @@ infra/.venv/.installed: infra/requirements.txt
 
 .tools/.cargo-auditable-$(AUDITABLE):
 	$(WITHOUT_CREDENTIALS) cargo install -q --locked --root .tools --version =$(AUDITABLE) cargo-auditable
+	touch $@
+
+.tools/.cargo-mutants-$(MUTANTS):
+	$(WITHOUT_CREDENTIALS) cargo install -q --locked --root .tools --version =$(MUTANTS) cargo-mutants
 	touch $@
 
 requirements: $(VENV)/.installed ## pin the Python packages that each requirements.in asks for, with hashes, at today's versions

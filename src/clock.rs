@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+/// When a pinned clock starts, 2027-01-15 08:00 UTC: no test depends on the hour at which it is run.
+const PINNED_MS: u64 = 1_800_000_000_000;
+
 /// Wall-clock time.
 ///
 /// The program reads the system's clock each time: a frozen Lambda environment stops its monotonic timer and keeps
@@ -28,9 +31,9 @@ impl Clock {
         Self::System
     }
 
-    /// A clock that starts at the system's time and follows tokio's timer.
+    /// A test's clock: it starts at the same time each time and follows tokio's timer.
     pub fn pinned() -> Self {
-        Self::starting_at_ms(Self::System.now_ms())
+        Self::starting_at_ms(PINNED_MS)
     }
 
     /// A clock that starts at a given time, in milliseconds since 1970-01-01 UTC, and follows tokio's timer.

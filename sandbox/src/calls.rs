@@ -5,12 +5,18 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::Response;
+use http::StatusCode;
+use http::header::AUTHORIZATION;
 use tokio::time::Instant;
 
+use crate::faults::{Echo, FaultKind};
+use crate::response::json_response;
 use crate::{ConnectionLost, Sandbox, Service, okki, qeasy};
 
 /// Calls that are kept.
 const MOST_CALLS: usize = 500;
+/// Characters of a body that are repeated.
+const ECHOED_CHARS: usize = 300;
 /// Characters of a method and of a path that are kept.
 const TEXT_CHARS: usize = 120;
 
@@ -51,10 +57,15 @@ pub(crate) async fn answer(sandbox: &Sandbox, service: Service, request: Request
     let cut = |text: &str| text.chars().take(TEXT_CHARS).collect();
     let (method, path) = (cut(request.method().as_str()), cut(request.uri().path()));
     let since = Instant::now();
-    let response = match service {
+    let (request, echo) = with_echo(sandbox, request).await;
+    let mut response = match service {
         Service::Okki => okki::answer(sandbox, request).await,
         Service::Target => qeasy::answer(sandbox, request).await,
     };
+    if response.extensions().get::<Echo>().is_some() {
+        let text = serde_json::json!({ "message": format!("cannot handle {echo}") });
+        response = json_response(StatusCode::BAD_REQUEST, text.to_string());
+    }
     let lost = response.extensions().get::<ConnectionLost>().is_some();
     let status = (!lost).then(|| response.status().as_u16());
     let at_ms = sandbox.now_ms();
@@ -66,6 +77,19 @@ pub(crate) async fn answer(sandbox: &Sandbox, service: Service, request: Request
     let number = calls.count;
     calls.last.push_back(Call { number, at_ms, service, method, path, status, took: since.elapsed() });
     response
+}
+
+/// The call as one text, if a fault will want it.
+async fn with_echo(sandbox: &Sandbox, request: Request) -> (Request, String) {
+    if !sandbox.state().faults.iter().any(|fault| fault.kind == FaultKind::Echo) {
+        return (request, String::new());
+    }
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let start: String = String::from_utf8_lossy(&body).chars().take(ECHOED_CHARS).collect();
+    let text = format!("{} {} with {token}: {start}", parts.method, parts.uri);
+    (Request::from_parts(parts, body.into()), text)
 }
 
 impl Sandbox {

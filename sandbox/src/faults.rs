@@ -66,6 +66,9 @@ pub enum FaultKind {
     LostBefore,
     /// The connection breaks after the call has had its effect.
     LostAfter,
+    /// The connection breaks and the effect comes that much later, whatever else happens until then; in JSON a number of
+    /// seconds. Only calls that write to a target can be so late; others are lost.
+    LostLate(#[serde(deserialize_with = "seconds")] Duration),
     /// The effect comes at once and the answer late; in JSON a number of seconds.
     Slow(#[serde(deserialize_with = "seconds")] Duration),
     /// The effect comes at once and the answer after [`Sandbox::release`].
@@ -87,6 +90,8 @@ pub enum FaultKind {
     PartlyFailed(Vec<String>),
     /// `{"error":"access_denied"}` under HTTP 200.
     AccessDenied,
+    /// HTTP 400 with a text that repeats the call: its address, its token and its body.
+    Echo,
     /// The whole side refuses every call from now on, for [`crate::Options::lockout`].
     Lockout,
 }
@@ -104,6 +109,7 @@ impl FaultKind {
             Self::Giant(_) => "giant",
             Self::LostBefore => "lost before",
             Self::LostAfter => "lost after",
+            Self::LostLate(_) => "lost, late effect",
             Self::Slow(_) => "slow",
             Self::Hold => "hold",
             Self::Redirect(_) => "redirect",
@@ -112,6 +118,7 @@ impl FaultKind {
             Self::Overloaded { .. } => "overloaded",
             Self::PartlyFailed(_) => "partly failed",
             Self::AccessDenied => "access denied",
+            Self::Echo => "echo",
             Self::Lockout => "lockout",
         }
     }
@@ -221,6 +228,7 @@ pub(crate) async fn through(sandbox: &Sandbox, at: Endpoint, answer: impl FnOnce
     match kind {
         FaultKind::PartlyFailed(_) => answer(),
         FaultKind::Throttle { retry_after_seconds } => throttled(sandbox, at, retry_after_seconds),
+        FaultKind::Echo => echo(),
         FaultKind::Lockout => lock_out(sandbox, at),
         FaultKind::Status(code) => html_response(code),
         FaultKind::BodyCode(code, message) => body_code(sandbox, at, code, &message),
@@ -233,6 +241,11 @@ pub(crate) async fn through(sandbox: &Sandbox, at: Endpoint, answer: impl FnOnce
         FaultKind::LostAfter => {
             answer();
             lost()
+        }
+        FaultKind::LostLate(delay) => {
+            let mut response = lost();
+            response.extensions_mut().insert(Late(delay));
+            response
         }
         FaultKind::Slow(delay) => {
             // The effect comes first: a client that gives up waiting must not conclude that nothing happened.
@@ -289,6 +302,21 @@ fn body_code(sandbox: &Sandbox, at: Endpoint, code: i64, message: &str) -> Respo
     };
     json_response(StatusCode::OK, body)
 }
+
+/// Its text is filled in where the whole request is known.
+fn echo() -> Response {
+    let mut response = html_response(400);
+    response.extensions_mut().insert(Echo);
+    response
+}
+
+/// Marks a lost answer whose call has its effect later.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Late(pub(crate) Duration);
+
+/// Marks an answer that repeats its request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Echo;
 
 fn redirect(location: &str) -> Response {
     let mut response = html_response(302);

@@ -140,6 +140,8 @@ pub struct Options {
     /// How long after a change the product list shows it, as if it were committed late: until then a new product is
     /// missing, an edited one has its old form and a deleted one is still there.
     pub visible_late_s: u64,
+    /// Changes are so late in every other minute only, as those of a large transaction are.
+    pub late_now_and_then: bool,
     /// Whether products carry `create_time` and `update_time`; the documented ones do not.
     pub row_times: bool,
     /// So many products, the first by id, have no creation time: a range of creation times never matches them.
@@ -203,6 +205,7 @@ impl Default for Options {
             product_type_filter: true,
             filter_clock_offset_s: 0,
             visible_late_s: 0,
+            late_now_and_then: false,
             row_times: false,
             untimed_rows: 0,
             total: Total::default(),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::faults::{Endpoint, failing_ids, through};
+use crate::faults::{Endpoint, Late, failing_ids, through};
 use crate::limits::{Admission, CallLimit};
 use crate::options::{CodeReading, IdCheck};
 use crate::response::{
@@ -70,7 +70,15 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
     if path.starts_with(http_target::PATH) {
         sandbox.enter(Endpoint::HttpTarget).await;
         let answer = || http_target::answer(sandbox, &parts, &body);
-        return through(sandbox, Endpoint::HttpTarget, answer).await;
+        let response = through(sandbox, Endpoint::HttpTarget, answer).await;
+        if let Some(Late(delay)) = response.extensions().get() {
+            let (sandbox, delay) = (sandbox.clone(), *delay);
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                http_target::answer(&sandbox, &parts, &body);
+            });
+        }
+        return response;
     }
     if ["/dispatch-source", "/dispatch-target"].iter().any(|verb| path.contains(verb)) {
         sandbox.state().stats.qeasy_dispatches += 1;
@@ -87,6 +95,14 @@ pub(crate) async fn answer(sandbox: &Sandbox, request: Request) -> Response {
     }
     let mut response = through(sandbox, at, || call.answer(&mut sandbox.state(), &parts, now, &body)).await;
     add_limit_headers(&sandbox.state(), at, now, &mut response);
+    if let (Some(Late(delay)), Endpoint::QeasyStore) = (response.extensions().get(), at) {
+        let (sandbox, delay) = (sandbox.clone(), *delay);
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            // Its token was judged when it came.
+            store(&mut sandbox.state(), sandbox.now_ms(), &body);
+        });
+    }
     response
 }
 

@@ -121,11 +121,16 @@ impl SandboxState {
     /// Changes one product at a time that has come. Returns the product that was there.
     pub(crate) fn change(&mut self, change: Change, at_ms: u64) -> Option<Product> {
         self.revision += 1;
-        let shown_at_ms = at_ms + self.options.visible_late_s * 1000;
+        let shown_at_ms = self.shown_at_ms(at_ms);
         if self.options.change_log {
             self.change_log.extend(change.record(&self.catalogue, at_ms));
         }
         self.okki.listing.change(&mut self.catalogue, change, shown_at_ms)
+    }
+
+    fn shown_at_ms(&self, changed_at_ms: u64) -> u64 {
+        let is_at_once = self.options.late_now_and_then && changed_at_ms / MINUTE_MS % 2 == 1;
+        changed_at_ms + if is_at_once { 0 } else { self.options.visible_late_s * 1000 }
     }
 
     /// Changes the catalogue anyhow.
@@ -133,7 +138,7 @@ impl SandboxState {
         f(&mut self.catalogue, &mut self.rng);
         self.people.last_id = None;
         self.revision += 1;
-        let shown_at_ms = now_ms + self.options.visible_late_s * 1000;
+        let shown_at_ms = self.shown_at_ms(now_ms);
         self.okki.listing.change_anyhow(&self.catalogue, shown_at_ms);
     }
 

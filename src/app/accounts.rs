@@ -9,6 +9,7 @@ use crate::net::{exposed, stored_host};
 use crate::okki::SourceSettings;
 use crate::store::limits::{AccountId, AccountLimits};
 use crate::targets::TargetSettings;
+use crate::testing::Mutant;
 
 /// They live as long as the program: what an account was told outlives the connection that was told.
 #[derive(Default)]
@@ -39,8 +40,14 @@ impl Accounts {
     }
 
     /// The limits of a target's account.
-    pub(super) fn target(&self, target: &TargetSettings, clock: Clock) -> Arc<AccountLimits> {
+    pub(super) fn target(
+        &self,
+        target: &TargetSettings,
+        connection: &str,
+        clock: Clock,
+    ) -> Arc<AccountLimits> {
         let (host, key) = target.account();
+        let key = if Mutant::LimitsOfOneConnection.is_active() { connection } else { key };
         let id = AccountId::of("target", host, key);
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(targets.entry(id.clone()).or_insert_with(|| Arc::new(AccountLimits::new(id, clock))))

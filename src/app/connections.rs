@@ -160,7 +160,7 @@ impl App {
         let okki = Okki::new(source, source_pace, source_wire, self.clock)?;
         let target = wiring::target(&config, &credentials);
         let target_wire = self.wire(self.wires.target.as_ref(), target.address())?;
-        let limits = self.accounts.target(&target, self.clock);
+        let limits = self.accounts.target(&target, &config.connection, self.clock);
         let pace = wiring::target_pace(&config, &limits);
         let target = Target::new(target, config.rows.id_name(), pace, target_wire, self.clock)?;
         Ok(Connection {

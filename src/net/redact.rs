@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::testing::Mutant;
+
 /// Longest piece of a server's text in a message, in characters.
 const EXCERPT_CHARS: usize = 160;
 /// A shorter secret is a word that a text may hold by chance.
@@ -19,6 +21,9 @@ pub(super) struct Secrets<'a> {
 
 impl<'a> Secrets<'a> {
     fn list(self) -> Vec<&'a SecretString> {
+        if Mutant::RedactNothing.is_active() {
+            return Vec::new();
+        }
         self.credentials.iter().chain(self.token).collect()
     }
 

@@ -13,7 +13,7 @@
 
 use super::merge::Fresh;
 use super::reading::{Keep, Reading, Step, Stop};
-use super::windows::ledger::OVERLAP_SECONDS;
+use super::windows::ledger::overlap_seconds;
 use super::windows::times::{LATEST, OLDEST};
 use super::windows::{Seconds, TimeAxis, TimeRange, Walk};
 
@@ -68,7 +68,7 @@ impl<K: Keep> Reading<'_, '_, K> {
                     // What was read is read: the next delta begins where this one ended.
                     if let Some(unread) = walk.first_unread() {
                         let from = self.ledger.changes_from.unwrap_or(OLDEST);
-                        self.ledger.changes_from = Some(from.max(unread.saturating_sub(OVERLAP_SECONDS)));
+                        self.ledger.changes_from = Some(from.max(unread.saturating_sub(overlap_seconds())));
                     }
                     self.is_dirty = true;
                     return Err(error.into());
@@ -87,7 +87,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             return Ok(Some(from));
         }
         let began = self.ledger.began.unwrap_or(now).min(now);
-        let from = began.saturating_sub(lag).saturating_sub(OVERLAP_SECONDS);
+        let from = began.saturating_sub(lag).saturating_sub(overlap_seconds());
         self.ledger.changes_from = Some(from);
         Ok(Some(from))
     }
@@ -96,7 +96,7 @@ impl<K: Keep> Reading<'_, '_, K> {
     pub(super) async fn closed_end(&mut self) -> Step<Seconds> {
         let now = self.source_clock.now();
         let lag = self.filter_lag().await?.unwrap_or(UNKNOWN_LAG_SECONDS);
-        Ok(now.saturating_sub(lag).saturating_sub(OVERLAP_SECONDS))
+        Ok(now.saturating_sub(lag).saturating_sub(overlap_seconds()))
     }
 
     /// How far the filter's clock is behind at most; `None` if the source is empty.
@@ -172,8 +172,8 @@ impl<K: Keep> Reading<'_, '_, K> {
     /// Something has changed since the last delta: if the filter shows a row since then, its clock is not further behind.
     async fn learn_lag(&mut self, from: Seconds, fresh: u64) -> Step<()> {
         let Some(known) = self.ledger.filter_lag_seconds else { return Ok(()) };
-        let last_delta = from + known + OVERLAP_SECONDS;
-        let shorter = self.source_clock.now() - last_delta + OVERLAP_SECONDS;
+        let last_delta = from + known + overlap_seconds();
+        let shorter = self.source_clock.now() - last_delta + overlap_seconds();
         if fresh > 0 && (0..known / 2).contains(&shorter) {
             let (rows, lag) = self.updated_within(shorter).await?;
             if rows > 0 {
@@ -185,7 +185,7 @@ impl<K: Keep> Reading<'_, '_, K> {
 
     fn move_cursor(&mut self, now: Seconds) {
         let lag = self.ledger.filter_lag_seconds.unwrap_or(0);
-        let from = now.saturating_sub(lag).saturating_sub(OVERLAP_SECONDS);
+        let from = now.saturating_sub(lag).saturating_sub(overlap_seconds());
         self.ledger.changes_from = Some(self.ledger.changes_from.map_or(from, |before| before.max(from)));
     }
 }

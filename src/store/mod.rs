@@ -61,7 +61,7 @@ impl Store {
         Self { objects, directory: None, name: name.to_owned() }
     }
 
-    /// A store in a directory, which is created.
+    /// A store in a directory, which is created. What is saved is on the disk: a power cut leaves no empty state behind.
     pub fn directory(path: PathBuf) -> Result<Self> {
         let name = format!("file://{}", path.display());
         let fail = |why: String| {
@@ -71,7 +71,8 @@ impl Store {
         create_for_owner(&path).map_err(|error| fail(error.to_string()))?;
         let path = path.canonicalize().map_err(|error| fail(error.to_string()))?;
         let objects = object_store::local::LocalFileSystem::new_with_prefix(&path)
-            .map_err(|error| fail(error.to_string()))?;
+            .map_err(|error| fail(error.to_string()))?
+            .with_fsync(true);
         Ok(Self { objects: Arc::new(objects), directory: Some(path), name })
     }
 
@@ -355,6 +356,24 @@ mod tests {
     async fn a_stale_save_is_refused_in_a_directory() {
         let directory = tempfile::tempdir().unwrap();
         a_stale_save_is_refused(Store::directory(directory.path().to_owned()).unwrap()).await;
+    }
+
+    #[test]
+    fn what_is_saved_in_a_directory_is_flushed_to_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::directory(directory.path().to_owned()).unwrap();
+        let told = format!("{:?}", store.objects);
+        assert!(told.contains("fsync: true"), "{told}");
+    }
+
+    #[test]
+    fn an_error_names_the_path_once_and_ends_with_its_innermost_cause() {
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "Connection refused");
+        let retried = object_store::Error::Generic { store: "S3", source: Box::new(refused) };
+        let outer = object_store::Error::Generic { store: "S3", source: Box::new(retried) };
+        let error = Store::memory().error("state/acme.state", outer);
+        assert_eq!(error.message.to_string(), "store memory:: state/acme.state: Connection refused");
+        assert!(error.line().contains("check that the store can be reached"), "{}", error.line());
     }
 
     #[cfg(unix)]

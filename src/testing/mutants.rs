@@ -40,11 +40,23 @@ pub enum Mutant {
     LetHeldValuesThrough,
     /// Content of the ledger counts without a look at what the target has acknowledged.
     BelieveTheLedger,
+    /// A plan may take away as much as it wants.
+    LiftTheGuard,
+    /// Products that were created while pages were read the old way are not asked for.
+    IgnoreGrowth,
+    /// A run begins although another one of its connection goes on.
+    IgnoreTheLease,
+    /// The next delta begins where the last one ended, without an overlap.
+    NoOverlap,
+    /// A server's text is repeated with the secrets that it echoes.
+    RedactNothing,
+    /// Limits and silence belong to a connection, not to its account.
+    LimitsOfOneConnection,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::AcknowledgeBeforeTheAnswer,
         Self::IgnoreFailed,
         Self::IgnoreInserted,
@@ -60,6 +72,12 @@ impl Mutant {
         Self::ForgetTheWindow,
         Self::LetHeldValuesThrough,
         Self::BelieveTheLedger,
+        Self::LiftTheGuard,
+        Self::IgnoreGrowth,
+        Self::IgnoreTheLease,
+        Self::NoOverlap,
+        Self::RedactNothing,
+        Self::LimitsOfOneConnection,
     ];
 
     /// Whether this bug is switched on.

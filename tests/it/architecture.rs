@@ -190,3 +190,19 @@ fn every_source_file_tells_its_purpose_in_its_first_line() {
         }
     }
 }
+
+/// Tests and simulation wind the clock; a second one would be the hour at which they are run.
+#[test]
+fn only_the_clock_asks_the_system_for_the_time() {
+    for folder in ["src", "sandbox/src", "tests/simulation", "tests/support/src"] {
+        for (file, text) in sources(folder) {
+            let asks = text.contains("SystemTime::now") || text.contains("Timestamp::now");
+            assert!(!asks || file == "src/clock.rs", "{file} asks the system for the time");
+        }
+    }
+    for folder in ["sandbox/src", "tests/simulation", "tests/support/src"] {
+        for (file, text) in sources(folder) {
+            assert!(!text.contains("Clock::System") && !text.contains("Clock::system"), "{file}");
+        }
+    }
+}

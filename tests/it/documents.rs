@@ -362,6 +362,59 @@ fn every_kind_of_error_is_in_the_reference() {
     }
 }
 
+/// The review's numbers, in their order.
+const FINDINGS: [(&str, usize); 3] = [("H", 5), ("M", 10), ("L", 15)];
+
+/// Each finding is in the table with the tests that hold it. One that is open has a test that is ignored, and says so.
+#[test]
+fn every_finding_of_the_review_names_tests_that_exist() {
+    let sources: String =
+        ["src", "tests", "sandbox/src"].iter().map(|folder| all_text_below(folder)).collect();
+    for (path, heading) in
+        [(REFERENCE, "### What a review found"), ("docs/reference.zh-CN.md", "### 一次审查发现的问题")]
+    {
+        let reference = read(path);
+        let table = section(&reference, heading);
+        for (letter, count) in FINDINGS {
+            for number in 1..=count {
+                let finding = format!("{letter}{number}");
+                let line = table.lines().find(|line| line.starts_with(&format!("| {finding} |")));
+                let line = line.unwrap_or_else(|| panic!("{path} does not tell of {finding}"));
+                let tests = code_spans(line.trim_end_matches('|').rsplit('|').next().unwrap_or_default());
+                assert!(!tests.is_empty(), "{path}: nothing holds {finding}");
+                for test in tests {
+                    let there = [format!("fn {test}("), format!("def {test}(")];
+                    assert!(
+                        there.iter().any(|name| sources.contains(name)),
+                        "{path}: {finding}: no test {test}"
+                    );
+                    let is_left_out = sources.split("#[ignore").skip(1).any(|after| {
+                        after.split("fn ").nth(1).is_some_and(|name| name.starts_with(&format!("{test}(")))
+                    });
+                    assert!(!is_left_out || line.contains("**"), "{path}: {finding} is not called open");
+                }
+            }
+        }
+    }
+}
+
+fn all_text_below(folder: &str) -> String {
+    let mut text = String::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_code = path.extension().is_some_and(|ending| ending == "rs" || ending == "py");
+            if path.is_dir() {
+                folders.push(path);
+            } else if is_code {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    text
+}
+
 #[test]
 fn every_environment_variable_that_the_code_reads_is_in_the_reference() {
     let reference = read(REFERENCE);

@@ -1,6 +1,7 @@
 //! Rows that a person names are sent again, and nothing else happens.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use okki_sync::testing::error::ErrorKind;
 use okki_sync::testing::report::{Mode, Status};
@@ -172,4 +173,36 @@ async fn a_named_row_in_the_quarantine_is_reported_and_no_other_one() {
     assert_eq!((outcome.report.status, outcome.report.quarantined), (Status::Partial, 1));
     assert_eq!(outcome.rejected[0].id, named.id);
     assert_eq!(outcome.report.target.requests, 0);
+}
+
+/// A call that was given up is worked off minutes later: nobody can know it, but everybody can find it.
+#[tokio::test(start_paused = true)]
+async fn what_a_late_call_overwrites_is_found_by_verify_and_sent_again_by_name() {
+    let world = World::new(small(), qeasy("products", ""));
+    world.sync_well().await;
+    let id = world.catalogue().products[7].product_id.clone();
+    let rename = |name: &'static str| {
+        world.sandbox.edit(|catalogue| catalogue.products[7].name = name.to_owned());
+    };
+    rename("older");
+    // Each try of the first run is late; it ends without an answer.
+    world.wind(60).await;
+    world.fault(Endpoint::QeasyStore, FaultKind::LostLate(Duration::from_secs(900)), 6, 0);
+    let outcome = world.sync().await;
+    assert_ne!(outcome.report.status, Status::Failed, "{:?}", outcome.report);
+    world.sandbox.clear_faults();
+    rename("newer");
+    world.wind(60).await;
+    world.sync_well().await;
+    world.assert_complete();
+    world.wind(1_000).await;
+    // What was due meanwhile gets its turn.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(world.rows()[&id].get().contains("older"), "the late call had its effect");
+    let verified = world.verify().await;
+    assert_eq!(verified.report.remaining, 1, "{:?}", verified.report);
+    assert_eq!(world.sync_well().await.report.target.written, 0, "the state knows the newer row");
+    send(&world, ids(&[&id])).await;
+    world.assert_complete();
+    assert_eq!(world.verify().await.report.remaining, 0);
 }

@@ -1,19 +1,23 @@
 //! The promises, checked after every run and at the end of a world.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use okki_sync::testing::catalogue::RowKind;
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::state::{Acknowledged, Fingerprint, State};
 use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::Stats;
+use okki_sync_sandbox::catalogue::Product;
 use serde_json::value::RawValue;
 
-use crate::oracle::{doubt, is_tombstone};
+use crate::oracle::{Shape, doubt, is_tombstone, said_of_product};
 use crate::past::Span;
 use crate::support::without_revival;
-use crate::world::World;
+use crate::world::{CONNECTION, World, neighbour};
+
 /// How the world stood before a run.
 pub struct Before {
     revision: u64,
@@ -43,19 +47,37 @@ pub struct Ledger {
     /// Fingerprints of the rows that the target took, by id.
     accepted: HashMap<String, HashSet<Fingerprint>>,
     read: usize,
+    /// Of each product the version that the target took last.
+    newest: HashMap<String, usize>,
 }
 
-const STATE: &str = "state/it.state";
+/// As many characters of a secret's beginning are the secret.
+const SHOWN_OF_A_SECRET: usize = 24;
 /// Who runs, and what the target wants.
 const RUN: &str = "state/it.run";
 
 async fn state_of(world: &World) -> Result<(Option<Vec<u8>>, State), String> {
-    let Some(bytes) = world.objects.look(STATE).await else { return Ok((None, State::default())) };
+    state_of_connection(world, CONNECTION).await
+}
+
+/// Ids that other connections with the same target know.
+async fn known_elsewhere(world: &World) -> Result<HashSet<String>, String> {
+    let mut known = HashSet::new();
+    for number in 1..=world.neighbours {
+        let (_, state) = state_of_connection(world, &neighbour(number)).await?;
+        known.extend(state.rows.iter().map(|(_, id, _)| id.to_owned()));
+    }
+    Ok(known)
+}
+
+async fn state_of_connection(world: &World, connection: &str) -> Result<(Option<Vec<u8>>, State), String> {
+    let path = format!("state/{connection}.state");
+    let Some(bytes) = world.objects.look(&path).await else { return Ok((None, State::default())) };
     let first: serde_json::Value =
         serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next().unwrap_or_default())
             .map_err(|error| format!("the state cannot be read: {error}"))?;
     let target = first["target"].as_str().unwrap_or_default();
-    let state = State::from_bytes(&bytes, "it", target)
+    let state = State::from_bytes(&bytes, connection, target)
         .map_err(|error| format!("the state cannot be read: {error}"))?;
     Ok((Some(bytes.to_vec()), state))
 }
@@ -115,6 +137,7 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
             return Err(format!("value guard: row {id} went out with cost {cost}: {row}"));
         }
     }
+    nothing_goes_back(world, ledger, &journal)?;
     let (_, state) = state_of(world).await?;
     let rows = rows_at_the_target(world);
 
@@ -132,6 +155,12 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
         ledger.accepted.get(id).is_some_and(|taken| taken.contains(content))
     };
     crate::values::the_ledger_is_true(world, &state, taken).await?;
+    let elsewhere = known_elsewhere(world).await?;
+    // What others write of the same rows, this connection's state cannot know.
+    let is_alone = world.neighbours == 0;
+    if is_alone {
+        what_counts_is_there(&state, &rows)?;
+    }
     // Every source row is at the target or will be planned.
     let catalogue = world.catalogue();
     let wanted = world.pipeline.rows(&catalogue);
@@ -139,7 +168,7 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
         let there = rows.get(id).is_some_and(|theirs| theirs.get() == row);
         let counted =
             state.rows.get(id.as_str()) == Some(Acknowledged::Known(Fingerprint::of(row.as_bytes())));
-        if counted && !there {
+        if is_alone && counted && !there {
             let theirs = rows.get(id).map(|row| row.get());
             return Err(format!(
                 "row lost: the state counts row {id} as written with the source's content, no run will plan it; the target holds {theirs:?}, the source {row}"
@@ -149,7 +178,8 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     // Every row at the target that the source has no more is known to the state, so that it will be deleted.
     let known = world.pipeline.shape.known(&catalogue);
     for (id, row) in &rows {
-        if !known.contains(id) && !is_tombstone(row.get()) && state.rows.get(id.as_str()).is_none() {
+        let is_known = state.rows.get(id.as_str()).is_some() || elsewhere.contains(id);
+        if !known.contains(id) && !is_tombstone(row.get()) && !is_known {
             return Err(format!(
                 "orphan: the target holds row {id}, neither the source nor the state knows it"
             ));
@@ -165,10 +195,70 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     }
     drop(past);
     limits(world)?;
+    world.traffic.busy_runs_are_silent()?;
+    if !world.freezing {
+        world.traffic.nobody_writes_beside_another()?;
+    }
     match world.objects.lost_updates().first() {
         Some(lost) => Err(format!("save without compare: {lost}")),
         None => Ok(()),
     }
+}
+
+/// No acknowledged row that the target does not hold.
+fn what_counts_is_there(state: &State, rows: &IndexMap<String, Box<RawValue>>) -> Result<(), String> {
+    for (_, id, acknowledged) in state.rows.iter() {
+        let Acknowledged::Known(fingerprint) = acknowledged else { continue };
+        let theirs = rows.get(id).map(|row| row.get());
+        if theirs.map(|row| Fingerprint::of(row.as_bytes())) != Some(fingerprint) {
+            return Err(format!(
+                "acknowledged, and not there: row {id} counts as written, the target holds {theirs:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A row never goes back to an older version of its product than the one that the target took last.
+fn nothing_goes_back(
+    world: &World,
+    ledger: &mut Ledger,
+    journal: &[(String, Box<RawValue>)],
+) -> Result<(), String> {
+    // Pages that were read while the catalogue moved may agree by chance: there a row can be gone for a moment.
+    if world.pipeline.shape != Shape::Products || !world.reading.is_filtered() {
+        return Ok(());
+    }
+    let past = world.past.lock().unwrap();
+    for (id, row) in journal {
+        let newest = ledger.newest.entry(id.clone()).or_default();
+        let is_meant = |rows: &[Arc<Product>]| said_of_product(world.pipeline.shape, row, rows);
+        match past.versions(id).skip(*newest).position(is_meant) {
+            Some(later) => *newest += later,
+            None => {
+                let said: Vec<_> = past.versions(id).collect();
+                return Err(format!("row {id} goes back behind version {newest} of {said:?}: {row}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No run takes away more than the guard allows, unless somebody has allowed it.
+fn the_guard_is_kept(
+    world: &World,
+    before: &Before,
+    request: &RunRequest,
+    journal: &[(String, Box<RawValue>)],
+) -> Result<(), String> {
+    let tombstones = journal.iter().filter(|(_, row)| is_tombstone(row.get()));
+    let gone: HashSet<&str> = tombstones.map(|(id, _)| id.as_str()).collect();
+    let (gone, known) = (gone.len(), before.state.rows.len());
+    let most = world.pipeline.max_delete_ratio;
+    if request.allow_mass_delete || gone <= 10 || gone as f64 <= most * known as f64 {
+        return Ok(());
+    }
+    Err(format!("guard: {gone} of {known} rows were deleted, the guard allows {most}"))
 }
 
 fn limits(world: &World) -> Result<(), String> {
@@ -207,6 +297,7 @@ pub async fn after_one_run(
     if is_only {
         only_the_named(world, before, &state, request, &journal)?;
     }
+    the_guard_is_kept(world, before, request, &journal)?;
     if mode != Mode::Sync && (!journal.is_empty() || state_text != before.state_text) {
         return Err(format!("a run that only looks has written {} rows", journal.len()));
     }
@@ -234,7 +325,9 @@ pub async fn after_one_run(
             return Err(format!("a run outlived its deadline by {} ms", overdue.as_millis()));
         }
         the_report_is_true(world, mode, still && !is_only, &wanted, outcome)?;
-        crate::values::former_rows_are_true(world, before, outcome).await?;
+        if world.neighbours == 0 {
+            crate::values::former_rows_are_true(world, before, outcome).await?;
+        }
     }
     Ok(())
 }
@@ -326,7 +419,7 @@ fn the_report_is_true(
     if !still || !matches!(report.status, Status::Succeeded | Status::Partial) || mode == Mode::Plan {
         return Ok(());
     }
-    if mode == Mode::Verify && report.remaining > 0 {
+    if world.neighbours > 0 || (mode == Mode::Verify && report.remaining > 0) {
         return Ok(());
     }
     // Done: each row of the source is at the target or in the quarantine.
@@ -391,9 +484,12 @@ pub fn target_equals_source(world: &World) -> Result<(), String> {
 /// No secret anywhere that people look: logs, reports, quarantine, state.
 pub async fn no_secret_was_told(world: &World) -> Result<(), String> {
     let secrets = world.sandbox.issued();
-    let look = |place: &str, text: &str| match secrets.iter().find(|secret| text.contains(secret.as_str())) {
-        Some(secret) => {
-            let at = text.find(secret.as_str()).unwrap_or(0);
+    // A message may have cut off the end of one.
+    let starts: Vec<&str> =
+        secrets.iter().map(|secret| secret.get(..SHOWN_OF_A_SECRET).unwrap_or(secret)).collect();
+    let look = |place: &str, text: &str| match starts.iter().find(|start| text.contains(**start)) {
+        Some(start) => {
+            let at = text.find(start).unwrap_or(0);
             let line = text[..at].rfind('\n').map_or(0, |at| at + 1);
             Err(format!("a secret in the {place}: {}", text[line..].lines().next().unwrap_or_default()))
         }

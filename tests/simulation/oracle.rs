@@ -9,7 +9,6 @@ use serde_json::value::RawValue;
 
 use crate::past::{Past, Span};
 use crate::support;
-use crate::world::BEGINNING_MS;
 
 /// The shape of a pipeline's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +122,7 @@ pub fn is_tombstone(row: &str) -> bool {
 pub fn doubt(past: &Past, shape: Shape, id: &str, row: &RawValue, span: Span) -> Option<String> {
     let untrue = |what: &str| {
         let Span { from_ms, to_ms } = span;
-        let (from_ms, to_ms) = (from_ms.saturating_sub(BEGINNING_MS), to_ms - BEGINNING_MS);
+        let (from_ms, to_ms) = (from_ms.saturating_sub(past.beginning_ms), to_ms - past.beginning_ms);
         Some(format!("{what} between {from_ms} and {to_ms} ms; the target holds {row}"))
     };
     if is_tombstone(row.get()) {
@@ -168,6 +167,15 @@ pub fn doubt(past: &Past, shape: Shape, id: &str, row: &RawValue, span: Span) ->
         !past.product(&product, span).any(|rows| rows.iter().any(said))
     });
     untrue_item.and_then(|item| untrue(&format!("the source never said {item} of this group")))
+}
+
+/// Whether a row of a product, or its tombstone, says what the source had there.
+pub fn said_of_product(shape: Shape, row: &RawValue, rows: &[Arc<Product>]) -> bool {
+    if is_tombstone(row.get()) {
+        return rows.iter().all(|product| product.enable_flag == 0);
+    }
+    let start = |product: &Product| format!("{{{},\"groupId\":\"{}\"", shape.item(product), product.group_id);
+    rows.iter().any(|product| row.get().starts_with(&start(product)))
 }
 
 fn items_of<'r>(fields: &HashMap<&str, &'r RawValue>) -> Vec<&'r RawValue> {

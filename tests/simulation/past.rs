@@ -15,6 +15,8 @@ const MOST_CALLS: u64 = 15_000;
 /// All that the source ever held, with times.
 #[derive(Default)]
 pub struct Past {
+    /// When the world began; what fails is told from there.
+    pub beginning_ms: u64,
     revision: u64,
     looks: u64,
     /// When the last change was made.
@@ -34,6 +36,10 @@ pub struct Span {
 }
 
 impl Past {
+    pub fn since(beginning_ms: u64) -> Self {
+        Self { beginning_ms, ..Self::default() }
+    }
+
     /// Notes what has changed since the last time.
     pub fn note(&mut self, sandbox: &Sandbox, now_ms: u64) {
         self.looks += 1;
@@ -80,6 +86,11 @@ impl Past {
     /// The rows of a product at each moment of a span.
     pub fn product(&self, id: &str, span: Span) -> impl Iterator<Item = &[Arc<Product>]> {
         within(self.products.get(id), span).map(Vec::as_slice)
+    }
+
+    /// All versions of a product, the oldest first; before it was created it had no rows.
+    pub fn versions(&self, id: &str) -> impl Iterator<Item = &[Arc<Product>]> {
+        self.products.get(id).into_iter().flatten().map(|(_, rows)| rows.as_slice())
     }
 
     /// The names of a group at each moment of a span.

@@ -24,6 +24,8 @@ pub struct Pipeline {
     pub page_size: u32,
     /// The most that a product may cost, where a value guard says so.
     pub max_cost: Option<f64>,
+    /// Larger deletions of more than ten rows are refused.
+    pub max_delete_ratio: f64,
     pub text: String,
 }
 
@@ -46,16 +48,17 @@ impl Pipeline {
         let max_rows = if shape == Shape::Products { rng.u32(3..20) } else { rng.u32(3..50) };
         let (pace, page_size) = (f64::from(rng.u32(2..50)), rng.u32(10..=100));
         let (pace, page_size) = (reading.pace.unwrap_or(pace), reading.page_size.unwrap_or(page_size));
+        let (max_concurrency_at_source, is_full) = (rng.u32(1..=4), rng.u8(0..3) == 0);
+        let max_delete_ratio = if rng.bool() { 0.2 } else { 0.9 };
         let text = format!(
             "connection = \"it\"\n[source]\nmax_requests_per_second = {pace:.1}\npage_size = {page_size}\nmax_concurrency = {}\n{}{}\n\
              [target]\n{target}\nmax_rows_per_batch = {max_rows}\nmax_concurrency = {max_concurrency}\nrequests_per_minute = {calls_per_minute}\non_delete = \"{}\"\n\
-             [guard]\nmax_delete_ratio = {}\n",
-            rng.u32(1..=4),
+             [guard]\nmax_delete_ratio = {max_delete_ratio}\n",
+            max_concurrency_at_source,
             // Left out, it is "incremental".
-            if rng.u8(0..3) == 0 && shape != Shape::Groups { "products = \"full\"\n" } else { "" },
+            if is_full && shape != Shape::Groups { "products = \"full\"\n" } else { "" },
             shape.record(),
             if tombstones { "tombstone" } else { "ignore" },
-            if rng.bool() { "0.2" } else { "0.9" },
         );
         Self {
             shape,
@@ -67,8 +70,14 @@ impl Pipeline {
             pace,
             page_size,
             max_cost: None,
+            max_delete_ratio,
             text,
         }
+    }
+
+    /// Its text for another connection.
+    pub fn of_connection(&self, connection: &str) -> String {
+        self.text.replacen("connection = \"it\"", &format!("connection = \"{connection}\""), 1)
     }
 
     /// In some worlds a value guard holds back what is dear. Drawn apart from the rest.

@@ -8,7 +8,8 @@
 //! - Every run that has the time for it covers at least one window more, and counts its progress truly.
 //!
 //! Two things no reader can know, and so nothing is asked of them: a source without a filter that changes while its pages
-//! are read (that way to read needs a catalogue that stands still, as the README says); and which products were deleted
+//! are read (that way to read needs a catalogue that stands still, as the README says; where it can be asked for new
+//! products, nothing is deleted all the same); and which products were deleted
 //! while others were created in the same moments. So in a run during which the source changes, a product that was deleted
 //! since the run before may still be sent: the target is never more than one run behind.
 //!
@@ -119,11 +120,15 @@ pub fn after_a_sync(
     let late_ms = world.reading.visible_late_s * 1_000;
     let span = Span { from_ms: since_ms.saturating_sub(late_ms), to_ms: world.clock.now_ms() };
     let past = world.past.lock().unwrap();
-    if past.changed_at_ms > before.now_ms && !world.reading.is_filtered() {
+    let moved = past.changed_at_ms > before.now_ms && !world.reading.is_filtered();
+    if moved && !world.reading.can_be_asked_for_new_products() {
         return Ok(());
     }
     let shape = world.pipeline.shape;
     for (id, row) in journal(world, before.journal) {
+        if moved && !is_tombstone(row.get()) {
+            continue;
+        }
         if world.reading.is_too_late() && !is_tombstone(row.get()) {
             continue;
         }
@@ -132,7 +137,8 @@ pub fn after_a_sync(
         }
         items_are_whole(&past, &world.pipeline, &id, row.get(), span, outcome)?;
     }
-    let Some(outcome) = outcome.filter(|_| !world.reading.is_too_late()) else { return Ok(()) };
+    let is_clear = !moved && !world.reading.is_too_late() && world.neighbours == 0;
+    let Some(outcome) = outcome.filter(|_| is_clear) else { return Ok(()) };
     if !is_done(outcome) {
         return Ok(());
     }

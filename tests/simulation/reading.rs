@@ -13,6 +13,7 @@ pub struct Reading {
     pub filter: TimeFilter,
     pub clock_offset_s: i64,
     pub visible_late_s: u64,
+    late_now_and_then: bool,
     row_times: bool,
     synthetic_group: bool,
     /// Changes in a minute, while people are at work.
@@ -24,6 +25,8 @@ pub struct Reading {
     pub pace: Option<f64>,
     /// A server's cap on the page size, so that a second may hold many pages.
     max_page_size: Option<usize>,
+    /// Products without a creation time, for which windows cannot be used.
+    untimed_rows: usize,
 }
 
 impl Reading {
@@ -37,7 +40,7 @@ impl Reading {
             ListOrder::Shuffled,
         ];
         let is_steady = rng.bool();
-        let is_late = rng.u8(0..16) == 0;
+        let is_late = rng.u8(0..8) == 0;
         let mut reading = Self {
             order: *rng.choice(&orders).unwrap(),
             filter: match rng.u8(0..24) {
@@ -54,7 +57,7 @@ impl Reading {
                 1 => 28_800,
                 _ => 0,
             },
-            visible_late_s: if is_late { *rng.choice(&[3, 30, 90]).unwrap() } else { 0 },
+            visible_late_s: if is_late { *rng.choice(&[3, 30, 30, 90]).unwrap() } else { 0 },
             row_times: rng.u8(0..4) == 0,
             synthetic_group: rng.u8(0..4) == 0,
             edits_per_minute: if is_steady { *rng.choice(&[2.0, 10.0, 60.0]).unwrap() } else { 0.0 },
@@ -67,7 +70,19 @@ impl Reading {
             page_size: (rng.u8(0..3) == 0).then(|| rng.u32(3..10)),
             pace: (rng.u8(0..3) == 0).then(|| *rng.choice(&[0.5, 1.0, 2.0]).unwrap()),
             max_page_size: (rng.u8(0..5) == 0).then(|| rng.usize(4..12)),
+            untimed_rows: 0,
+            late_now_and_then: false,
         };
+        if is_late {
+            reading.late_now_and_then = rng.u8(0..4) > 0;
+            reading.edits_per_minute = *rng.choice(&[10.0, 60.0]).unwrap();
+        }
+        if reading.is_filtered() && rng.u8(0..10) == 0 {
+            // A product that comes back leaves no trace in a source without windows.
+            (reading.untimed_rows, reading.mix.restores) = (rng.usize(1..4), 0);
+            // New products come last: what is deleted before them moves all rows between.
+            reading.order = ListOrder::ById;
+        }
         // Without a filter and without an order that lasts, no way to read is left.
         if !reading.is_filtered() && reading.order == ListOrder::NewestUpdateFirst {
             reading.order = ListOrder::NewestUpdateFirstStable;
@@ -84,6 +99,8 @@ impl Reading {
         options.synthetic_group = self.synthetic_group;
         options.edits_per_minute = self.edits_per_minute;
         options.edit_mix = self.mix;
+        options.late_now_and_then = self.late_now_and_then;
+        options.untimed_rows = self.untimed_rows;
         options.change_log = true;
         options.max_page_size = self.max_page_size.unwrap_or(options.max_page_size);
     }
@@ -108,6 +125,17 @@ impl Reading {
 
     /// Whether the filter can be used at all. If not, a read needs a catalogue that stands still, and one run.
     pub fn is_filtered(&self) -> bool {
+        self.untimed_rows == 0 && self.can_be_asked_for_new_products()
+    }
+
+    /// Whether it has products without a creation time.
+    pub fn is_untimed(&self) -> bool {
+        self.untimed_rows > 0
+    }
+
+    /// Whether new products show in a filter, also where a read needs a catalogue that stands still: then nothing is
+    /// deleted that a creation hid.
+    pub fn can_be_asked_for_new_products(&self) -> bool {
         !matches!(self.filter, TimeFilter::Ignored | TimeFilter::CreationIgnored | TimeFilter::Refused)
     }
 

@@ -15,6 +15,11 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use okki_sync::testing::store::Store;
+use tempfile::TempDir;
+
+/// One world in so many has a directory as its store.
+const SHARE_OF_DIRECTORIES: u8 = 16;
 
 /// What goes wrong with a call to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,8 @@ impl StoreFault {
 #[derive(Debug)]
 struct Inner {
     memory: InMemory,
+    /// In some worlds the store is a real directory, without faults.
+    directory: Option<TempDir>,
     trouble: Mutex<Trouble>,
 }
 
@@ -70,7 +77,29 @@ impl Objects {
             known: HashMap::new(),
             lost_updates: Vec::new(),
         };
-        Self(Arc::new(Inner { memory: InMemory::new(), trouble: Mutex::new(trouble) }))
+        let is_directory = fastrand::Rng::with_seed(seed ^ 0xd1_4ec7).u8(0..SHARE_OF_DIRECTORIES) == 0;
+        let directory = is_directory.then(directory);
+        Self(Arc::new(Inner { memory: InMemory::new(), directory, trouble: Mutex::new(trouble) }))
+    }
+
+    /// Whether it is a directory. What a process that dies has begun there, the operating system may end later, and in no
+    /// order: nobody is killed in such a world, and its story may be told in another order.
+    pub fn is_directory(&self) -> bool {
+        self.0.directory.is_some()
+    }
+
+    /// A text without the directory's name, which is another one each time.
+    pub fn anonymous(&self, text: &str) -> String {
+        let name = self.0.directory.as_ref().map(|directory| directory.path().display().to_string());
+        name.map_or_else(|| text.to_owned(), |name| text.replace(&name, "/store"))
+    }
+
+    /// The store as one process opens it.
+    pub fn store(&self, process: u32) -> Store {
+        match &self.0.directory {
+            Some(directory) => Store::directory(directory.path().to_owned()).unwrap(),
+            None => Store::of(self.door(process), "memory:"),
+        }
     }
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
@@ -78,7 +107,7 @@ impl Objects {
     }
 
     /// One process's way to the store.
-    pub fn door(&self, process: u32) -> Arc<dyn ObjectStore> {
+    fn door(&self, process: u32) -> Arc<dyn ObjectStore> {
         Arc::new(Door { objects: self.clone(), process })
     }
 
@@ -100,12 +129,18 @@ impl Objects {
 
     /// What an object holds, past all faults.
     pub async fn look(&self, path: &str) -> Option<Bytes> {
+        if let Some(directory) = &self.0.directory {
+            return std::fs::read(directory.path().join(path)).ok().map(Bytes::from);
+        }
         let found = self.0.memory.get(&Path::from(path)).await.ok()?;
         found.bytes().await.ok()
     }
 
     /// All objects, past all faults.
     pub async fn all(&self) -> Vec<(String, Bytes)> {
+        if let Some(directory) = &self.0.directory {
+            return files_below(directory.path());
+        }
         let mut all = Vec::new();
         let mut paths = self.0.memory.list(None);
         while let Some(Ok(meta)) = paths.next().await {
@@ -133,6 +168,28 @@ impl Objects {
         let millis = self.trouble().rng.u64(1..8);
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }
+}
+
+/// In memory, where there is such a place: a disk would be waited for.
+fn directory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn files_below(root: &std::path::Path) -> Vec<(String, Bytes)> {
+    let (mut files, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+                files.push((name, std::fs::read(&path).unwrap_or_default().into()));
+            }
+        }
+    }
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    files
 }
 
 #[derive(Debug)]

@@ -10,7 +10,6 @@ use fastrand::Rng;
 use okki_sync::app::{App, PipelineSource, Wires};
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::report::Mode;
-use okki_sync::testing::store::Store;
 use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::catalogue::Catalogue;
 use okki_sync_sandbox::{CodeReading, IdCheck, ListOrder, Options, Sandbox};
@@ -20,14 +19,24 @@ use crate::past::Past;
 use crate::pipeline::Pipeline;
 use crate::reading::Reading;
 use crate::store::Objects;
+use crate::traffic::{Side, Traffic};
 use crate::wires::{Outbursts, listening, with_a_way_back};
 
-/// The sandbox's time when a world begins, milliseconds since 1970.
-pub const BEGINNING_MS: u64 = 1_800_000_000_000;
+/// On this day each world begins, milliseconds since 1970: 2027-01-15.
+const FIRST_DAY_MS: u64 = 1_799_971_200_000;
+const DAY_MS: u64 = 86_400_000;
+/// The connection that is looked at most.
+pub const CONNECTION: &str = "it";
 /// People do not work longer than this between two runs.
 const LONGEST_WORK: Duration = Duration::from_secs(600);
 /// No run takes longer, or it never ends.
 const ENDLESS: Duration = Duration::from_secs(12 * 3600);
+
+/// The sandbox's time when a world begins, milliseconds since 1970: at any time of the day, and at no other one for the
+/// same seed. A stream of random numbers of its own.
+fn beginning_ms(seed: u64) -> u64 {
+    FIRST_DAY_MS + Rng::with_seed(seed ^ 0xda_b4ea).u64(0..DAY_MS)
+}
 
 /// The scheme's idCheck, until somebody switches it off at the end. It has a stream of random numbers of its own: the
 /// other draws of a seed stay what they were.
@@ -69,8 +78,12 @@ pub struct World {
     pub reading_rng: Rng,
     /// For steps with single rows.
     pub rows_rng: Rng,
+    /// Other connections with the same key and the same pipeline.
+    pub neighbours: u8,
+    pub neighbours_rng: Rng,
     pub sandbox: Sandbox,
     pub clock: Clock,
+    pub beginning_ms: u64,
     pub pipeline: Pipeline,
     /// The scheme's, until the end.
     pub id_check: IdCheck,
@@ -87,6 +100,7 @@ pub struct World {
     pub past: Arc<Mutex<Past>>,
     /// Calls to the target that a process made while it knew that the target wants silence.
     pub outbursts: Outbursts,
+    pub traffic: Traffic,
     pub story: Vec<String>,
     /// Everything that people and logs were told.
     pub told: String,
@@ -101,7 +115,13 @@ impl World {
         let mut rows_rng = Rng::with_seed(seed ^ 0x0e05_a11d);
         pipeline.guard(&mut rows_rng);
         reading.keep_readable(pipeline.pace, pipeline.page_size);
-        let (clock, id_check) = (Clock::starting_at_ms(BEGINNING_MS), id_check(seed));
+        let mut neighbours_rng = Rng::with_seed(seed ^ 0x4e16_4b05);
+        let objects = Objects::new(seed);
+        // Saves to one file wait for each other, and all processes are in this thread.
+        let is_shared = neighbours_rng.u8(0..6) == 0 && !objects.is_directory();
+        let neighbours = if is_shared { neighbours_rng.u8(1..=4) } else { 0 };
+        let beginning_ms = beginning_ms(seed);
+        let (clock, id_check) = (Clock::starting_at_ms(beginning_ms), id_check(seed));
         let freezing = rng.u8(0..6) == 0;
         let mut options = Options {
             seed: rng.u64(..),
@@ -133,19 +153,22 @@ impl World {
             reading.order = ListOrder::ById;
         }
         reading.apply(&mut options);
-        let story = vec![format!("{options:?}\n{}", pipeline.text)];
+        let story = vec![format!("begins at {}\n{options:?}\n{}", clock.now(), pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());
-        let objects = Objects::new(seed);
-        let past = Arc::new(Mutex::new(Past::default()));
-        let outbursts = Outbursts::default();
-        let process = process(&sandbox, &objects, &past, &outbursts, clock, 0, clock.now_ms());
+        let past = Arc::new(Mutex::new(Past::since(beginning_ms)));
+        let (outbursts, traffic) = (Outbursts::default(), Traffic::default());
+        let listeners = (&outbursts, &traffic);
+        let process = process(&sandbox, &objects, &past, listeners, clock, 0, clock.now_ms());
         let world = Self {
             rng,
             reading,
             reading_rng,
             rows_rng,
+            neighbours,
+            neighbours_rng,
             sandbox,
             clock,
+            beginning_ms,
             pipeline,
             id_check,
             objects,
@@ -156,6 +179,7 @@ impl World {
             freezing,
             past,
             outbursts,
+            traffic,
             story,
             told: String::new(),
             coverage: Coverage::default(),
@@ -166,11 +190,11 @@ impl World {
 
     pub fn tell(&mut self, line: impl AsRef<str>) {
         let seconds = self.virtual_ms() as f64 / 1000.0;
-        self.story.push(format!("{seconds:>10.3} {}", line.as_ref()));
+        self.story.push(format!("{seconds:>10.3} {}", self.objects.anonymous(line.as_ref())));
     }
 
     pub fn virtual_ms(&self) -> u64 {
-        self.clock.now_ms() - BEGINNING_MS
+        self.clock.now_ms() - self.beginning_ms
     }
 
     /// A new process with the credentials that are valid now.
@@ -178,7 +202,8 @@ impl World {
         let now = self.clock.now_ms().checked_add_signed(self.ahead_ms).unwrap();
         let number = self.processes;
         self.processes += 1;
-        process(&self.sandbox, &self.objects, &self.past, &self.outbursts, self.clock, number, now)
+        let listeners = (&self.outbursts, &self.traffic);
+        process(&self.sandbox, &self.objects, &self.past, listeners, self.clock, number, now)
     }
 
     pub fn restart(&mut self) {
@@ -209,7 +234,37 @@ impl World {
         request: &RunRequest,
         death: Death,
     ) -> Result<Option<Outcome>, String> {
-        let from = PipelineSource::Text { name: "sim.toml".to_owned(), text: self.pipeline.text.clone() };
+        self.drive_connection(CONNECTION, process, request, death).await
+    }
+
+    /// The same for another connection with the same pipeline.
+    pub async fn drive_connection(
+        &self,
+        connection: &str,
+        process: &Process,
+        request: &RunRequest,
+        death: Death,
+    ) -> Result<Option<Outcome>, String> {
+        let number = self.traffic.begin(connection, request.mode, self.clock.now_ms());
+        let ended =
+            Traffic::within(number, self.drive_to_its_end(connection, process, request, death)).await?;
+        if let Some(outcome) = &ended {
+            self.traffic.end(number, self.clock.now_ms(), outcome);
+        }
+        Ok(ended)
+    }
+
+    async fn drive_to_its_end(
+        &self,
+        connection: &str,
+        process: &Process,
+        request: &RunRequest,
+        death: Death,
+    ) -> Result<Option<Outcome>, String> {
+        let dies = matches!(death, Death::After(_) | Death::AtPoll(_));
+        let death = if dies && self.objects.is_directory() { Death::None } else { death };
+        let text = self.pipeline.of_connection(connection);
+        let from = PipelineSource::Text { name: format!("{connection}.toml"), text };
         let watch = |_| {};
         let mut run = Box::pin(process.app.run(from, request, &watch));
         let ended = match death {
@@ -248,7 +303,7 @@ impl World {
         }
     }
 
-    fn is_at_work(&self) -> bool {
+    pub fn is_at_work(&self) -> bool {
         let mut rate = 0.0;
         self.sandbox.set_options(|options| rate = options.edits_per_minute);
         rate > 0.0
@@ -260,6 +315,11 @@ impl World {
         self.sandbox.set_options(|options| options.edits_per_minute = rate);
         self.note_source();
     }
+}
+
+/// The name of another connection with the same key.
+pub fn neighbour(number: u8) -> String {
+    format!("n{number}")
 }
 
 pub fn request(mode: Mode) -> RunRequest {
@@ -274,7 +334,7 @@ fn process(
     sandbox: &Sandbox,
     objects: &Objects,
     past: &Arc<Mutex<Past>>,
-    outbursts: &Outbursts,
+    (outbursts, traffic): (&Outbursts, &Traffic),
     clock: Clock,
     number: u32,
     now_ms: u64,
@@ -286,12 +346,13 @@ fn process(
     };
     let clock = Clock::starting_at_ms(now_ms);
     let wires = Wires {
-        source: Some(crate::support::in_process(with_a_way_back(sandbox.okki(), seen))),
-        target: Some(crate::support::in_process(listening(
-            with_a_way_back(sandbox.target(), || ()),
-            outbursts,
-        ))),
-        store: Some(Store::of(objects.door(number), "memory:")),
+        source: Some(crate::support::in_process(
+            traffic.on(with_a_way_back(sandbox.okki(), seen), Side::Source),
+        )),
+        target: Some(crate::support::in_process(
+            traffic.on(listening(with_a_way_back(sandbox.target(), || ()), outbursts), Side::Target),
+        )),
+        store: Some(objects.store(number)),
     };
     Process { number, app: Arc::new(App::with_wires(env, wires, clock)), clock }
 }

@@ -22,10 +22,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::times::{OLDEST, Seconds, TimeRange};
+use crate::testing::Mutant;
 
 /// The source's clock counts seconds, and a row may become visible later than its time says: windows end, and changes
 /// are asked for, this long before what is known.
-pub(crate) const OVERLAP_SECONDS: i64 = 60;
+const OVERLAP_SECONDS: i64 = 60;
 
 /// A closed range of creation time that was read complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,11 @@ pub(crate) struct Ledger {
     pub whole_read_at_ms: u64,
 }
 
+/// How far a delta reaches back before the end of the last one.
+pub(crate) fn overlap_seconds() -> i64 {
+    if Mutant::NoOverlap.is_active() { 0 } else { OVERLAP_SECONDS }
+}
+
 impl Ledger {
     /// Of a read that is over, and whose rows nobody goes on from.
     pub(crate) fn closed() -> Self {
@@ -105,7 +111,7 @@ impl Ledger {
         let mut ledger = Self {
             complete: true,
             finished: true,
-            changes_from: Some(cursor.saturating_sub(OVERLAP_SECONDS)),
+            changes_from: Some(cursor.saturating_sub(overlap_seconds())),
             whole_read_at_ms: read_at_ms,
             rolled_at_ms: read_at_ms,
             ..Self::default()

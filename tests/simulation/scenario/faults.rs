@@ -72,6 +72,12 @@ impl Scenario {
                 FaultKind::PartlyFailed(some)
             }
         };
+        // Drawn apart from the other faults.
+        match self.world.rows_rng.u8(0..8) {
+            0 => kind = FaultKind::Echo,
+            1..=4 if !self.world.reading.is_filtered() => kind = FaultKind::SwapRows,
+            _ => {}
+        }
         match kind {
             FaultKind::ShiftPages | FaultKind::SwapRows => at = Endpoint::OkkiProducts,
             FaultKind::PartlyFailed(_) if qeasy => at = Endpoint::QeasyStore,

@@ -65,6 +65,7 @@ impl Scenario {
         let sync = RunRequest { allow_mass_delete: true, ..request(Mode::Sync) };
         let (mut runs, mut refused) = (0_u64, 0_u64);
         loop {
+            self.neighbours_at_the_end().await?;
             let outcome =
                 self.run("at the end", &sync, Death::None).await?.ok_or("a run ended without an outcome")?;
             runs += 1;

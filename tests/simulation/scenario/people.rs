@@ -11,6 +11,9 @@ use crate::world::{Death, request};
 
 impl Scenario {
     pub(super) async fn read_step(&mut self) -> Step {
+        if self.world.reading.visible_late_s > 0 && self.world.reading_rng.u8(0..4) == 0 {
+            return self.run_after_run().await;
+        }
         match self.world.reading_rng.u8(0..24) {
             0 | 1 => self.import(),
             2 => self.remove_and_restore(),
@@ -20,6 +23,18 @@ impl Scenario {
             7 => self.edited_while_reading().await,
             _ => Ok(()),
         }
+    }
+
+    /// Runs that follow each other closely, while people work: each begins where the last one ended, and what was late
+    /// then must not be missed.
+    async fn run_after_run(&mut self) -> Step {
+        for _ in 0..8 {
+            self.run("run after run", &request(Mode::Sync), Death::None).await?;
+            let pause = Duration::from_secs(self.world.reading_rng.u64(1..20));
+            self.world.wind(pause).await;
+        }
+        self.world.coverage.count("reads", "runs that follow each other closely", 1);
+        Ok(())
     }
 
     /// A second of many pages.

@@ -16,6 +16,7 @@ impl Scenario {
         match self.world.rows_rng.u8(0..20) {
             0 | 1 => self.named_rows().await,
             2..=4 => self.change_quarantine().await,
+            5 => self.most_products_vanish().await,
             _ => Ok(()),
         }
     }
@@ -40,6 +41,24 @@ impl Scenario {
         let only = Only { ids: named, groups: Vec::new() };
         self.world.coverage.count("steps", "named rows", 1);
         self.run("named rows", &RunRequest { only, ..request(Mode::Sync) }, death).await.map(drop)
+    }
+
+    /// A source that has lost most of its products, until somebody notices: the guard refuses what nobody has allowed.
+    async fn most_products_vanish(&mut self) -> Step {
+        let (sandbox, before) = (self.world.sandbox.clone(), self.world.catalogue());
+        let kept = before.products.len() / self.world.rows_rng.usize(2..30);
+        sandbox.edit(|catalogue| catalogue.products.truncate(kept));
+        self.world.note_source();
+        self.world.coverage.count("steps", "most products vanish for a while", 1);
+        self.world.tell(format!(
+            "{} of {} products are gone",
+            before.products.len() - kept,
+            before.products.len()
+        ));
+        self.run("without its products", &request(Mode::Sync), Death::None).await?;
+        sandbox.edit(|catalogue| *catalogue = before);
+        self.world.note_source();
+        Ok(())
     }
 
     /// Somebody looks into the quarantine, and changes what becomes of a row.

@@ -72,6 +72,7 @@ impl Scenario {
         let death =
             if self.rng().u8(0..4) == 0 { Death::After(self.world.rng.u64(0..6_000)) } else { Death::None };
         let changes = self.rng().bool();
+        let store_before = self.world.objects.struck();
         self.unread_since.get_or_insert(self.world.clock.now_ms());
         let sandbox = self.world.sandbox.clone();
         let world = &self.world;
@@ -84,6 +85,9 @@ impl Scenario {
             world.drive(&second, &two, Death::None).await
         });
         let (a, b) = (a?, b?);
+        if store_before == self.world.objects.struck() {
+            self.world.traffic.the_last_two_have_met()?;
+        }
         self.world.coverage.count(
             "steps",
             if changes { "overlap with a change between" } else { "overlap" },
