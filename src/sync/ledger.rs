@@ -38,6 +38,9 @@ const SINGLE_BLOCKS: usize = 8;
 /// The acknowledged content of rows, by their ids.
 pub(super) type Contents = HashMap<RecordId, Bytes>;
 
+/// A row's id, and what the target has acknowledged of it.
+pub(super) type Wanted<'r> = (&'r str, Option<Fingerprint>);
+
 impl Former for Contents {
     fn content(&self, id: &str) -> Option<Cow<'_, [u8]>> {
         self.get(id).map(|content| Cow::Borrowed(content.as_ref()))
@@ -67,6 +70,13 @@ impl<'a> RowLedger<'a> {
 
     /// The content of these rows, as far as it is known: what the target has acknowledged, and nothing else.
     pub(super) async fn contents(&mut self, wanted: &[(&str, Fingerprint)]) -> Contents {
+        let wanted: Vec<Wanted<'_>> = wanted.iter().map(|(id, known)| (*id, Some(*known))).collect();
+        self.last_contents(&wanted).await
+    }
+
+    /// The same; of rows without a fingerprint what the target has acknowledged last, as far as the ledger knows. It may
+    /// hold something newer.
+    pub(super) async fn last_contents(&mut self, wanted: &[Wanted<'_>]) -> Contents {
         let mut found = Contents::new();
         if wanted.is_empty() {
             return found;
@@ -75,7 +85,7 @@ impl<'a> RowLedger<'a> {
             self.open = Some(open(self.store, self.connection).await);
         }
         for slot in self.open.iter_mut().flatten() {
-            let mut blocks: BTreeMap<usize, Vec<(&str, Fingerprint)>> = BTreeMap::new();
+            let mut blocks: BTreeMap<usize, Vec<Wanted<'_>>> = BTreeMap::new();
             for (id, acknowledged) in wanted.iter().filter(|(id, _)| !found.contains_key(*id)) {
                 if let Some(block) = slot.head.block_of(id) {
                     blocks.entry(block).or_default().push((id, *acknowledged));
@@ -193,7 +203,7 @@ impl Open {
     async fn find(
         &mut self,
         store: &Store,
-        blocks: &BTreeMap<usize, Vec<(&str, Fingerprint)>>,
+        blocks: &BTreeMap<usize, Vec<Wanted<'_>>>,
         found: &mut Contents,
     ) -> Result<(), String> {
         let is_missing =
@@ -204,8 +214,8 @@ impl Open {
         for (block, wanted) in blocks {
             let packed = self.block(store, *block).await?;
             self.head.rows(*block, &packed, |id, content| {
-                let is_wanted = |(wanted, acknowledged): &&(&str, Fingerprint)| {
-                    *wanted == id && counts(content, *acknowledged)
+                let is_wanted = |(wanted, acknowledged): &&Wanted<'_>| {
+                    *wanted == id && acknowledged.is_none_or(|known| counts(content, known))
                 };
                 if wanted.iter().any(|row| is_wanted(&row)) {
                     found.insert(id.into(), Bytes::copy_from_slice(content));

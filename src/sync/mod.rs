@@ -13,6 +13,7 @@
 mod archive;
 pub(crate) mod ask;
 mod checkpoint;
+mod former;
 mod history;
 mod in_flight;
 mod ledger;
@@ -245,7 +246,7 @@ struct Run<'a> {
     watch: &'a Watch,
     start: RunStart,
     tally: Tally,
-    /// What the target has acknowledged, where a value guard compares with it.
+    /// What the target has acknowledged, where a value guard looks at it.
     former: Option<Arc<Contents>>,
     /// No batch is sent that would probably not come back in time.
     slowest_batch: Duration,

@@ -11,14 +11,13 @@
 //!   between two pages, the total stays as it was, and a third row is missed. So a plan that takes something away is
 //!   believed only if the source created no product since such a read began.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::PutPayload;
 use tokio::time::Instant;
 
-use super::ledger::RowLedger;
+use super::former::held_items;
 use super::{Only, Run, RunContext, RunRequest, millis};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, Rejected};
@@ -26,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result, Side};
 use crate::okki::{self, Cache, Keep, ReadInfo, ReadStart, Unfinished};
 use crate::plan::{DeleteGuard, Digest, HeldGuard, Plan, Selection, SourceSummary};
 use crate::report::{Mode, Progress};
-use crate::state::{Acknowledged, Fingerprint, State};
+use crate::state::State;
 use crate::store::{Store, paths};
 use crate::testing::Mutant;
 use crate::transform::Former;
@@ -107,7 +106,11 @@ impl Run<'_> {
         self.load_former(state).await;
         for attempt in 1..=okki::MAX_READS {
             let (catalogue, read) = self.read(budget, purpose).await?;
-            let (plan, refusal) = self.decide(request, &catalogue, state)?;
+            let (mut plan, mut refusal) = self.decide(request, &catalogue, state)?;
+            let held = held_items(self.context, &self.tally.rejected);
+            if self.load_former_of_held(&catalogue, (state, &held)).await {
+                (plan, refusal) = self.decide(request, &catalogue, state)?;
+            }
             let takes_away = plan.counts.update + plan.counts.delete > 0;
             if refusal.is_some() {
                 return Ok(Decided { catalogue, plan, refusal });
@@ -132,19 +135,6 @@ impl Run<'_> {
             ),
         )
         .help(say!("run again when no import is going on")))
-    }
-
-    /// `max_change` of a value guard asks for what was acknowledged of every row.
-    async fn load_former(&mut self, state: &State) {
-        if !self.context.rows.asks_former() {
-            return;
-        }
-        let known = state.rows.iter().filter_map(|(_, id, acknowledged)| match acknowledged {
-            Acknowledged::Known(fingerprint) => Some((id, fingerprint)),
-            _ => None,
-        });
-        let known: Vec<(&str, Fingerprint)> = known.collect();
-        self.former = Some(Arc::new(RowLedger::new(self.context).contents(&known).await));
     }
 
     /// What a read goes on from; `None` if it begins anew.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::ledger::RowLedger;
 use super::verify::{Comparison, Held, ReadBack};
-use super::{Run, RunContext, Watch};
+use super::{NO_FORMER, Run, RunContext, Watch};
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::ledger::Builder;
@@ -69,11 +69,15 @@ impl Run<'_> {
         let mut read_back = read_back.without_stale_rows(context, stored.as_deref());
         let catalogue = self.read_both(budget, lease, &mut read_back).await?;
         let rows = plan::rows(&catalogue, context.rows.unit()).collect();
-        let compared = self.compare(budget, lease, &mut read_back, (&catalogue, rows), None).await?;
+        let compared =
+            self.compare(budget, lease, &mut read_back, (&catalogue, rows), (None, NO_FORMER)).await?;
         let mut contents = Builder::default();
         let (mut state, found) = acknowledge(compared, extras, &mut contents);
         // The next run's guard compares with what the source holds now.
         state.source_products = Some(self.tally.source.products);
+        // What somebody has silenced stays so, if the stored state can still say it.
+        let dismissed = stored.as_deref().map(|bytes| State::dismissed_in(bytes, context.connection));
+        state.dismissed = dismissed.and_then(Result::ok).unwrap_or_default();
 
         if version.is_some() {
             context.store.copy(&path, &paths::previous_state(context.connection)).await?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::checkpoint::Checkpoint;
 use super::ledger::RowLedger;
 use super::read::Decided;
-use super::{NO_FORMER, Run, RunContext, RunRequest, Watch, history};
+use super::{Run, RunContext, RunRequest, Watch, history};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, PRODUCT_EXTRA_COLUMNS, PRODUCT_ID_COLUMN};
 use crate::changes::{ChangeAction, ChangeLine, FieldChange, Json};
@@ -142,7 +142,7 @@ impl Run<'_> {
             false => fields,
         };
 
-        let new = written(self.context, catalogue, found.row, &found.row_id);
+        let new = self.written(catalogue, found.row, &found.row_id);
         let known = state.rows.get(&found.row_id);
         let old = match known {
             Some(Acknowledged::Known(fingerprint)) => {
@@ -191,6 +191,14 @@ impl Run<'_> {
             source: found.source,
         })
     }
+
+    /// The row as the pipeline makes it now.
+    fn written(&self, catalogue: &Catalogue, row: Option<RowRef>, id: &str) -> Option<String> {
+        let row = row.filter(|row| *row != RowRef::Gone)?;
+        let mut out = Vec::new();
+        RowWriter::new(self.context.rows, catalogue, self.former()).write(row, id, &mut out).ok()?;
+        String::from_utf8(out).ok()
+    }
 }
 
 fn word(action: Action) -> &'static str {
@@ -201,14 +209,6 @@ fn word(action: Action) -> &'static str {
         Action::Unchanged => phrase!("unchanged"),
         Action::Skip => phrase!("skip"),
     }
-}
-
-/// The row as the pipeline makes it now.
-fn written(context: &RunContext<'_>, catalogue: &Catalogue, row: Option<RowRef>, id: &str) -> Option<String> {
-    let row = row.filter(|row| *row != RowRef::Gone)?;
-    let mut out = Vec::new();
-    RowWriter::new(context.rows, catalogue, NO_FORMER).write(row, id, &mut out).ok()?;
-    String::from_utf8(out).ok()
 }
 
 fn find(context: &RunContext<'_>, catalogue: &Catalogue, id: &str) -> Option<Found> {

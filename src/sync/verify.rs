@@ -3,6 +3,7 @@
 mod compare;
 mod read_back;
 
+use super::former::held_items_of;
 use super::{Run, RunContext, Tally};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
@@ -12,6 +13,7 @@ use crate::plan::{self, DiffKind, DiffLine, OnDelete};
 use crate::state::State;
 use crate::store::lease::Lease;
 use crate::store::paths;
+use crate::transform::Former;
 use crate::words::phrase;
 pub(super) use compare::{Comparison, Held};
 pub(super) use read_back::ReadBack;
@@ -39,14 +41,22 @@ impl Run<'_> {
         }
         let mut read_back = ReadBack::load(context, stored.as_deref()).await;
         let mut catalogue = self.read_both(budget, lease, &mut read_back).await?;
-        let state = match stored.filter(|_| read_back.has_stale_rows()) {
+        let state = match stored.filter(|_| read_back.has_stale_rows() || context.rows.has_guards()) {
             Some(bytes) => Some(State::from_bytes(&bytes, context.connection, &context.target.identity())?),
             None => None,
         };
+        // What a value guard holds back is set aside on purpose: it is no difference.
+        if let Some(state) = state.as_ref().filter(|_| context.rows.has_guards()) {
+            self.load_former(state).await;
+            let held = held_items_of(context, &catalogue);
+            self.load_former_of_held(&catalogue, (state, &held)).await;
+        }
+        let former = self.former.clone();
+        let former = former.as_deref().map(|former| former as &dyn Former);
         let rejected = std::mem::take(&mut catalogue.rejected);
         let rows = plan::rows_in_tree(&catalogue, context.rows.unit());
         let compared =
-            self.compare(budget, lease, &mut read_back, (&catalogue, rows), state.as_ref()).await?;
+            self.compare(budget, lease, &mut read_back, (&catalogue, rows), (state.as_ref(), former)).await?;
         self.tally.rejected.extend(rejected);
         show(&compared, &catalogue, changes, &mut self.tally);
         tell(context, compared, &catalogue, &mut self.tally);

@@ -6,7 +6,7 @@ use super::guards::{Former, FormerRow, ItemGuards, judge};
 use super::map::{Field, FieldSource, FieldValue, RowMap, RowUnit};
 use super::spec::As;
 use super::value::{write_or, write_text, write_value};
-use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Reason, Table};
+use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, Reason, ReasonKind, Table};
 use crate::words::written;
 
 /// A value that does not fit its field: the product (or, for a field of the group, the row) is rejected.
@@ -57,8 +57,8 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// Writes the row of a group. Products that do not fit, or that a value guard holds back, are left out and returned; a
-    /// field of the group that does so rejects the whole row.
+    /// Writes the row of a group. Products that do not fit are left out, those that a value guard holds back stay as they
+    /// were acknowledged, if ever; both are returned. A field of the group that does so rejects the whole row.
     pub(crate) fn group(&self, group: usize, out: &mut Vec<u8>) -> Result<Vec<Misfit>, Misfit> {
         let mut misfits = Vec::new();
         let id = self.catalogue.groups.get(group).map_or("", |of| of.id.as_str());
@@ -148,7 +148,7 @@ impl<'a> Renderer<'a> {
         judge(guards, written.unwrap_or_default(), |guard| former.and_then(|former| former.own(guard)))
     }
 
-    /// Elements that do not fit, or that are held back, are left out.
+    /// Elements that do not fit are left out. One that is held back stays as the target has acknowledged it.
     fn write_items(
         &self,
         fields: &[Field],
@@ -169,11 +169,28 @@ impl<'a> Renderer<'a> {
                 Ok(()) => first = false,
                 Err(reason) => {
                     out.truncate(before);
+                    if let Some(kept) = self.kept_item(&reason, product, guards) {
+                        out.extend_from_slice(if first { b"" } else { b"," });
+                        out.extend_from_slice(kept.as_bytes());
+                        first = false;
+                    }
                     misfits.push(Misfit { product: Some(product), reason });
                 }
             }
         }
         out.push(b']');
+    }
+
+    /// What the target has acknowledged of an element that is held back.
+    fn kept_item<'f>(
+        &self,
+        reason: &Reason,
+        product: u32,
+        guards: Option<(&ItemGuards, Option<&'f FormerRow>)>,
+    ) -> Option<&'f str> {
+        let (guards, former) = guards.filter(|_| reason.kind == ReasonKind::Held)?;
+        let id = self.catalogue.product_cells.cell(product as usize, PRODUCT_ID_COLUMN);
+        former?.item_text(guards, id)
     }
 
     fn write_item(

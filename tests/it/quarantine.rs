@@ -4,6 +4,7 @@ use okki_sync::app::PipelineSource;
 use okki_sync::testing::catalogue::{ReasonKind, RowKind};
 use okki_sync::testing::error::ErrorKind;
 use okki_sync::testing::report::Status;
+use okki_sync::testing::sync::Extras;
 use okki_sync_sandbox::Options;
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 
@@ -100,6 +101,8 @@ async fn a_dismissed_row_does_not_count_until_its_content_changes() {
         let list = world.app.quarantine(from(&world)).await.unwrap();
         assert_eq!((list.len(), list[0].row.dismissed), (1, true));
     }
+    world.app.rebuild_state(from(&world), Extras::Leave, &|_| {}).await.unwrap();
+    assert_eq!(world.sync_well().await.report.dismissed, 1, "a rebuild forgets no dismissal");
     world.wind(3_600).await;
     world.sandbox.update(&id, |product| product.group_id = "999".to_owned());
     let changed = world.sync().await;

@@ -189,7 +189,7 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     let past = world.past.lock().unwrap();
     let ever = Span { from_ms: 0, to_ms: world.clock.now_ms() };
     for (id, row) in &journal {
-        if let Some(doubt) = doubt(&past, world.pipeline.shape, id, row, ever) {
+        if let Some(doubt) = doubt(&past, &world.pipeline, id, row, ever) {
             return Err(format!("outside the source: {doubt}"));
         }
     }
@@ -373,13 +373,14 @@ fn nothing_outside_the_plan(
     journal: &[(String, Box<RawValue>)],
     is_only: bool,
 ) -> Result<(), String> {
-    let known = world.pipeline.shape.known(&world.catalogue());
+    let catalogue = world.catalogue();
+    let known = world.pipeline.shape.known(&catalogue);
     for (id, row) in journal {
         let acknowledged = before.state.rows.get(id.as_str());
         let planned = if is_tombstone(row.get()) {
             world.pipeline.tombstones && !known.contains(id) && acknowledged.is_some()
         } else {
-            wanted.get(id).is_some_and(|wanted| wanted == row.get())
+            wanted.get(id).is_some_and(|wanted| *wanted == world.pipeline.without_held(&catalogue, row.get()))
                 && (is_only
                     || acknowledged != Some(Acknowledged::Known(Fingerprint::of(row.get().as_bytes()))))
         };
@@ -424,9 +425,11 @@ fn the_report_is_true(
     }
     // Done: each row of the source is at the target or in the quarantine.
     let rows = rows_at_the_target(world);
+    let catalogue = world.catalogue();
     let set_aside: HashSet<&str> = outcome.rejected.iter().filter_map(|row| row.id.as_deref()).collect();
     for (id, row) in wanted {
-        if rows.get(id).is_none_or(|theirs| theirs.get() != row) && !set_aside.contains(id.as_str()) {
+        let theirs = rows.get(id).map(|theirs| world.pipeline.without_held(&catalogue, theirs.get()));
+        if theirs.is_none_or(|theirs| theirs != *row) && !set_aside.contains(id.as_str()) {
             let theirs = rows.get(id).map(|row| row.get());
             return Err(format!(
                 "{mode} says {}, row {id} is not there: {theirs:?} instead of {row}",
@@ -466,8 +469,8 @@ pub fn target_equals_source(world: &World) -> Result<(), String> {
     let (wanted, known) = (world.pipeline.rows(&catalogue), world.pipeline.shape.known(&catalogue));
     let rows = rows_at_the_target(world);
     for (id, row) in &wanted {
-        let theirs = rows.get(id).map(|row| row.get());
-        if theirs != Some(row) {
+        let theirs = rows.get(id).map(|theirs| world.pipeline.without_held(&catalogue, theirs.get()));
+        if theirs.as_ref() != Some(row) {
             return Err(format!(
                 "no convergence: row {id} at the target is {theirs:?}, the source says {row}"
             ));

@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::past::{Past, Span};
+use crate::pipeline::Pipeline;
 use crate::support;
 
 /// The shape of a pipeline's rows.
@@ -119,7 +120,8 @@ pub fn is_tombstone(row: &str) -> bool {
 
 /// Why a row at the target was not true at a moment of the span, if so. A read may mix two moments, but it invents nothing:
 /// group and products are looked at apart.
-pub fn doubt(past: &Past, shape: Shape, id: &str, row: &RawValue, span: Span) -> Option<String> {
+pub fn doubt(past: &Past, pipeline: &Pipeline, id: &str, row: &RawValue, span: Span) -> Option<String> {
+    let shape = pipeline.shape;
     let untrue = |what: &str| {
         let Span { from_ms, to_ms } = span;
         let (from_ms, to_ms) = (from_ms.saturating_sub(past.beginning_ms), to_ms - past.beginning_ms);
@@ -164,7 +166,15 @@ pub fn doubt(past: &Past, shape: Shape, id: &str, row: &RawValue, span: Span) ->
         let inner = item.get().trim_start_matches('{').trim_end_matches('}');
         let product = item_id(item);
         let said = |product: &Arc<Product>| product.group_id == id && shape.item(product) == inner;
-        !past.product(&product, span).any(|rows| rows.iter().any(said))
+        // An item that a value guard holds back stays as it was acknowledged, perhaps for another pipeline.
+        let ever = Span { from_ms: 0, ..span };
+        let was_said = |product: &Arc<Product>| {
+            let shapes = [shape, Shape::Own, Shape::OwnTaxed];
+            product.group_id == id && shapes.iter().any(|shape| shape.item(product) == inner)
+        };
+        let is_held = past.product(&product, span).flatten().any(|product| pipeline.holds(product));
+        let is_kept = is_held && past.product(&product, ever).flatten().any(was_said);
+        !is_kept && !past.product(&product, span).any(|rows| rows.iter().any(said))
     });
     untrue_item.and_then(|item| untrue(&format!("the source never said {item} of this group")))
 }
@@ -186,6 +196,18 @@ fn items_of<'r>(fields: &HashMap<&str, &'r RawValue>) -> Vec<&'r RawValue> {
 fn item_id(item: &RawValue) -> String {
     let value: Value = serde_json::from_str(item.get()).unwrap_or_default();
     value["id"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The row of a group without some of its items; `None` if it has no items.
+pub fn without_items(row: &str, is_left_out: impl Fn(&str) -> bool) -> Option<String> {
+    let fields: HashMap<&str, &RawValue> = serde_json::from_str(row).ok()?;
+    let items = fields.get("items")?.get();
+    let left: Vec<&str> = items_of(&fields)
+        .into_iter()
+        .filter(|item| !is_left_out(&item_id(item)))
+        .map(RawValue::get)
+        .collect();
+    Some(row.replacen(items, &format!("[{}]", left.join(",")), 1))
 }
 
 /// The products of a row of a group.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use fastrand::Rng;
 use okki_sync_sandbox::catalogue::{Catalogue, Product};
 
-use crate::oracle::Shape;
+use crate::oracle::{Shape, without_items};
 use crate::reading::Reading;
 
 /// A world's pipeline: its text, and what the checks need to know of it.
@@ -102,16 +102,28 @@ impl Pipeline {
         if self.max_cost.is_none() {
             return self.shape.rows(catalogue);
         }
-        // Of rows with one id the first counts, held back or not.
-        let (mut seen, mut held) = (HashSet::new(), HashSet::new());
-        for product in &catalogue.products {
-            if seen.insert(&product.product_id) && self.holds(product) {
-                held.insert(&product.product_id);
-            }
-        }
-        let products = catalogue.products.iter().filter(|product| !held.contains(&product.product_id));
+        let held = self.held(catalogue);
+        let is_held = |product: &&Product| held.contains(product.product_id.as_str());
+        let products = catalogue.products.iter().filter(|product| !is_held(product));
         let products = products.cloned().collect();
         self.shape.rows(&Catalogue { products, ..catalogue.clone() })
+    }
+
+    /// The products that the value guard holds back. Of rows with one id the first counts, held back or not.
+    fn held<'c>(&self, catalogue: &'c Catalogue) -> HashSet<&'c str> {
+        let mut seen = HashSet::new();
+        let first = catalogue.products.iter().filter(|product| seen.insert(&product.product_id));
+        first.filter(|product| self.holds(product)).map(|product| product.product_id.as_str()).collect()
+    }
+
+    /// A row of a group without the items that the value guard holds back: they stay as they were acknowledged.
+    pub fn without_held(&self, catalogue: &Catalogue, row: &str) -> String {
+        if self.max_cost.is_none() || self.shape == Shape::Products {
+            return row.to_owned();
+        }
+        let held = self.held(catalogue);
+        let without = without_items(row, |id| held.contains(id));
+        without.unwrap_or_else(|| row.to_owned())
     }
 
     /// A value in a row that the value guard should have held back.

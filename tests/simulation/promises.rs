@@ -124,7 +124,6 @@ pub fn after_a_sync(
     if moved && !world.reading.can_be_asked_for_new_products() {
         return Ok(());
     }
-    let shape = world.pipeline.shape;
     for (id, row) in journal(world, before.journal) {
         if moved && !is_tombstone(row.get()) {
             continue;
@@ -132,7 +131,7 @@ pub fn after_a_sync(
         if world.reading.is_too_late() && !is_tombstone(row.get()) {
             continue;
         }
-        if let Some(doubt) = doubt(&past, shape, &id, &row, span) {
+        if let Some(doubt) = doubt(&past, &world.pipeline, &id, &row, span) {
             return Err(format!("untrue: row {id}: {doubt}"));
         }
         items_are_whole(&past, &world.pipeline, &id, row.get(), span, outcome)?;
@@ -207,7 +206,7 @@ fn nothing_is_missing(world: &World, past: &Past, span: Span, outcome: &Outcome)
                         "missing: product {id} was there throughout, the target holds {row}"
                     ));
                 }
-                Some(row) => fresh(past, shape, id, row, span)?,
+                Some(row) => fresh(past, &world.pipeline, id, row, span)?,
             }
         }
         return Ok(());
@@ -218,7 +217,7 @@ fn nothing_is_missing(world: &World, past: &Past, span: Span, outcome: &Outcome)
         let is_steady = past.group(id, span).all(|names| names.len() == 1);
         if is_steady {
             items_are_whole(past, &world.pipeline, id, row.get(), span, Some(outcome))?;
-            fresh(past, shape, id, row, span)?;
+            fresh(past, &world.pipeline, id, row, span)?;
         }
     }
     Ok(())
@@ -227,12 +226,12 @@ fn nothing_is_missing(world: &World, past: &Past, span: Span, outcome: &Outcome)
 /// What the target holds was true during the read: no change before it was missed.
 fn fresh(
     past: &Past,
-    shape: Shape,
+    pipeline: &Pipeline,
     id: &str,
     row: &serde_json::value::RawValue,
     span: Span,
 ) -> Result<(), String> {
-    doubt(past, shape, id, row, span).map_or(Ok(()), |doubt| Err(format!("stale: row {id}: {doubt}")))
+    doubt(past, pipeline, id, row, span).map_or(Ok(()), |doubt| Err(format!("stale: row {id}: {doubt}")))
 }
 
 /// Calls that a run made undisturbed, and what they came to.

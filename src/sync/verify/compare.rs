@@ -23,9 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::diff;
 use crate::plan::{RowRef, RowWriter};
 use crate::state::{Acknowledged, Fingerprint, State};
-use crate::sync::NO_FORMER;
 use crate::targets::{HeldRow, HeldRows, contains};
-use crate::transform::RowMap;
+use crate::transform::{Former, RowMap};
 use crate::words::say;
 
 /// How the target holds a row of the source.
@@ -75,10 +74,10 @@ impl<'a> Comparison<'a> {
         catalogue: &'a Catalogue,
         mut rows: Vec<RowRef>,
         held: &HeldRows,
-        state: Option<&'a State>,
+        (state, former): (Option<&'a State>, Option<&'a dyn Former>),
     ) -> Result<Self> {
         let (mut writer, mut ours, mut unfit) =
-            (RowWriter::new(map, catalogue, NO_FORMER), Vec::new(), HashSet::new());
+            (RowWriter::new(map, catalogue, former), Vec::new(), HashSet::new());
         rows.retain(|row| {
             let id = row.id(catalogue);
             ours.clear();

@@ -26,6 +26,7 @@ use crate::store::paths;
 use crate::sync::read::ReadFor;
 use crate::sync::{Run, RunContext};
 use crate::targets::{HeldRow, HeldRows, IDS_PER_CALL};
+use crate::transform::Former;
 use crate::words::say;
 
 /// A run that is killed loses at most this much reading.
@@ -162,20 +163,22 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Compares these rows of the source with the target's. `state` is needed where rows are older than it.
+    /// Compares these rows of the source with the target's. `state` is needed where rows are older than it, `former` for
+    /// value guards.
     pub(in crate::sync) async fn compare<'c>(
         &mut self,
         budget: &Budget,
         lease: &Lease,
         read_back: &mut ReadBack,
         (catalogue, rows): (&'c Catalogue, Vec<RowRef>),
-        state: Option<&'c State>,
+        (state, former): (Option<&'c State>, Option<&'c dyn Former>),
     ) -> Result<Comparison<'c>>
     where
         Self: 'c,
     {
         let context = self.context;
-        let mut comparison = Comparison::new(context.rows, catalogue, rows, &read_back.held, state)?;
+        let mut comparison =
+            Comparison::new(context.rows, catalogue, rows, &read_back.held, (state, former))?;
         let mut doubts = comparison.doubts().into_iter().peekable();
         let target = context.target.reserving_in(lease);
         while doubts.peek().is_some() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Compiled, ItemGuards, Pattern, ValueGuard};
 use crate::catalogue::{Reason, ReasonKind, short};
@@ -12,28 +13,39 @@ use crate::words::{Message, say, written};
 /// A row as the target has acknowledged it.
 #[derive(Debug, Default)]
 pub(in crate::transform) struct FormerRow {
-    pub(super) own: serde_json::Map<String, Value>,
+    own: HashMap<String, Value>,
     /// The elements of guarded lists by list and id.
-    pub(super) items: HashMap<(String, String), Value>,
+    items: HashMap<(String, String), FormerItem>,
+}
+
+#[derive(Debug)]
+struct FormerItem {
+    fields: Value,
+    /// As it was sent, digit by digit.
+    text: Box<RawValue>,
 }
 
 impl FormerRow {
-    pub(super) fn with_items<'g>(mut self, guards: impl Iterator<Item = &'g ItemGuards>) -> Self {
+    /// Reads the content of a row; `None` if it is no JSON object.
+    pub(super) fn read<'g>(content: &[u8], guards: impl Iterator<Item = &'g ItemGuards>) -> Option<Self> {
+        let mut fields: HashMap<String, &RawValue> = serde_json::from_slice(content).ok()?;
+        let mut former = Self::default();
         for ItemGuards { list, id_key, .. } in guards {
-            let Some((id_key, Some(Value::Array(elements)))) =
-                id_key.as_ref().zip(Some(self.own.remove(list)))
-            else {
-                continue;
-            };
-            for element in elements {
+            let (Some(id_key), Some(elements)) = (id_key, fields.remove(list)) else { continue };
+            // What is no list has no elements.
+            let elements: Vec<&RawValue> = serde_json::from_str(elements.get()).unwrap_or_default();
+            for text in elements {
+                let fields: Value = serde_json::from_str(text.get()).unwrap_or_default();
                 let id =
-                    element.get(id_key).map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
+                    fields.get(id_key).map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
                 if let Some(id) = id {
-                    self.items.insert((list.clone(), id), element);
+                    former.items.insert((list.clone(), id), FormerItem { fields, text: text.to_owned() });
                 }
             }
         }
-        self
+        let value = |(key, raw): (String, &RawValue)| Some((key, serde_json::from_str(raw.get()).ok()?));
+        former.own = fields.into_iter().filter_map(value).collect();
+        Some(former)
     }
 
     /// The former value of a field of the row.
@@ -48,7 +60,16 @@ impl FormerRow {
         id: &str,
         guard: &Compiled,
     ) -> Option<&Value> {
-        self.items.get(&(guards.list.clone(), id.to_owned()))?.get(&guard.key)
+        self.element(guards, id)?.fields.get(&guard.key)
+    }
+
+    /// An element as it was sent.
+    pub(in crate::transform) fn item_text(&self, guards: &ItemGuards, id: &str) -> Option<&str> {
+        Some(self.element(guards, id)?.text.get())
+    }
+
+    fn element(&self, guards: &ItemGuards, id: &str) -> Option<&FormerItem> {
+        self.items.get(&(guards.list.clone(), id.to_owned()))
     }
 }
 

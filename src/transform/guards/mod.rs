@@ -5,7 +5,8 @@
 //! fields, and any mending of a value.
 //!
 //! `max_change` compares with what the target has acknowledged ([`Former`]). Where that is not known, or was 0, there is
-//! nothing to compare with.
+//! nothing to compare with. An element of a list that is held back stays in its row as it was acknowledged: without it the
+//! target would lose it, and the next run would have nothing to compare with and let the value through.
 
 mod judge;
 
@@ -161,6 +162,11 @@ impl RowMap {
     pub(crate) fn has_guards(&self) -> bool {
         !self.guards.own.is_empty()
     }
+
+    /// Whether items of rows can be held back.
+    pub(crate) fn has_item_guards(&self) -> bool {
+        !self.guards.items.is_empty()
+    }
 }
 
 fn mistakes_of(guard: &ValueGuard, place: &str) -> Vec<Diagnostic> {
@@ -248,14 +254,13 @@ impl ValueGuards {
         self.asks_former
     }
 
-    /// What the target has acknowledged of a row, if a guard looks at it.
+    /// What the target has acknowledged of a row, where there are guards.
     pub(in crate::transform) fn former(&self, former: Option<&dyn Former>, id: &str) -> Option<FormerRow> {
-        if !self.asks_former {
+        if self.own.is_empty() {
             return None;
         }
         let content = former?.content(id)?;
-        let own = serde_json::from_slice(&content).ok()?;
-        Some(FormerRow { own, items: HashMap::new() }.with_items(self.items.values()))
+        FormerRow::read(&content, self.items.values())
     }
 }
 
