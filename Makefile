@@ -68,7 +68,7 @@ browser: build $(VENV)/browser/.installed ## report page and sandbox's page in a
 pictures: build $(VENV)/browser/.installed ## draws the pictures of the README from a real run
 	$(VENV)/browser/bin/python docs/pictures/draw.py
 
-package: $(VENV)/.installed .tools/.cargo-auditable-$(AUDITABLE) ## the release build of the Lambda program for this machine, its size, and its SBOM beside it; takes minutes
+package: $(VENV)/.installed .tools/.cargo-auditable-$(AUDITABLE) ## the release build of the Lambda program for this machine, its size and start, and its SBOM beside it; takes minutes
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PACKAGE=1 $(PYTHON) -m pytest -q -s tests/infra/test_package.py
 
 deny: $(VENV)/.installed ## licences, bans and sources of all dependencies; advisories where their database can be had

@@ -37,6 +37,13 @@ AUDITED = {
     "RUSTC_WORKSPACE_WRAPPER": str(ROOT / ".tools/bin/cargo-auditable"),
     "CARGO_AUDITABLE_ORIG_ARGS": json.dumps({"offline": False, "locked": True, "frozen": False, "config": []})}
 
+# What is uploaded, and unpacked at each cold start, is built for size: the function waits for both sides most of its time.
+# `okki-sync` is built for speed. Of zstd's nine ways to compress, level 1 takes one.
+UNUSED = ["DFAST", "GREEDY", "LAZY", "LAZY2", "BTLAZY2", "BTOPT", "BTULTRA"]
+SMALL = {
+    "CARGO_PROFILE_RELEASE_OPT_LEVEL": "s",
+    "CFLAGS": " ".join(f"-DZSTD_EXCLUDE_{way}_BLOCK_COMPRESSOR" for way in UNUSED)}
+
 
 def environment(aws):
     """What a child process sees. A build runs the code of hundreds of packages: it gets no credentials of the two sides, nor
@@ -48,7 +55,7 @@ def environment(aws):
 
 def sam(env, command, *arguments, aws=True):
     whole = ["sam", command, "--config-file", settings.SAMCONFIG, "--config-env", env, *arguments]
-    seen = {**environment(aws), **(AUDITED if command == "build" else {})}
+    seen = {**environment(aws), **(AUDITED | SMALL if command == "build" else {})}
     done = subprocess.run([str(part) for part in whole], cwd=ROOT, env=seen)
     if done.returncode != 0:
         raise Mistake(f"sam {command} ended with {done.returncode}; its own words are above")

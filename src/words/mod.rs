@@ -16,7 +16,9 @@ pub(crate) use lang::has_unicode;
 pub use lang::{Lang, Language};
 pub use message::{Message, Words};
 pub(crate) use message::{Probe, ViaDisplay, ViaWords};
-pub(crate) use numbers::{count, grouped};
+pub(crate) use numbers::count;
+#[cfg(feature = "cli")]
+pub(crate) use numbers::grouped;
 pub(crate) use recognise::{recognise, recognise_line};
 
 /// A [`Message`] from its English sentence and what fills its placeholders: `say!("store {name}: {why}", name, why = error)`.

@@ -64,9 +64,13 @@ def alarms():
     return {**resources("AWS::CloudWatch::Alarm"), **resources("AWS::CloudWatch::CompositeAlarm")}
 
 
-def dashboard():
-    """The dashboard's body, each ${…} replaced by its name (numbers by 900)."""
-    body = re.sub(r"\$\{(TimeoutSeconds|OldestReadSeconds)\}", "900", properties("Dashboard")["DashboardBody"]["Fn::Sub"])
+def dashboard(language="en"):
+    """The dashboard's body in this language, each other ${…} replaced by its name (numbers by 900)."""
+    body, found = properties("Dashboard")["DashboardBody"]["Fn::Sub"]
+    for name, where in found.items():
+        assert where == {"Fn::FindInMap": ["Dashboard", {"Ref": "Language"}, name]}, name
+        body = body.replace("${%s}" % name, transformed()["Mappings"]["Dashboard"][language][name])
+    body = re.sub(r"\$\{(TimeoutSeconds|OldestReadSeconds)\}", "900", body)
     return json.loads(re.sub(r"\$\{([\w.:]+)\}", r"<\1>", body))
 
 

@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import socket
+import statistics
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -16,7 +19,12 @@ sys.path.insert(0, str(ROOT / "infra"))
 import lifecycle  # noqa: E402
 import sbom  # noqa: E402
 
-MAX_BYTES = 4_000_000
+# What a cold start unpacks, and what a deployment uploads.
+MAX_BYTES = 4_200_000
+# From the start of the process to its first call of Lambda's runtime. The quickest of many starts counts: what a busy machine
+# adds says nothing of the program.
+MAX_START_MS = 6
+STARTS = 20
 
 pytestmark = pytest.mark.skipif("PACKAGE" not in os.environ, reason="the release build takes minutes: make package")
 
@@ -32,12 +40,17 @@ def dependencies():
     return {(name, version.removeprefix("v")) for name, version in found if name != "okki-sync"}
 
 
-def test_the_zip_holds_one_program_without_command_line_below_4_mb():
+@pytest.fixture(scope="module")
+def file():
+    """The zip, freshly built."""
     done = subprocess.run(
         ["cargo", "lambda", "build", "--release", "--output-format", "zip", "--bin", "okki-sync-lambda", "--no-default-features"],
-        cwd=ROOT, capture_output=True, text=True, timeout=4 * PATIENCE, env={**os.environ, **lifecycle.AUDITED})
+        cwd=ROOT, capture_output=True, text=True, timeout=8 * PATIENCE, env={**os.environ, **lifecycle.AUDITED, **lifecycle.SMALL})
     assert done.returncode == 0, done.stderr
-    file = ROOT / "target/lambda/okki-sync-lambda/bootstrap.zip"
+    return ROOT / "target/lambda/okki-sync-lambda/bootstrap.zip"
+
+
+def test_the_zip_holds_one_program_without_command_line_below_4200_kb(file):
     with zipfile.ZipFile(file) as zipped:
         assert zipped.namelist() == ["bootstrap"]
         program = zipped.read("bootstrap")
@@ -58,3 +71,31 @@ def test_the_zip_holds_one_program_without_command_line_below_4_mb():
     beside = file.with_name("bootstrap.cdx.json")
     beside.write_text(json.dumps(made, indent=1))
     print(f"{beside.relative_to(ROOT)} lists {len(made['components'])} packages")
+
+
+def test_it_asks_for_its_first_event_within_6_ms(file, tmp_path):
+    with zipfile.ZipFile(file) as zipped:
+        zipped.extract("bootstrap", tmp_path)
+    program = tmp_path / "bootstrap"
+    program.chmod(0o755)
+    (tmp_path / "pipeline.toml").write_text('connection = "acme"\n[target]\nkind = "qeasy"\nscheme_id = "s"\n')
+    runtime = socket.create_server(("127.0.0.1", 0))
+    runtime.settimeout(PATIENCE)
+    environment = {
+        "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{runtime.getsockname()[1]}", "AWS_LAMBDA_FUNCTION_NAME": "okki-sync",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256", "AWS_LAMBDA_FUNCTION_VERSION": "1", "AWS_LAMBDA_LOG_STREAM_NAME": "stream",
+        "AWS_LAMBDA_LOG_GROUP_NAME": "group", "AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key",
+        "OKKI_SYNC_STORE": "s3://bucket/okki", "OKKI_SYNC_PIPELINE": "pipeline.toml", "OKKI_SYNC_LANG": "zh",
+        "OKKI_CLIENT_ID": "client", "OKKI_CLIENT_SECRET": "client-secret", "QEASY_APP_KEY": "keykeykeykey",
+        "QEASY_APP_SECRET": "secretsecretsecret01"}
+    took = []
+    for _ in range(STARTS):
+        started = time.perf_counter()
+        process = subprocess.Popen([program], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        called, _ = runtime.accept()
+        took.append((time.perf_counter() - started) * 1000)
+        process.kill()
+        process.wait()
+        called.close()
+    print(f"start to first call: {min(took):.1f} ms at best, median {statistics.median(took):.1f} ms of {STARTS}")
+    assert min(took) <= MAX_START_MS, took

@@ -172,7 +172,7 @@ def test_the_function_is_what_the_parameters_say():
 def test_every_variable_that_the_function_gets_is_one_that_the_program_reads():
     variables = properties("Function")["Environment"]["Variables"]
     program = "".join(file.read_text() for file in (ROOT / "src").rglob("*.rs"))
-    assert len(variables) == 7
+    assert len(variables) == 8
     for name in variables:
         assert f'"{name}"' in program, name
     assert variables["OKKI_SYNC_STORE"] == {"Fn::Sub": "s3://${Store}"}
@@ -295,6 +295,16 @@ def test_the_queries_of_the_dashboard_name_numbers_of_the_metrics_line():
         assert query.startswith("SOURCE '<FunctionLogs>' | ")
         words = set(re.findall(r"\b[A-Z][a-z]+[A-Z]\w+", query)) - {"FunctionLogs"}
         assert words <= names, words - names
+
+
+def test_the_dashboard_and_the_pages_speak_the_language_of_the_stack():
+    words = transformed()["Mappings"]["Dashboard"]
+    assert set(words["en"]) == set(words["zh"]) == set(properties("Dashboard")["DashboardBody"]["Fn::Sub"][1])
+    assert all(re.search("[\u4e00-\u9fff]", word) for word in words["zh"].values()), words["zh"]
+    said = [{part[key] for part in walk(dashboard(language)) for key in ("title", "label") if key in part} for language in ("en", "zh")]
+    # A name of an alarm and a unit are the same in both.
+    assert said[0] - set(words["en"].values()) == said[1] - set(words["zh"].values()) == {"CatalogueAges", "s"}
+    assert properties("Function")["Environment"]["Variables"]["OKKI_SYNC_LANG"] == {"Ref": "Language"}
 
 
 def test_the_dashboard_shows_every_alarm_and_every_graph():
@@ -478,7 +488,7 @@ def test_the_runbook_s_costs_follow_from_its_prices_and_assumptions():
             "Lambda: 10 GB-s a run, and the request": month * (seconds * megabytes / 1024 * 0.0000133334 + 0.2e-6),
             "Step Functions, STANDARD children": month * transitions * 0.025e-3,
             "S3 requests": month * (puts * 0.005e-3 + gets * 0.0004e-3),
-            "S3 storage, 37 MB each": connections * (rows * kept_bytes + 24 * 90 * 620) / 1e9 * 0.023,
+            "S3 storage, 38 MB each": connections * (rows * kept_bytes + 24 * 90 * 1_000) / 1e9 * 0.023,
             "logs": month * 4e-6 * 0.5,
             "X-Ray": month * 5e-6,
             "alarms, composites, 11 metrics": 11 * 0.3 + 15 * 0.1 + 2 * 0.5,
