@@ -17,7 +17,7 @@ AUDITABLE := 0.7.7
 MUTANTS := 27.1.0
 SHARD ?= 0/25
 
-.PHONY: help demo test build lint schema unit simulate day mutants lambda infra browser pictures package deny fuzz bench bench-quick watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
+.PHONY: help demo test build lint schema unit simulate day mutants lambda infra browser pictures package deny fuzz bench bench-quick bench-ledger watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench: ## against Python scripts, a bare Rust program and the wire; writes bench
 
 bench-quick: ## the same for the small sizes, three rounds; changes no file
 	python3 benches/run.py --sizes S,M --runs 3 $(BENCH)
+
+bench-ledger: ## what the row ledger costs, and how fast a plan shows old values; BENCH="--before PROGRAM" compares with a build without it
+	python3 benches/ledger.py $(BENCH)
 
 watch: $(VENV)/.installed ## the Lambda function on PORT, with the environment of dev.env (okki-sync sandbox --env-file dev.env)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda watch --ignore-changes --wait --env-file dev.env -A 127.0.0.1 -P $(PORT)

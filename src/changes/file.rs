@@ -13,6 +13,7 @@
 use std::io::{Cursor, Read as _, Write as _};
 
 use serde::{Deserialize, Serialize};
+use zstd::stream::raw::CParameter;
 use zstd::stream::{Decoder, Encoder};
 
 use super::{ChangeAction, FieldChange, Json};
@@ -20,12 +21,14 @@ use crate::words::{phrase, written};
 
 const FORMAT_NAME: &str = "okki-sync changes";
 const FORMAT_VERSION: u32 = 1;
-/// The level: the same as the ledger's.
-const LEVEL: i32 = 1;
+/// Most of a file are numbers, which no level packs well.
+const LEVEL: i32 = -3;
+/// Bytes that the packer looks back, as a power of two: it holds them in memory while the run lasts.
+const WINDOW_LOG: u32 = 17;
 /// Starts a frame that decompressors skip.
 const SKIPPED: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 /// Creations that have a line each.
-const LISTED_CREATIONS: u64 = 10_000;
+const LISTED_CREATIONS: u64 = 1_000;
 /// Ids in one line.
 const IDS_IN_A_LINE: usize = 500;
 /// A file that unpacks to more is taken as damaged: a run that changes a million rows writes a third of it.
@@ -79,8 +82,9 @@ pub(crate) struct ChangesWriter {
     packed: Encoder<'static, Vec<u8>>,
     line: Vec<u8>,
     created: u64,
-    /// Ids that wait for their line.
-    ids: Vec<String>,
+    /// Ids that wait for their line, as JSON with commas between them, and how many they are.
+    ids: Vec<u8>,
+    waiting: usize,
     lines: u64,
 }
 
@@ -93,7 +97,8 @@ impl ChangesWriter {
         file.extend_from_slice(&header);
         let mut packed = Encoder::new(file, LEVEL)?;
         packed.include_checksum(true)?;
-        Ok(Self { packed, line: Vec::new(), created: 0, ids: Vec::new(), lines: 0 })
+        packed.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+        Ok(Self { packed, line: Vec::new(), created: 0, ids: Vec::new(), waiting: 0, lines: 0 })
     }
 
     /// Whether the next creation has a line of its own.
@@ -108,14 +113,19 @@ impl ChangesWriter {
 
     /// Adds a row that was created, by its id.
     pub(crate) fn add_created(&mut self, id: &str, at: &str) {
-        self.ids.push(id.to_owned());
-        if self.ids.len() >= IDS_IN_A_LINE {
+        if self.waiting > 0 {
+            self.ids.push(b',');
+        }
+        // Writing to memory cannot fail.
+        let _ = serde_json::to_writer(&mut self.ids, id);
+        self.waiting += 1;
+        if self.waiting >= IDS_IN_A_LINE {
             self.end_ids(at);
         }
     }
 
     fn end_ids(&mut self, at: &str) {
-        if self.ids.is_empty() {
+        if self.waiting == 0 {
             return;
         }
         let line = ChangeLine {
@@ -127,16 +137,27 @@ impl ChangesWriter {
             answer: ACCEPTED.to_owned(),
             was: None,
             sent: None,
-            ids: std::mem::take(&mut self.ids),
+            ids: Vec::new(),
         };
-        self.write(&line);
+        self.line.clear();
+        let _ = serde_json::to_writer(&mut self.line, &line);
+        // The ids are JSON already: 200,000 texts of their own would take longer than all the rest of the line.
+        self.line.pop();
+        self.line.extend_from_slice(b",\"ids\":[");
+        self.line.append(&mut self.ids);
+        self.line.extend_from_slice(b"]}");
+        self.waiting = 0;
+        self.end_line();
     }
 
     fn write(&mut self, line: &ChangeLine) {
-        self.lines += 1;
         self.line.clear();
-        // Writing to memory cannot fail.
         let _ = serde_json::to_writer(&mut self.line, line);
+        self.end_line();
+    }
+
+    fn end_line(&mut self) {
+        self.lines += 1;
         self.line.push(b'\n');
         let _ = self.packed.write_all(&self.line);
     }

@@ -7,6 +7,9 @@ use zstd::bulk::Compressor;
 use super::segment::{Block, Segment};
 use super::{BLOCK_BYTES, LEVEL, Place, place_hash};
 
+/// An id is looked for in so many first bytes of its row.
+const ID_WITHIN: usize = 64;
+
 /// Collects rows for a segment. It holds them packed, but for the last block.
 #[derive(Default)]
 pub(crate) struct Builder {
@@ -14,6 +17,8 @@ pub(crate) struct Builder {
     rows: u32,
     blocks: Vec<Block>,
     places: Vec<Place>,
+    /// Where the last row had its id.
+    id_at: usize,
     packer: Option<Compressor<'static>>,
     room: Vec<u8>,
 }
@@ -25,12 +30,26 @@ impl Builder {
         if !self.raw.is_empty() && self.raw.len() + bytes > BLOCK_BYTES {
             self.end_block();
         }
+        let place = self.place_of_id(id, content);
         write_length(id.len(), &mut self.raw);
+        write_length(place.map_or(0, |place| place + 1), &mut self.raw);
         write_length(content.len(), &mut self.raw);
-        self.raw.extend_from_slice(id.as_bytes());
+        if place.is_none() {
+            self.raw.extend_from_slice(id.as_bytes());
+        }
         self.raw.extend_from_slice(content);
         self.rows += 1;
         self.places.push(Place::new(place_hash(id), self.blocks.len()));
+    }
+
+    /// Where a row has its id, so that it is not packed twice: that takes an eighth of the time. Mostly it is where the
+    /// row before had its own.
+    fn place_of_id(&mut self, id: &str, content: &[u8]) -> Option<usize> {
+        let is_at = |place: usize| content.get(place..place + id.len()) == Some(id.as_bytes());
+        if !is_at(self.id_at) {
+            self.id_at = (0..=ID_WITHIN).find(|place| is_at(*place))?;
+        }
+        Some(self.id_at)
     }
 
     /// Notes that a row is gone.
@@ -82,8 +101,14 @@ impl Builder {
         self.packer = None;
         let mut places = std::mem::take(&mut self.places);
         // The last block of a hash is the newest; a row that is gone is newer than all.
-        places.sort_unstable_by(|a, b| a.hash().cmp(&b.hash()).then(b.cmp(a)));
-        places.dedup_by_key(|place| place.hash());
+        places.sort_unstable();
+        places.dedup_by(|newer, kept| {
+            let is_same = newer.hash() == kept.hash();
+            if is_same {
+                *kept = *newer;
+            }
+            is_same
+        });
         Segment::new(std::mem::take(&mut self.blocks), places)
     }
 }

@@ -96,6 +96,25 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_found_wherever_its_row_has_it_or_has_it_not() {
+        let far = format!("{{\"name\":\"{}\",\"id\":\"5\"}}", "x".repeat(100));
+        let rows = [
+            ("1", r#"{"id":"1","name":"7"}"#),
+            ("22", r#"{"id":"22"}"#),
+            ("3", r#"{"name":"x","id":"3"}"#),
+            ("4", "{}"),
+            ("5", far.as_str()),
+            ("灯", r#"{"id":"灯"}"#),
+            ("", ""),
+        ];
+        let all: Vec<_> = rows.iter().map(|(id, content)| (*id, Some(*content))).collect();
+        let segment = again(&segment(&all));
+        for (id, content) in rows {
+            assert!(find(&segment, id, content), "{id}");
+        }
+    }
+
+    #[test]
     fn large_blocks_are_taken_over_and_those_of_which_little_counts_are_not() {
         let row = |id: usize| format!("{id} {}", "x".repeat(100));
         let ids: Vec<String> = (0..2_000).map(|id| id.to_string()).collect();

@@ -4,7 +4,8 @@
 //! {"format":"okki-sync ledger","version":1,"connection":"acme","rows":3,"blocks":1,"checksum":"68d4…"}
 //! table    for each block: bytes packed (4), bytes unpacked (4), rows (4), XXH3 of the packed bytes (8); little endian
 //! index    for each row 8 bytes, sorted: 40 bits of XXH3 of its id, 24 of its block's number
-//! blocks   zstd; unpacked, for each row: length of its id, length of its content (LEB128), id, content
+//! blocks   zstd; unpacked, for each row: length of its id, place of the id in the content and 1, or 0, length of its
+//!          content (LEB128); the id, if its place is 0; content
 //! ```
 //!
 //! The checksum covers header, table and index; each block has its own in the table.
@@ -193,9 +194,16 @@ pub(crate) fn rows_of(
     let mut rest = raw.as_slice();
     while !rest.is_empty() {
         let id_bytes = read_length(&mut rest).ok_or(DAMAGED)?;
+        let place = read_length(&mut rest).ok_or(DAMAGED)?.checked_sub(1);
         let content_bytes = read_length(&mut rest).ok_or(DAMAGED)?;
-        let (id, after) = rest.split_at_checked(id_bytes).ok_or(DAMAGED)?;
+        let before = if place.is_some() { 0 } else { id_bytes };
+        let (id_before, after) = rest.split_at_checked(before).ok_or(DAMAGED)?;
         let (content, after) = after.split_at_checked(content_bytes).ok_or(DAMAGED)?;
+        let id = match place {
+            // Lengths are below 2^28.
+            Some(place) => content.get(place..place + id_bytes).ok_or(DAMAGED)?,
+            None => id_before,
+        };
         take(std::str::from_utf8(id).map_err(|_| DAMAGED)?, content);
         rest = after;
     }

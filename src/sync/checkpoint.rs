@@ -7,7 +7,7 @@
 //!   deletes it if the source has removed it since.
 //! - **Killed after an answer, before it is saved.** The row counts as unknown or unsure and is sent once more. Rows
 //!   carry ids, so the target converges. It is rare: in a directory the state is saved after each batch, on S3 at most
-//!   every 2 s, and nowhere does it take more than a tenth of the time.
+//!   every 2 s, and nowhere does it take more than a twentieth of the time.
 //! - **A save takes its time.** It goes on beside the batches, one save at a time, and each holds all that was
 //!   acknowledged when it began. In a directory a batch whose save has not ended counts as under way: where the disk is
 //!   slower than the target, the run waits for it.
@@ -30,14 +30,14 @@ use crate::error::Result;
 use crate::plan::{Action, Plan};
 use crate::state::{Acknowledged, Dismissed, Fingerprint, State};
 use crate::store::{Version, paths};
-use crate::targets::{Taken, Written};
+use crate::targets::Written;
 use crate::testing::Mutant;
 
 /// On S3 the state is saved at most this often while batches go out: a save costs a call, and keeps a version.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// After the state was written down, batches go out for at least this many times as long before it is again: no batch can
 /// be sent meanwhile.
-const PAUSE_PER_WRITING: u32 = 9;
+const PAUSE_PER_WRITING: u32 = 19;
 
 pub(super) struct Checkpoint<'a> {
     context: &'a RunContext<'a>,
@@ -147,7 +147,7 @@ impl<'a> Checkpoint<'a> {
             self.newer_batches += usize::from(!Mutant::SaveOnlyAtTheEnd.is_active());
         }
         tally.batches += written.batches;
-        for Taken { entry, .. } in &written.acknowledged {
+        for entry in written.acknowledged.iter().flat_map(|batch| &batch.entries) {
             self.state.refused.remove(&entry.id);
             match entry.fingerprint {
                 Some(fingerprint) => {

@@ -26,7 +26,7 @@ use crate::plan::diff::{self, Digits};
 use crate::plan::{Action, RowRef, name_of};
 use crate::state::Fingerprint;
 use crate::store::paths;
-use crate::targets::{Taken, Written};
+use crate::targets::Written;
 use crate::words::written;
 
 /// Ledger and changes are saved this often while batches go out: a run of 15 minutes makes 30 saves, of what is new.
@@ -169,12 +169,17 @@ impl<'a> Record<'a> {
         let ids = written
             .acknowledged
             .iter()
-            .map(|taken| &taken.entry)
+            .flat_map(|batch| &batch.entries)
             .chain(written.refused.iter().map(|row| &row.entry));
         let wanted: Vec<(&str, Fingerprint)> =
             ids.filter_map(|entry| Some((entry.id.as_str(), *self.former.get(&entry.id)?))).collect();
         let contents = self.ledger.contents(&wanted).await;
-        for Taken { entry, row } in &written.acknowledged {
+        let taken = written
+            .acknowledged
+            .iter()
+            .flat_map(|batch| batch.entries.iter().map(move |entry| (batch, entry)));
+        for (batch, entry) in taken {
+            let row = batch.made(entry);
             let new = entry.fingerprint.is_some().then_some(row.as_ref());
             match new {
                 Some(content) => self.rows.add(&entry.id, content),

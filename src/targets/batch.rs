@@ -1,5 +1,6 @@
 //! Batches: rows cut by count and by bytes, each row written once, straight into the request's body.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -89,12 +90,17 @@ impl Batch {
     }
 
     /// One of its rows as the pipeline makes it: what the entry's fingerprint is of.
-    pub(crate) fn made(&self, entry: &Entry) -> Bytes {
-        match self.row(entry).strip_suffix(REVIVAL).filter(|_| entry.is_revived) {
-            Some(row) => [row, b"}"].concat().into(),
-            None if entry.at.end <= self.body.len() => self.body.slice(entry.at.clone()),
-            None => Bytes::new(),
+    pub(crate) fn made(&self, entry: &Entry) -> Cow<'_, [u8]> {
+        let row = self.row(entry);
+        match row.strip_suffix(REVIVAL).filter(|_| entry.is_revived) {
+            Some(row) => Cow::Owned([row, b"}"].concat()),
+            None => Cow::Borrowed(row),
         }
+    }
+
+    /// The same body with some of its rows.
+    pub(crate) fn with(&self, entries: Vec<Entry>) -> Self {
+        Self { body: self.body.clone(), entries, ..*self }
     }
 
     /// Two halves; `None` for a single row.
@@ -240,7 +246,7 @@ mod tests {
             for half in [left, right] {
                 assert_eq!(half.body, format!("[{sent}]"));
                 assert_eq!(half.entries[0].fingerprint, Some(Fingerprint::of(row.as_bytes())));
-                assert_eq!(half.made(&half.entries[0]), row);
+                assert_eq!(half.made(&half.entries[0]), row.as_bytes());
             }
         }
     }

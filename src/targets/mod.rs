@@ -18,7 +18,6 @@ mod settings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use bytes::Bytes;
 use secrecy::SecretString;
 
 use self::answer::Verdict;
@@ -44,19 +43,11 @@ pub(crate) use settings::{Limit, TokenIn};
 /// What became of the rows of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// Rows that the target holds now.
-    pub acknowledged: Vec<Taken>,
+    /// Rows that the target holds now, with the bodies in which they were sent.
+    pub acknowledged: Vec<Batch>,
     pub refused: Vec<Refused>,
     /// Batches acknowledged in whole or in part.
     pub batches: u64,
-}
-
-/// A row that the target took.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub entry: Entry,
-    /// The row as the pipeline made it; a tombstone as it was sent.
-    pub row: Bytes,
 }
 
 /// A row that the target refused.
@@ -193,10 +184,10 @@ impl TargetRun<'_> {
             accept(&batch, batch.entries.clone(), written);
         }
         let mut waiting = vec![batch];
-        while let Some(batch) = waiting.pop() {
+        while let Some(mut batch) = waiting.pop() {
             let (failure, reason) = match self.send(budget, &batch).await? {
                 Verdict::Accepted => {
-                    let entries = batch.entries.clone();
+                    let entries = std::mem::take(&mut batch.entries);
                     accept(&batch, entries, written);
                     continue;
                 }
@@ -246,8 +237,8 @@ impl TargetRun<'_> {
 fn accept(batch: &Batch, entries: Vec<Entry>, written: &mut Written) {
     if !entries.is_empty() {
         written.batches += 1;
+        written.acknowledged.push(batch.with(entries));
     }
-    written.acknowledged.extend(entries.into_iter().map(|entry| Taken { row: batch.made(&entry), entry }));
 }
 
 fn with_token(request: Request, token: Option<&SecretString>, token_in: TokenIn) -> Request {
