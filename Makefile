@@ -53,7 +53,7 @@ day: ## a day of an edit each second at 200,000 products, and a first read of 1,
 	@cargo test -q --test it day:: -- --ignored --nocapture
 
 mutants: .tools/.cargo-mutants-$(MUTANTS) ## small changes to the core, one at a time: does a unit test notice? A sample, SHARD=0/25, of at most an hour
-	PATH="$(CURDIR)/.tools/bin:$$PATH" timeout 3600 cargo mutants --shard $(SHARD) --jobs 1 --output target || test $$? = 2
+	PATH="$(CURDIR)/.tools/bin:$$PATH" timeout 3600 cargo mutants --shard $(SHARD) --sharding round-robin --jobs 1 --output target || test $$? = 2
 
 lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, with Secrets Manager and S3 over the wire
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pytest -q tests/lambda
