@@ -16,8 +16,11 @@ const MOST_SHIFT_SECONDS: i64 = 2;
 const FARTHEST_ZONE_SECONDS: i64 = 54_000;
 
 impl<K: Keep> Reading<'_, '_, K> {
-    /// `lag`: the filter shows a row that was updated so much before now.
-    pub(super) async fn find_bounds(&mut self, lag: i64) -> Step<()> {
+    /// `lag`: the filter shows so many `rows` that were updated since so much before now.
+    pub(super) async fn find_bounds(&mut self, lag: i64, rows: u64) -> Step<()> {
+        if self.one_second_shows_a_row(lag, rows).await? {
+            return Ok(());
+        }
         for _ in 0..MAX_SEARCHES {
             let now = self.source_clock.now();
             let (mut from, mut to) = (now.saturating_sub(lag), now);
@@ -51,6 +54,23 @@ impl<K: Keep> Reading<'_, '_, K> {
             }
         }
         Ok(())
+    }
+
+    /// The shortest proof that both ends are included: a range of one second that shows a row. Where there are many rows, one
+    /// is near; and what the first half does not show, the other one does, most likely.
+    async fn one_second_shows_a_row(&self, lag: i64, rows: u64) -> Step<bool> {
+        let now = self.source_clock.now();
+        let (mut from, mut to) = (now.saturating_sub(lag), now);
+        let mut middle = from + (2 * lag / i64::try_from(rows).unwrap_or(i64::MAX).max(4)).clamp(0, lag / 2);
+        while from < to {
+            if self.shows(from, middle).await? {
+                to = middle;
+            } else {
+                from = middle + 1;
+            }
+            middle = from + (to - from) / 2;
+        }
+        self.shows(from, from).await
     }
 
     async fn shows(&self, from: Seconds, to: Seconds) -> Step<bool> {
