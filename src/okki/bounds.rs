@@ -16,11 +16,11 @@ const MOST_SHIFT_SECONDS: i64 = 2;
 const FARTHEST_ZONE_SECONDS: i64 = 54_000;
 
 impl<K: Keep> Reading<'_, '_, K> {
-    /// `lag`: the filter shows a row that was updated so much before now.
-    pub(super) async fn find_bounds(&mut self, lag: i64) -> Step<()> {
+    /// `lag`: the filter shows so many `rows` that were updated since so much before now.
+    pub(super) async fn find_bounds(&mut self, lag: i64, rows: u64) -> Step<()> {
         for _ in 0..MAX_SEARCHES {
             let Some((from, to)) = self.range_with_a_row(lag).await? else { continue };
-            if self.shows_a_second(from, to).await? || self.shift_starts(from, to).await? {
+            if self.shows_a_second(from, to, rows).await? || self.shift_starts(from, to).await? {
                 return Ok(());
             }
         }
@@ -39,13 +39,15 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 
     /// Whether one question a step leads to a second that shows its row: what the first half does not show, the second
-    /// half must. It never does where an end is left out.
-    async fn shows_a_second(&self, mut from: Seconds, mut to: Seconds) -> Step<bool> {
+    /// half must. It never does where an end is left out. Of many `rows`, one is near.
+    async fn shows_a_second(&self, mut from: Seconds, mut to: Seconds, rows: u64) -> Step<bool> {
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX).max(4);
+        let mut middle = from + (to - from) / (rows / 2);
         let mut is_shown = false;
         while from < to {
-            let middle = from + (to - from) / 2;
             is_shown = self.shows(from, middle).await?;
             (from, to) = if is_shown { (from, middle) } else { (middle + 1, to) };
+            middle = from + (to - from) / 2;
         }
         Ok(is_shown || self.shows(from, to).await?)
     }

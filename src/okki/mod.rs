@@ -13,6 +13,7 @@ mod bounds;
 pub(crate) mod cache;
 mod clean;
 mod delta;
+mod exact;
 mod json;
 mod merge;
 mod page;

@@ -55,6 +55,12 @@ pub(crate) struct Waiting {
     pub to: Seconds,
     /// When the window that they come from was read; `None` if a delta brought them.
     pub read_at_ms: Option<u64>,
+    /// How many rows the window held that they come from, if nothing was missed for sure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Since when the delta asked that brought them, unless it was looked for already whether they are still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_since: Option<Seconds>,
 }
 
 /// What is known about the source and the ranges that were read.
@@ -64,8 +70,8 @@ pub(crate) struct Ledger {
     /// The number of the next read.
     next_number: u32,
     /// By time, never overlapping.
-    windows: Vec<Window>,
-    waiting: Vec<Waiting>,
+    pub(super) windows: Vec<Window>,
+    pub(super) waiting: Vec<Waiting>,
     /// Where the closed part ends: what was created later is the tail, which only deltas bring.
     end: Option<Seconds>,
     /// The source's own time when the read of everything began.
@@ -118,7 +124,14 @@ impl Ledger {
         };
         let number = ledger.number();
         let read_at_ms = Some(read_at_ms);
-        ledger.waiting.push(Waiting { number, from: OLDEST, to: cursor, read_at_ms });
+        ledger.waiting.push(Waiting {
+            number,
+            from: OLDEST,
+            to: cursor,
+            read_at_ms,
+            rows: None,
+            changed_since: None,
+        });
         (ledger, number)
     }
 
@@ -207,7 +220,7 @@ impl Ledger {
 
     /// Rows that were created between these seconds wait under this number.
     pub(crate) fn expect(&mut self, number: u32, from: Seconds, to: Seconds) {
-        self.waiting.push(Waiting { number, from, to, read_at_ms: None });
+        self.waiting.push(Waiting { number, from, to, read_at_ms: None, rows: None, changed_since: None });
     }
 
     /// These windows are to be read again: their rows wait, and their ranges become gaps.
@@ -215,11 +228,15 @@ impl Ledger {
         let (due, kept) = std::mem::take(&mut self.windows).into_iter().partition(is_due);
         self.windows = kept;
         let due: Vec<Window> = due;
-        self.waiting.extend(due.into_iter().map(|Window { number, from, to, read_at_ms, .. }| Waiting {
-            number,
-            from,
-            to,
-            read_at_ms: Some(read_at_ms),
+        self.waiting.extend(due.into_iter().map(|Window { number, from, to, rows, read_at_ms, sure }| {
+            Waiting {
+                number,
+                from,
+                to,
+                read_at_ms: Some(read_at_ms),
+                rows: Some(rows).filter(|_| sure),
+                changed_since: None,
+            }
         }));
     }
 
