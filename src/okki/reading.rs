@@ -185,7 +185,6 @@ impl<K: Keep> Reading<'_, '_, K> {
         if gaps.is_empty() {
             return Ok(());
         }
-        self.sizing.fit_catalogue(self.ledger.source_total);
         let mut walk = Walk::new(self.asker, TimeAxis::Creation, self.source_clock, &gaps);
         let (started, before) = (Instant::now(), self.ledger.rows_in_windows());
         loop {

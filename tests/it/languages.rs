@@ -216,10 +216,15 @@ async fn rows_runs_and_the_quarantine_are_told_in_the_language() {
     told("zh", 3, &["sync"]);
 
     let preview = zh(&["preview"]);
-    assert!(preview.starts_with("数据源   {"), "{preview}");
-    assert!(preview.contains("\n行       {") && preview.contains("用 --limit 显示更多\n"), "{preview}");
-    let rejected: Vec<&str> = preview.lines().filter_map(|line| line.strip_prefix("不合格   ")).collect();
-    assert!(!rejected.is_empty() && rejected.iter().all(|why| is_chinese(why)), "{preview}");
+    let halves: Vec<(&str, &str)> = preview.lines().filter_map(|line| line.split_once("│")).collect();
+    assert!(
+        halves.first().is_some_and(|(left, right)| left.trim() == "数据源" && right.trim() == "行"),
+        "{preview}"
+    );
+    assert!(preview.contains("用 --limit 显示更多\n"), "{preview}");
+    let rejected = halves.windows(2).filter(|lines| lines[0].1.trim() == "不合格");
+    let reasons: Vec<&str> = rejected.map(|lines| lines[1].1).collect();
+    assert!(!reasons.is_empty() && reasons.iter().all(|why| is_chinese(why)), "{preview}");
 
     let listed = zh(&["quarantine", "list"]);
     let (rows, count) = listed.trim_end().rsplit_once('\n').unwrap();

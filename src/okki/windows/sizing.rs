@@ -7,9 +7,6 @@ use super::window::First;
 
 /// Pages of a window where nothing is in doubt.
 const PAGES_OF_A_WINDOW: u64 = 10;
-/// A window holds at most one part in so many of a catalogue. An import gives hundreds of rows one update time, in which they
-/// have no order: the fewer of them share a window, the less often they stand at the border of two of its pages.
-const FEWEST_WINDOWS: u64 = 20;
 /// A doubt that comes sooner after the last one than this many windows makes the next ones smaller. A rarer one costs
 /// less than smaller windows would.
 const CALM_BETWEEN_DOUBTS: u32 = 4;
@@ -77,12 +74,6 @@ impl Sizing {
             calm: CALM_BETWEEN_DOUBTS,
             limit: u64::MAX,
         }
-    }
-
-    /// Windows of a catalogue of so many rows.
-    pub(in crate::okki) fn fit_catalogue(&mut self, rows: u64) {
-        self.most_pages = self.most_pages.min((rows / FEWEST_WINDOWS / self.page_size).max(1));
-        self.pages = self.pages.min(self.most_pages);
     }
 
     /// Only this many pages can still be read.
@@ -211,15 +202,6 @@ mod tests {
         assert_eq!((sizing.rows(&doubtful), sizing.at_most(&doubtful)), (90, 100));
         sizing.limit_to(3);
         assert_eq!(sizing.at_most(&piece), 373, "no more than can still be read");
-    }
-
-    #[test]
-    fn a_small_catalogue_is_read_in_small_windows() {
-        for (rows, of_a_window) in [(400, 90), (3_000, 90), (4_000, 170), (19_999, 870), (200_000, 970)] {
-            let mut sizing = Sizing::new(100, PAGES_OF_A_WINDOW);
-            sizing.fit_catalogue(rows);
-            assert_eq!(sizing.rows(&piece(0, 99_999, rows)), of_a_window, "{rows}");
-        }
     }
 
     #[test]
