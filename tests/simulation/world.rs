@@ -117,8 +117,10 @@ impl World {
         reading.keep_readable(pipeline.pace, pipeline.page_size);
         let mut neighbours_rng = Rng::with_seed(seed ^ 0x4e16_4b05);
         let objects = Objects::new(seed);
-        // Saves to one file wait for each other, and all processes are in this thread.
-        let is_shared = neighbours_rng.u8(0..6) == 0 && !objects.is_directory();
+        // Saves to one file wait for each other, and all processes are in this thread. An item that is held back stays as its
+        // own connection had it acknowledged: connections that write the same rows would not agree on them.
+        let is_shared =
+            neighbours_rng.u8(0..6) == 0 && !objects.is_directory() && pipeline.max_cost.is_none();
         let neighbours = if is_shared { neighbours_rng.u8(1..=4) } else { 0 };
         let beginning_ms = beginning_ms(seed);
         let (clock, id_check) = (Clock::starting_at_ms(beginning_ms), id_check(seed));

@@ -30,6 +30,9 @@ use crate::words::say;
 /// Doubts about one page that no other page can have moved.
 const MAX_DOUBTS: u32 = 5;
 
+/// A window of fewer seconds is cut by itself: of a longer piece, its density could round to the same window again, for ever.
+const SHORTEST_TO_JOIN_SECONDS: i64 = 10;
+
 /// The source's own time, as it goes on.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::okki) struct SourceClock {
@@ -185,7 +188,11 @@ impl<'a> Walk<'a> {
                 Some(end),
                 Some(expected),
                 Some(Piece { range: TimeRange { from, to: Some(to) }, expected: Some(more), .. }),
-            ) if from == end + 1 && piece.is_calm() && self.todo.last().is_some_and(Piece::is_calm) => {
+            ) if from == end + 1
+                && end - piece.range.from >= SHORTEST_TO_JOIN_SECONDS
+                && piece.is_calm()
+                && self.todo.last().is_some_and(Piece::is_calm) =>
+            {
                 self.todo.pop();
                 Piece::new(TimeRange::new(piece.range.from, to), Some(expected + more))
             }
