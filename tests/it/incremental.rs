@@ -65,12 +65,12 @@ async fn changed_new_and_flagged_products_come_without_a_full_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_product_gone_without_notice_is_found_without_a_full_read() {
+async fn a_product_gone_without_notice_is_found_by_the_total_and_a_full_read() {
     let world = synced("products").await;
     world.sandbox.edit(|catalogue| drop(catalogue.products.remove(7)));
     let (outcome, _, _) = sync(&world).await;
     assert_eq!(outcome.report.target.deleted, 1);
-    // One gone and another come: the total is as it was, those of the windows are not.
+    // One gone and another come: the total is as it was, the cache is not.
     world.wind(3600).await;
     world.sandbox.edit(|catalogue| {
         let mut new = catalogue.products.remove(8);
@@ -78,7 +78,7 @@ async fn a_product_gone_without_notice_is_found_without_a_full_read() {
         catalogue.products.push(new);
     });
     let (outcome, _, full) = sync(&world).await;
-    assert_eq!((full, outcome.report.target.deleted, outcome.report.plan.create), (false, 1, 1));
+    assert_eq!((full, outcome.report.target.deleted, outcome.report.plan.create), (true, 1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,23 +98,19 @@ async fn more_than_a_page_updated_in_one_second_is_read_whole_and_once() {
 
 #[tokio::test(start_paused = true)]
 async fn every_part_is_read_again_within_the_time_that_the_guard_says() {
-    // Windows of several pages, and windows that are not full.
-    for products in [9_000, 950] {
-        let world = World::new(Options { products, ..options() }, qeasy("products", ""));
-        assert!(world.sync_well().await.report.source.full_read);
-        let (mut calls, mut oldest) = (Vec::new(), 0);
-        for _ in 0..48 {
-            world.wind(3600).await;
-            let (outcome, requests, full) = sync(&world).await;
-            assert!(!full, "no run reads everything");
-            calls.push(requests);
-            oldest = oldest.max(outcome.report.source.oldest_read_age_seconds.unwrap());
-        }
-        assert!(oldest <= 24 * 3600, "{products}: {oldest} s");
-        // The pages of 9,000 products are spread over nineteen hours: some six a run, and never many more.
-        assert!(calls.iter().all(|calls| *calls <= 3 + 20), "{products}: {calls:?}");
+    let world = World::new(Options { products: 9_000, ..options() }, qeasy("products", ""));
+    assert!(world.sync_well().await.report.source.full_read);
+    let (mut calls, mut oldest) = (Vec::new(), 0);
+    for _ in 0..48 {
+        world.wind(3600).await;
+        let (outcome, requests, full) = sync(&world).await;
+        assert!(!full, "no run reads everything");
+        calls.push(requests);
+        oldest = oldest.max(outcome.report.source.oldest_read_age_seconds.unwrap());
     }
-    let world = synced("products").await;
+    assert!(oldest <= 24 * 3600, "{oldest} s");
+    // Nine of ten windows' pages are spread over twenty hours: some six a run, and never many more.
+    assert!(calls.iter().all(|calls| *calls <= 3 + 20), "{calls:?}");
     let full = RunRequest { full: true, ..request(Mode::Sync) };
     assert!(world.run(&full, |_| {}).await.report.source.full_read);
     assert!(world.verify().await.report.source.full_read, "a verification reads everything");
@@ -122,11 +118,8 @@ async fn every_part_is_read_again_within_the_time_that_the_guard_says() {
 
 #[tokio::test(start_paused = true)]
 async fn old_parts_that_cannot_be_read_again_do_not_stop_the_changes() {
-    // One call at a time, so that all faults meet one window.
-    let one_by_one = qeasy("products", "").replace("[source]\n", "[source]\nmax_concurrency = 1\n");
-    let world = World::new(options(), one_by_one);
-    world.sync_well().await;
-    world.wind(31 * 3600).await;
+    let world = synced("products").await;
+    world.wind(30 * 3600).await;
     world.sandbox.edit(|catalogue| catalogue.products[3].name.push('!'));
     world.fault(Endpoint::OkkiProducts, FaultKind::Status(500), 6, 0);
     let outcome = world.sync_well().await;
@@ -135,9 +128,7 @@ async fn old_parts_that_cannot_be_read_again_do_not_stop_the_changes() {
     world.assert_complete();
     world.wind(60).await;
     let outcome = world.sync_well().await;
-    // After the failures the pace is slow; nothing is older than the run.
-    let report = outcome.report;
-    assert!(report.source.oldest_read_age_seconds.unwrap() * 1_000 <= report.duration_ms, "{report:?}");
+    assert!(outcome.report.source.oldest_read_age_seconds.unwrap() < 60, "{:?}", outcome.report);
 }
 
 #[tokio::test(start_paused = true)]
