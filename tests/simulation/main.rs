@@ -39,7 +39,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What `make test` runs.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 /// Each planted bug must be found within this many seeds.
 const SEEDS_PER_MUTANT: u64 = 500;
 /// These are played in a second process too.
