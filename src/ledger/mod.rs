@@ -1,7 +1,7 @@
 //! The row ledger: what the target has acknowledged, as content, packed. Pure; `sync` stores it.
 //!
 //! The state has a fingerprint for each row; the ledger has the bytes that the fingerprint is of. It proves itself:
-//! content counts only if its fingerprint is the state's ([`Segment::find`] asks for it). So the ledger is never ahead
+//! content counts only if its fingerprint is the state's (`segment::counts` asks for it). So the ledger is never ahead
 //! of the target, the order in which the two are saved does not matter, and whatever is lost, damaged or left over from
 //! another time makes a former value unknown, never wrong.
 //!
