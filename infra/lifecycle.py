@@ -38,7 +38,7 @@ AUDITED = {
     "CARGO_AUDITABLE_ORIG_ARGS": json.dumps({"offline": False, "locked": True, "frozen": False, "config": []})}
 
 # What is uploaded, and unpacked at each cold start, is built for size: the function waits for both sides most of its time.
-# `okki-sync` is built for speed. Of zstd's nine ways to compress, level 1 takes one.
+# `okki-sync` is built for speed. Of zstd's nine ways to compress, our levels take one.
 UNUSED = ["DFAST", "GREEDY", "LAZY", "LAZY2", "BTLAZY2", "BTOPT", "BTULTRA"]
 SMALL = {
     "CARGO_PROFILE_RELEASE_OPT_LEVEL": "s",

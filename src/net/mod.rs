@@ -2,7 +2,8 @@
 //!
 //! This file sends one request and reads one whole answer, bounded in time and size. [`client`] is the loop around it: it
 //! waits for a turn ([`limit`]), fetches a token ([`token`]), judges the answer ([`verdict`]) and decides what to do next
-//! ([`retry`]). [`timeline`] records when it called. [`redact`] keeps secrets out of what is reported. [`aws`] sends AWS's calls over the same clients.
+//! ([`retry`]). [`timeline`] records when it called. [`redact`] keeps secrets out of what is reported. [`aws`] sends AWS's
+//! calls over the same clients.
 //! Deliberately absent: redirects, cookies, and any knowledge of either side's protocol.
 
 pub(crate) mod aws;
