@@ -11,10 +11,10 @@
 //!
 //! **Rows on the move.** A row that is edited leaves a closed window of update time for the open one, which is read last.
 
-use super::merge::Fresh;
+use super::merge::{Fresh, Numbers};
 use super::reading::{Keep, Reading, Step, Stop};
 use super::windows::ledger::overlap_seconds;
-use super::windows::times::{LATEST, OLDEST};
+use super::windows::times::OLDEST;
 use super::windows::{Seconds, TimeAxis, TimeRange, Walk};
 
 /// The first guess of how far the filter's clock is behind: this, then eight times as much, and so on.
@@ -31,9 +31,12 @@ impl<K: Keep> Reading<'_, '_, K> {
         for _ in 0..2 {
             let now = self.source_clock.now();
             let Some(from) = self.changes_from(now).await? else { return Ok(()) };
-            let fresh = self.read_changes_since(from).await?;
+            let new = self.ledger.number();
+            self.ledger.expect_changes(new, from);
+            let fresh = self.read_changes_since(from, Numbers { new, again: new, tail: None }).await?;
             self.fresh_rows += fresh.rows;
             self.is_dirty |= fresh.rows > 0;
+            self.forget_found();
             self.has_unplaced |= fresh.created > 0;
             self.learn_lag(from, fresh.rows).await?;
             if !fresh.is_unsure {
@@ -49,10 +52,29 @@ impl<K: Keep> Reading<'_, '_, K> {
         Ok(())
     }
 
-    async fn read_changes_since(&mut self, from: Seconds) -> Step<Fresh> {
-        let number = self.ledger.number();
-        // Its rows can be of any time: created lately, by a clock that may be ahead of `now`, or brought back.
-        self.ledger.expect(number, OLDEST, LATEST);
+    /// Rows that deltas brought, and that neither windows nor the tail (`tail`: the read of it just before) have shown
+    /// since: they were brought back, and belong to a window that was read before; or they are gone again. A row that has
+    /// changed since a moment is among the changes since then for as long as it exists. So one more delta tells.
+    ///
+    /// Returns the numbers of that delta, if it was asked for.
+    pub(super) async fn find_vanished(&mut self, tail: Option<u32>) -> Step<Option<Numbers>> {
+        self.forget_found();
+        let Some(since) = self.ledger.unplaced_since() else { return Ok(None) };
+        let numbers = Numbers { new: self.ledger.number(), again: self.ledger.number(), tail };
+        self.ledger.expect_changes(numbers.new, since);
+        self.ledger.expect_changes(numbers.again, since);
+        let fresh = self.read_changes_since(since, numbers).await?;
+        self.fresh_rows += fresh.rows;
+        if !fresh.is_unsure && fresh.ambiguous.is_empty() {
+            let gone = self.ledger.take_vanished(numbers.new, since);
+            self.builder.remove(&gone);
+        }
+        self.forget_found();
+        self.is_dirty = true;
+        Ok(Some(numbers))
+    }
+
+    async fn read_changes_since(&mut self, from: Seconds, numbers: Numbers) -> Step<Fresh> {
         let (mut fresh, mut sizing) = (Fresh::default(), self.sizing.anew());
         let ranges = [(TimeRange::since(from), None)];
         let (mut walk, mut pages) = (Walk::new(self.asker, TimeAxis::Update, self.source_clock, &ranges), 0);
@@ -61,7 +83,7 @@ impl<K: Keep> Reading<'_, '_, K> {
                 Ok(Some(found)) => {
                     pages += found.rows.pages.len();
                     fresh.is_unsure |= !found.rows.sure;
-                    self.builder.add_changes(&found.rows.pages, number, &self.ledger, &mut fresh)?
+                    self.builder.add_changes(&found.rows.pages, numbers, &self.ledger, &mut fresh)?
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -105,24 +127,21 @@ impl<K: Keep> Reading<'_, '_, K> {
             if self.ledger.source_total.max(self.held()) == 0 {
                 return Ok(None);
             }
-            let lag = self.find_lag().await?;
-            if lag.is_none() {
+            let Some((rows, lag)) = self.find_lag().await? else {
                 return Err(Stop::ReadWhole("the source does not filter by update time".to_owned()));
-            }
+            };
             // Changes that an older version of the program asked for by `now` are asked for again.
-            if let (Some(lag), Some(from)) = (lag, self.ledger.changes_from) {
+            if let Some(from) = self.ledger.changes_from {
                 self.ledger.changes_from = Some(from.saturating_sub(lag));
             }
-            if let Some(lag) = lag {
-                self.find_bounds(lag).await?;
-            }
-            self.ledger.filter_lag_seconds = lag;
+            self.find_bounds(lag, rows).await?;
+            self.ledger.filter_lag_seconds = Some(lag);
         }
         Ok(self.ledger.filter_lag_seconds)
     }
 
-    /// The smallest lag of a few at which the filter shows a row, and not much more than a page.
-    async fn find_lag(&self) -> Step<Option<i64>> {
+    /// The smallest lag of a few at which the filter shows a row, and not much more than a page; and how many it shows.
+    async fn find_lag(&self) -> Step<Option<(u64, i64)>> {
         let (mut shows_none, mut asked) = (0, FIRST_LAG_SECONDS);
         let most = self.source_clock.now() - OLDEST;
         let (mut total, mut lag) = self.updated_within(asked).await?;
@@ -145,7 +164,7 @@ impl<K: Keep> Reading<'_, '_, K> {
         mut asked: i64,
         mut total: u64,
         mut lag: i64,
-    ) -> Step<i64> {
+    ) -> Step<(u64, i64)> {
         let page = u64::from(self.asker.okki.settings.page_size);
         for _ in 0..LAG_HALVINGS {
             if total <= page {
@@ -157,7 +176,7 @@ impl<K: Keep> Reading<'_, '_, K> {
                 (rows, shown) => (asked, total, lag) = (middle, rows, shown),
             }
         }
-        Ok(lag)
+        Ok((total, lag))
     }
 
     /// How many rows the filter shows, and by how much its clock is behind at most if it shows any. Time goes by until
@@ -177,7 +196,7 @@ impl<K: Keep> Reading<'_, '_, K> {
         if fresh > 0 && (0..known / 2).contains(&shorter) {
             let (rows, lag) = self.updated_within(shorter).await?;
             if rows > 0 {
-                self.ledger.filter_lag_seconds = Some(self.shorten_lag(0, shorter, rows, lag).await?);
+                self.ledger.filter_lag_seconds = Some(self.shorten_lag(0, shorter, rows, lag).await?.1);
             }
         }
         Ok(())

@@ -6,12 +6,14 @@
 //! | of a window | belongs to another window | the source holds the id twice: [`Duplicates`] decides, one is an offender |
 //! | of a delta | belongs to a window | new content, the same number |
 //! | of a delta | waits, or there is none | the delta's number: it waits for windows that are read later |
+//!
+//! A delta that asks again for what has changed ([`Numbers::again`]) tells rows that it finds from those that are new.
 
 use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::cache::RowStatus;
+use super::cache::{Offender, RowStatus};
 use super::page::{ProductPage, ProductRow};
 use super::seen::Duplicates;
 use super::snapshot::SnapshotBuilder;
@@ -67,6 +69,23 @@ pub(super) struct Fresh {
     pub is_unsure: bool,
     /// Numbers of the reads that found two rows with an id that came again: which of them changed, only reading tells.
     pub ambiguous: Vec<u32>,
+}
+
+/// The numbers that a delta gives to its rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numbers {
+    /// For a row that is not known.
+    pub new: u32,
+    /// For one that waits. Another one than `new` where the delta asks again which rows are still there.
+    pub again: u32,
+    /// The number of the tail that was read just before: its rows keep it.
+    pub tail: Option<u32>,
+}
+
+impl Numbers {
+    fn is_search(self) -> bool {
+        self.again != self.new
+    }
 }
 
 /// The window that is being merged.
@@ -137,11 +156,11 @@ impl SnapshotBuilder<'_> {
         Ok(())
     }
 
-    /// Adds the rows that a delta brought under this number.
+    /// Adds the rows that a delta brought under these numbers.
     pub(super) fn add_changes(
         &mut self,
         pages: &[ProductPage],
-        number: u32,
+        numbers: Numbers,
         ledger: &Ledger,
         fresh: &mut Fresh,
     ) -> Result<()> {
@@ -150,12 +169,13 @@ impl SnapshotBuilder<'_> {
         for page in pages {
             for (at, row) in page.rows.iter().enumerate() {
                 match &row.id {
-                    Some(id) => self.add_change(Incoming { page, at, row, id }, number, &starts, fresh)?,
+                    Some(id) => self.add_change(Incoming { page, at, row, id }, numbers, &starts, fresh)?,
                     None => {
                         let raw = page.raw(at);
+                        self.find_offenders_again(numbers, &starts, |known| known.raw == raw);
                         // The overlap brings it again.
                         if !self.offenders.iter().any(|known| known.raw == raw) {
-                            self.add_offender(number, None, raw, |_| false);
+                            self.add_offender(numbers.new, None, raw, |_| false);
                             fresh.created += 1;
                         }
                     }
@@ -166,24 +186,43 @@ impl SnapshotBuilder<'_> {
         Ok(())
     }
 
+    /// A delta that asks which rows are still there has found these.
+    fn find_offenders_again(
+        &mut self,
+        numbers: Numbers,
+        starts: &HashMap<u32, Seconds>,
+        is_found: impl Fn(&Offender) -> bool,
+    ) {
+        let waits = |number| !starts.contains_key(&number) && Some(number) != numbers.tail;
+        if numbers.is_search() {
+            let found = self.offenders.iter_mut().filter(|known| waits(known.number) && is_found(known));
+            found.for_each(|known| known.number = numbers.again);
+        }
+    }
+
     fn add_change(
         &mut self,
         incoming: Incoming<'_>,
-        number: u32,
+        numbers: Numbers,
         starts: &HashMap<u32, Seconds>,
         fresh: &mut Fresh,
     ) -> Result<()> {
         let Some(known) = self.products.find(incoming.id) else {
             fresh.created += 1;
             fresh.rows += 1;
-            return self.push(incoming, number, None);
+            return self.push(incoming, numbers.new, None);
         };
         let before = self.products.number(known);
+        let is_placed = starts.contains_key(&before) || Some(before) == numbers.tail;
         if let Some(twins) = self.twins_of(known, incoming) {
             fresh.ambiguous.extend(twins);
+            self.find_offenders_again(numbers, starts, |twin| twin.id.as_deref() == Some(incoming.id));
+            if numbers.is_search() && !is_placed {
+                self.products.set_number(known, numbers.again);
+            }
             return Ok(());
         }
-        let number = if starts.contains_key(&before) { before } else { number };
+        let number = if is_placed { before } else { numbers.again };
         fresh.rows += u64::from(self.renew(known, incoming, number)?);
         Ok(())
     }

@@ -13,6 +13,7 @@ mod bounds;
 pub(crate) mod cache;
 mod clean;
 mod delta;
+mod exact;
 mod json;
 mod merge;
 mod page;
@@ -230,6 +231,8 @@ impl Okki {
             reader: builder.reader(),
             start_shift_seconds: ledger.start_shift_seconds,
         };
+        let SourceSettings { page_size, max_requests_per_second, .. } = self.settings;
+        let sizing = Sizing::for_run(page_size, budget.left(), max_requests_per_second);
         let is_resumed = !ledger.finished && !ledger.windows().is_empty();
         let (windows_before, first_number) = (ledger.complete, ledger.last_number());
         let mut reading = Reading {
@@ -241,11 +244,7 @@ impl Okki {
             key: self.cache_key(map),
             keep,
             watch,
-            sizing: Sizing::for_run(
-                self.settings.page_size,
-                budget.left(),
-                self.settings.max_requests_per_second,
-            ),
+            sizing,
             held_at_start: 0,
             kept_at: Instant::now(),
             is_checkpoint_there: is_resumed,

@@ -124,20 +124,6 @@ impl<K: Keep> Reading<'_, '_, K> {
         Ok(())
     }
 
-    /// The comparison takes at most half of the time that is left: where a source changes faster than it can be compared,
-    /// the run still writes what it knows. What the comparison would have found, the next one finds.
-    async fn settle_in_time(&mut self) -> Step<()> {
-        let left = self.asker.budget.left();
-        if left > Duration::MAX / 4 {
-            return self.settle().await;
-        }
-        let settled = tokio::time::timeout(left / 2, self.settle()).await;
-        settled.unwrap_or_else(|_| {
-            (self.is_dirty, self.is_compared) = (true, false);
-            Ok(())
-        })
-    }
-
     /// Before a first read: whether creation filters can be believed at all. (Which ends of a range are included:
     /// `bounds.rs`.)
     async fn check_filters(&mut self) -> Step<()> {
@@ -264,6 +250,7 @@ impl<K: Keep> Reading<'_, '_, K> {
         }
         let cycle_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX) / 100 * CYCLE_PERCENT;
         let (now_ms, page) = (self.clock.now_ms(), u64::from(self.asker.okki.settings.page_size));
+        let rolled_at_ms = self.ledger.rolled_at_ms;
         let rows = self.ledger.take_due(self.held(), now_ms, cycle_ms, page);
         if rows > 0 && self.ledger.windows().is_empty() {
             let end = self.closed_end().await?;
@@ -276,7 +263,13 @@ impl<K: Keep> Reading<'_, '_, K> {
         self.is_dirty = true;
         let left = self.asker.budget.left();
         let limit = if left < Duration::MAX / 4 { left / 2 } else { every };
-        match self.cover(Instant::now().checked_add(limit)).await {
+        let covered = self.cover(Instant::now().checked_add(limit)).await;
+        // What was not read again is as it was, so that its total can still be compared.
+        if !self.ledger.gaps().is_empty() {
+            let by_number = self.builder.rows_by_number();
+            self.ledger.reinstate(|number| by_number.get(&number).copied().unwrap_or(0), rolled_at_ms);
+        }
+        match covered {
             Err(Stop::Error(error)) if !self.asker.budget.is_over() && may_pass(&error) => {
                 tracing::warn!(error = %error.line(), "old windows could not be read again; changes flow on");
                 Ok(())
@@ -295,8 +288,15 @@ impl<K: Keep> Reading<'_, '_, K> {
             gone.extend(self.ledger.waiting().iter().filter(|w| w.number % 2 == 0).map(|w| w.number));
         }
         self.builder.remove(&gone);
-        let used = self.builder.rows_by_number();
-        self.ledger.keep_waiting(|number| used.contains_key(&number));
+        self.forget_found();
+    }
+
+    /// Nothing waits under a number that no row carries.
+    pub(super) fn forget_found(&mut self) {
+        if !self.ledger.waiting().is_empty() {
+            let used = self.builder.rows_by_number();
+            self.ledger.keep_waiting(|number| used.contains_key(&number));
+        }
     }
 
     /// Rows that the source should hold if nothing was missed.
@@ -342,6 +342,6 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 }
 
-fn may_pass(error: &Error) -> bool {
+pub(super) fn may_pass(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Unavailable(_) | ErrorKind::BadAnswer(_) | ErrorKind::InconsistentSource)
 }

@@ -20,12 +20,15 @@
 use std::collections::HashSet;
 
 use super::reading::{Keep, Reading, Step, Stop};
-use super::windows::times::{LATEST, OLDEST};
+use super::windows::times::LATEST;
 use super::windows::{Asker, Seconds, TimeAxis, TimeRange, Walk, Window};
 use crate::error::Result;
 
 /// Beyond this many deletions everything is read again: it costs no more.
-const MOST_TO_SEARCH: u64 = 100;
+pub(super) const MOST_TO_SEARCH: u64 = 100;
+/// Windows that become gaps together. Where the time ends before all are read again, few gaps are left for the next run,
+/// and it begins with those that were read longest ago.
+const WINDOWS_AT_A_TIME: usize = 16;
 /// Rounds of searching in one run.
 const MAX_ROUNDS: u32 = 4;
 /// Runs in a row that end with a difference before everything is read again, and before it is taken as the source's own.
@@ -34,7 +37,7 @@ const ACCEPT_AFTER: u32 = 4;
 
 /// Where the total of the right half of a range comes from.
 #[derive(Clone, Copy)]
-enum Parts {
+pub(super) enum Parts {
     /// From the total of both less the left one: a call less, and rows between two windows show.
     Derived,
     /// From the source.
@@ -44,60 +47,61 @@ enum Parts {
 impl<K: Keep> Reading<'_, '_, K> {
     /// Compares the source's total with the rows held, and reads again where they differ.
     pub(super) async fn settle(&mut self) -> Step<()> {
-        let (is_busy, before) = (self.has_unplaced, self.ledger.last_number());
-        self.settle_total().await?;
-        if (is_busy || self.has_unplaced) && !self.ledger.all_newer_than(before) {
-            self.place_new_rows().await?;
-            self.settle_windows().await?;
+        if !self.close_gaps().await? {
+            self.is_compared = false;
+            return Ok(());
+        }
+        let is_busy = self.is_busy() && !self.ledger.windows().is_empty();
+        if is_busy {
+            self.settle_exactly().await?;
+        }
+        let before = self.ledger.last_number();
+        let has_new = self.settle_total(is_busy).await?;
+        if has_new && !is_busy && !self.ledger.all_newer_than(before) {
+            self.settle_exactly().await?;
         }
         Ok(())
     }
 
-    /// Where people create products, one that was created a moment ago can hide in the total that another one was
-    /// deleted. Nothing enters windows that lie in the past: their total is lower only by what was deleted.
-    ///
-    /// Each part is asked for by itself, so a row that is deleted while the search goes on cannot hide an earlier one
-    /// either: one search finds everything that was deleted before it began.
-    async fn settle_windows(&mut self) -> Step<()> {
-        let Some(end) = self.ledger.end().filter(|_| self.ledger.gaps().is_empty()) else { return Ok(()) };
-        let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
-        let held = self.ledger.rows_in_windows();
-        let due = match held.saturating_sub(in_windows) {
-            0 => return Ok(()),
-            1..=MOST_TO_SEARCH => self.search(in_windows, Parts::Asked).await?.unwrap_or_default(),
-            _ => self.ledger.windows().to_vec(),
-        };
-        if !due.is_empty() {
-            self.read_again(&due, in_windows).await?;
-        }
-        Ok(())
+    /// Whether a delta brought rows whose place is not known: people create products.
+    fn is_busy(&self) -> bool {
+        self.has_unplaced || self.ledger.unplaced_since().is_some()
     }
 
-    async fn settle_total(&mut self) -> Step<()> {
+    /// `is_busy`: the parts were compared just now, so rows that are held and not in the total have been deleted since.
+    /// Returns whether new rows came meanwhile.
+    async fn settle_total(&mut self, is_busy: bool) -> Step<bool> {
         self.place_new_rows().await?;
-        let mut total = self.total().await?;
+        let (mut total, mut has_new) = (self.total().await?, false);
         if total > self.held() {
             // Created since the delta, most likely.
             let before = total;
             self.read_changes().await?;
+            has_new |= self.has_unplaced;
             self.place_new_rows().await?;
             total = self.total().await?;
             if (before.min(total)..=before.max(total)).contains(&self.held()) {
                 self.end_settled();
-                return Ok(());
+                return Ok(has_new);
             }
+        }
+        if is_busy && total <= self.held() {
+            return Ok(has_new);
         }
         let before = self.ledger.last_number();
         for _ in 0..MAX_ROUNDS {
             if self.is_settled(total) {
                 self.end_settled();
-                return Ok(());
+                return Ok(has_new);
             }
             if self.ledger.windows().is_empty() {
                 self.read_in_windows().await?;
             }
             if total < self.held() && self.has_waiting() {
-                self.read_tail().await?;
+                let tail = self.read_tail().await?;
+                if let Some(numbers) = self.find_vanished(tail).await? {
+                    self.ledger.forget_change(numbers.again);
+                }
             }
             if self.is_settled(total) {
                 continue;
@@ -110,19 +114,23 @@ impl<K: Keep> Reading<'_, '_, K> {
                 // All of them were read again just now.
                 break;
             }
-            self.read_again(&due, total).await?;
+            self.read_again(&due).await?;
+            if total > self.held() {
+                self.find_shift(&due).await?;
+            }
             if !self.is_settled(total) {
                 self.read_changes().await?;
+                has_new |= self.has_unplaced;
                 self.place_new_rows().await?;
                 total = self.total().await?;
             }
         }
         if self.is_settled(total) {
             self.end_settled();
-        } else {
+        } else if !is_busy && !has_new {
             self.end_unsettled(total);
         }
-        Ok(())
+        Ok(has_new)
     }
 
     /// Products that were read the old way, or by an older version, have no windows to search.
@@ -135,8 +143,9 @@ impl<K: Keep> Reading<'_, '_, K> {
         self.cover(None).await
     }
 
-    /// Rows that wait and were created lately: the tail, read whole, tells which of them are still there.
-    async fn read_tail(&mut self) -> Step<()> {
+    /// Rows that wait and were created lately: the tail, read whole, tells which of them are still there. Returns the
+    /// number of that read, if nothing was missed.
+    async fn read_tail(&mut self) -> Step<Option<u32>> {
         let number = self.ledger.number();
         let tail = self.ledger.tail();
         self.ledger.expect(number, tail.from, LATEST);
@@ -146,18 +155,20 @@ impl<K: Keep> Reading<'_, '_, K> {
             is_sure &= found.rows.sure;
             self.builder.add_window(&found.rows, number, &self.ledger)?;
         }
-        self.remove_gone(Some(number).filter(|_| is_sure));
+        let tail = Some(number).filter(|_| is_sure);
+        self.remove_gone(tail);
         self.is_dirty = true;
-        Ok(())
+        Ok(tail)
     }
 
-    async fn read_again(&mut self, due: &[Window], total: u64) -> Step<()> {
-        let starts: HashSet<Seconds> = due.iter().map(|window| window.from).collect();
-        self.ledger.retire(|window| starts.contains(&window.from));
-        self.is_dirty = true;
-        self.cover(None).await?;
-        if total > self.held() {
-            self.find_shift(due).await?;
+    pub(super) async fn read_again(&mut self, due: &[Window]) -> Step<()> {
+        let mut by_age: Vec<&Window> = due.iter().collect();
+        by_age.sort_by_key(|window| (window.read_at_ms, window.from));
+        for some in by_age.chunks(WINDOWS_AT_A_TIME) {
+            let starts: HashSet<Seconds> = some.iter().map(|window| window.from).collect();
+            self.ledger.retire(|window| starts.contains(&window.from));
+            self.is_dirty = true;
+            self.cover(None).await?;
         }
         Ok(())
     }
@@ -169,18 +180,17 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 
     /// New rows get a place: a window as soon as one can be closed, else the tail. Then their deletion can be found by a
-    /// total.
-    async fn place_new_rows(&mut self) -> Step<()> {
-        if !self.has_unplaced || self.ledger.end().is_none() || !self.ledger.gaps().is_empty() {
-            return Ok(());
+    /// total. Returns the number of the tail's read.
+    pub(super) async fn place_new_rows(&mut self) -> Step<Option<u32>> {
+        if !self.is_busy() || self.ledger.end().is_none() || !self.ledger.gaps().is_empty() {
+            return Ok(None);
         }
         let end = self.closed_end().await?;
         self.ledger.extend_to(end);
         self.cover(None).await?;
-        if std::mem::take(&mut self.has_unplaced) && self.has_waiting() {
-            self.read_tail().await?;
-        }
-        Ok(())
+        let tail = if self.has_waiting() { self.read_tail().await? } else { None };
+        self.has_unplaced = false;
+        Ok(tail)
     }
 
     fn has_waiting(&self) -> bool {
@@ -241,13 +251,15 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 
     /// Searches half by half.
-    async fn search(&self, in_windows: u64, parts_are: Parts) -> Step<Option<Vec<Window>>> {
+    pub(super) async fn search(&self, in_windows: u64, parts_are: Parts) -> Step<Option<Vec<Window>>> {
         let windows = self.ledger.windows();
         let mut due = Vec::new();
         let mut parts = vec![(0..windows.len(), in_windows)];
+        let all = windows.len();
         while let Some((part, total)) = parts.pop() {
             let Some(of_part) = windows.get(part.clone()) else { continue };
-            if of_part.iter().map(|window| window.rows).sum::<u64>() == total {
+            let is_part = of_part.len() < all;
+            if is_part && of_part.iter().map(|window| window.rows).sum::<u64>() == total {
                 continue;
             }
             if let [window] = of_part {

@@ -92,7 +92,7 @@ async fn what_interrupts_the_read_does_not_matter() {
     let list_order = ListOrder::NewestUpdateFirstStable;
     let world = World::new(Options { list_order, ..options() }, fast("products"));
     // The source fails half-way: the run fails, and what it has read is kept.
-    world.fault(Endpoint::OkkiProducts, FaultKind::Status(500), 30, 30);
+    world.fault(Endpoint::OkkiProducts, FaultKind::Status(500), 90, 30);
     let failed = world.sync().await;
     assert_eq!(failed.error.unwrap().kind, ErrorKind::Unavailable(Side::Source));
     world.sandbox.clear_faults();

@@ -55,6 +55,12 @@ pub(crate) struct Waiting {
     pub to: Seconds,
     /// When the window that they come from was read; `None` if a delta brought them.
     pub read_at_ms: Option<u64>,
+    /// How many rows the window held that they come from, if nothing was missed for sure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Since when the delta asked that brought them, unless it was looked for already whether they are still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_since: Option<Seconds>,
 }
 
 /// What is known about the source and the ranges that were read.
@@ -64,8 +70,8 @@ pub(crate) struct Ledger {
     /// The number of the next read.
     next_number: u32,
     /// By time, never overlapping.
-    windows: Vec<Window>,
-    waiting: Vec<Waiting>,
+    pub(super) windows: Vec<Window>,
+    pub(super) waiting: Vec<Waiting>,
     /// Where the closed part ends: what was created later is the tail, which only deltas bring.
     end: Option<Seconds>,
     /// The source's own time when the read of everything began.
@@ -118,7 +124,14 @@ impl Ledger {
         };
         let number = ledger.number();
         let read_at_ms = Some(read_at_ms);
-        ledger.waiting.push(Waiting { number, from: OLDEST, to: cursor, read_at_ms });
+        ledger.waiting.push(Waiting {
+            number,
+            from: OLDEST,
+            to: cursor,
+            read_at_ms,
+            rows: None,
+            changed_since: None,
+        });
         (ledger, number)
     }
 
@@ -207,7 +220,7 @@ impl Ledger {
 
     /// Rows that were created between these seconds wait under this number.
     pub(crate) fn expect(&mut self, number: u32, from: Seconds, to: Seconds) {
-        self.waiting.push(Waiting { number, from, to, read_at_ms: None });
+        self.waiting.push(Waiting { number, from, to, read_at_ms: None, rows: None, changed_since: None });
     }
 
     /// These windows are to be read again: their rows wait, and their ranges become gaps.
@@ -215,11 +228,15 @@ impl Ledger {
         let (due, kept) = std::mem::take(&mut self.windows).into_iter().partition(is_due);
         self.windows = kept;
         let due: Vec<Window> = due;
-        self.waiting.extend(due.into_iter().map(|Window { number, from, to, read_at_ms, .. }| Waiting {
-            number,
-            from,
-            to,
-            read_at_ms: Some(read_at_ms),
+        self.waiting.extend(due.into_iter().map(|Window { number, from, to, rows, read_at_ms, sure }| {
+            Waiting {
+                number,
+                from,
+                to,
+                read_at_ms: Some(read_at_ms),
+                rows: Some(rows).filter(|_| sure),
+                changed_since: None,
+            }
         }));
     }
 
@@ -258,13 +275,16 @@ impl Ledger {
 
     /// Retires the windows that a run reads again: those read longest ago, as many rows as the time since the last
     /// time demands, so that within `cycle_ms` each window comes once and no run has a peak. `held`: rows of the whole
-    /// catalogue; `least`: fewer are not worth a call. Returns how many rows are due.
-    pub(crate) fn take_due(&mut self, held: u64, now_ms: u64, cycle_ms: u64, least: u64) -> u64 {
+    /// catalogue, which may not be in windows; `page`: fewer rows are not worth a call. Returns how many rows are due.
+    pub(crate) fn take_due(&mut self, held: u64, now_ms: u64, cycle_ms: u64, page: u64) -> u64 {
+        // An empty window costs a call too.
+        let cost = |window: &Window| window.rows.max(page / 10);
+        let all = self.windows.iter().map(cost).sum::<u64>().max(held);
         let elapsed_ms = now_ms.saturating_sub(self.rolled_at_ms).min(cycle_ms);
-        let owed = u128::from(held) * u128::from(elapsed_ms) / u128::from(cycle_ms.max(1));
-        let owed = u64::try_from(owed).unwrap_or(held);
+        let owed = u128::from(all) * u128::from(elapsed_ms) / u128::from(cycle_ms.max(1));
+        let owed = u64::try_from(owed).unwrap_or(all);
         // The debt grows until it is worth a call.
-        if owed < least.min(held).max(1) {
+        if owed < page.min(held).max(1) {
             return 0;
         }
         let mut by_age: Vec<&Window> = self.windows.iter().collect();
@@ -274,19 +294,19 @@ impl Ledger {
             if taken >= owed {
                 break;
             }
-            // However few rows it has, it costs a call.
-            taken += window.rows.max(least);
+            taken += cost(window);
             due.insert(window.number);
         }
-        self.add_small_neighbours(&mut due, least);
+        self.add_small_neighbours(&mut due, page);
         self.retire(|window| due.contains(&window.number));
         self.rolled_at_ms = now_ms;
         owed
     }
 
-    /// Windows of less than a page beside a window that is read again are read with it, and become one with it: what
+    /// Windows of less than half a page beside a window that is read again are read with it, and become one with it: what
     /// doubts have cut to pieces grows together.
     fn add_small_neighbours(&self, due: &mut HashSet<u32>, page: u64) {
+        let small = page.div_ceil(2);
         let forward: Vec<&Window> = self.windows.iter().collect();
         let backward: Vec<&Window> = self.windows.iter().rev().collect();
         for windows in [forward, backward] {
@@ -294,7 +314,7 @@ impl Ledger {
             for window in windows {
                 if due.contains(&window.number) {
                     (follows, added) = (true, 0);
-                } else if follows && window.rows < page && added < page {
+                } else if follows && window.rows < small && added < small {
                     added += window.rows;
                     due.insert(window.number);
                 } else {

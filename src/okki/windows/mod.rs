@@ -1,13 +1,14 @@
 //! Windows of creation time: the way to read a source that never stands still.
 //!
-//! `times` (the source's clock), `ledger` (what was read, pure), `question` (asking), `window` (one window and its
-//! proof), `walk` (many of them), `sizing` (how large they are, pure). `okki/reading.rs` puts them together.
+//! `times` (the source's clock), `ledger` and `waiting` (what was read, pure), `question` (asking), `window` (one window
+//! and its proof), `walk` (many of them), `sizing` (how large they are, pure). `okki/reading.rs` puts them together.
 
 mod front;
 pub(super) mod ledger;
 pub(super) mod question;
 mod sizing;
 pub(super) mod times;
+mod waiting;
 mod walk;
 mod window;
 

@@ -7,8 +7,11 @@ use super::window::First;
 
 /// Pages of a window where nothing is in doubt.
 const PAGES_OF_A_WINDOW: u64 = 10;
-/// Windows without a doubt, after many doubts, that let the next ones grow.
-const MOST_CALM_NEEDED: u32 = 16;
+/// A doubt that comes sooner after the last one than this many windows makes the next ones smaller. A rarer one costs
+/// less than smaller windows would.
+const CALM_BETWEEN_DOUBTS: u32 = 4;
+/// Windows in a row without a doubt that let the next ones grow by a page.
+const CALM_TO_GROW: u32 = 2;
 
 /// Calls that a run has time for, for each page that a window of it has.
 const CALLS_FOR_A_PAGE: f64 = 12.0;
@@ -20,21 +23,33 @@ pub(super) struct Piece {
     /// Rows that it should hold, if that is known.
     pub expected: Option<u64>,
     pub doubts: u32,
+    /// Pages of a window of it at most, because a doubt was about it.
+    pub pages: Option<u64>,
+}
+
+impl Piece {
+    pub(super) fn new(range: TimeRange, expected: Option<u64>) -> Self {
+        Self { range, expected, doubts: 0, pages: None }
+    }
+
+    /// Whether nothing is special about it.
+    pub(super) fn is_calm(&self) -> bool {
+        self.doubts == 0 && self.pages.is_none()
+    }
 }
 
 /// How many rows a window should hold, and how long it should be for that.
 #[derive(Debug)]
 pub(in crate::okki) struct Sizing {
     pub(super) page_size: u64,
-    /// Pages of a window, at most.
+    /// Pages of a window, at most and now.
+    most_pages: u64,
     pages: u64,
-    target: u64,
     /// Rows per second of the last window; `None` if it was empty, or nothing is known.
     density: Option<f64>,
     last_was_empty: bool,
-    /// Windows in a row without a doubt, and how many let them grow.
+    /// Windows in a row without a doubt.
     calm: u32,
-    calm_needed: u32,
     /// No window holds more rows: there is no time to read them.
     limit: u64,
 }
@@ -49,20 +64,16 @@ impl Sizing {
     }
 
     fn new(page_size: u32, pages: u64) -> Self {
-        let page_size = u64::from(page_size).max(1);
-        let mut sizing = Self {
-            page_size,
+        Self {
+            page_size: u64::from(page_size).max(1),
+            most_pages: pages,
             pages,
-            target: 0,
             density: None,
             // The oldest seconds hold nothing, most likely.
             last_was_empty: true,
-            calm: 0,
-            calm_needed: 1,
+            calm: CALM_BETWEEN_DOUBTS,
             limit: u64::MAX,
-        };
-        sizing.target = sizing.most();
-        sizing
+        }
     }
 
     /// Only this many pages can still be read.
@@ -71,13 +82,15 @@ impl Sizing {
             pages.saturating_mul(self.page_size).saturating_sub(self.page_size / 5).max(self.least());
     }
 
-    pub(super) fn rows(&self) -> u64 {
-        self.target.min(self.limit)
+    /// How many rows a window of this piece should hold.
+    pub(super) fn rows(&self, piece: &Piece) -> u64 {
+        let pages = piece.pages.unwrap_or(self.pages).min(self.pages);
+        self.rows_of(pages).min(self.limit)
     }
 
     /// A little less than whole pages: most windows then end within their last page.
-    fn most(&self) -> u64 {
-        (self.page_size * self.pages).saturating_sub(self.page_size * 3 / 10).max(1)
+    fn rows_of(&self, pages: u64) -> u64 {
+        self.page_size.saturating_mul(pages).saturating_sub(self.page_size * 3 / 10).max(self.least())
     }
 
     fn least(&self) -> u64 {
@@ -85,25 +98,25 @@ impl Sizing {
     }
 
     /// More rows than this are not read as one window.
-    pub(super) fn at_most(&self) -> u64 {
-        if self.rows() <= self.least() { self.page_size } else { (self.rows() * 4 / 3).max(self.page_size) }
+    pub(super) fn at_most(&self, piece: &Piece) -> u64 {
+        let rows = self.rows(piece);
+        if rows <= self.least() { self.page_size } else { (rows * 4 / 3).max(self.page_size) }
     }
 
-    /// Windows become half as large; the more often that happens, the longer they take to grow again.
-    pub(super) fn on_doubt(&mut self) {
-        self.target = (self.target / 2).max(self.least());
-        (self.calm, self.calm_needed) = (0, (self.calm_needed * 2).min(MOST_CALM_NEEDED));
+    /// A piece of so many rows was doubtful. It is read again in windows half as large; if that happens often, so is what
+    /// follows.
+    pub(super) fn on_doubt(&mut self, total: u64) -> u64 {
+        if self.calm < CALM_BETWEEN_DOUBTS {
+            self.pages = (self.pages / 2).max(1);
+        }
+        self.calm = 0;
+        (total.div_ceil(self.page_size) / 2).clamp(1, self.most_pages)
     }
 
     pub(super) fn on_calm(&mut self) {
         self.calm += 1;
-        if self.calm < self.calm_needed {
-            return;
-        }
-        self.calm = 0;
-        self.target = (self.target + self.target.div_ceil(4)).min(self.most());
-        if self.target == self.most() {
-            self.calm_needed = 1;
+        if self.calm.is_multiple_of(CALM_TO_GROW) {
+            self.pages = (self.pages + 1).min(self.most_pages);
         }
     }
 
@@ -112,15 +125,18 @@ impl Sizing {
         let cap = first.rows.max(1);
         if first.rows < first.total && cap < u64::from(asked) && cap < self.page_size {
             self.page_size = cap;
-            self.target = self.target.min(self.most());
         }
     }
 
     /// For another walk: what is known about the server stays.
     pub(in crate::okki) fn anew(&self) -> Self {
-        let mut sizing = Self { density: None, last_was_empty: false, ..*self };
-        sizing.target = sizing.most();
-        sizing
+        Self {
+            density: None,
+            last_was_empty: false,
+            pages: self.most_pages,
+            calm: CALM_BETWEEN_DOUBTS,
+            ..*self
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -140,12 +156,12 @@ impl Sizing {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate")]
     pub(super) fn seconds_for(&self, piece: &Piece, now: Seconds) -> i64 {
         let seconds = piece.range.seconds(now);
-        let Some(expected) = piece.expected.filter(|expected| *expected > self.at_most()) else {
+        let Some(expected) = piece.expected.filter(|expected| *expected > self.at_most(piece)) else {
             return seconds;
         };
         // Shorter than the piece: the same question again would have the same answer.
         let most = (seconds - 1).max(1);
-        let by = |density: f64| (self.rows() as f64 / density).round().clamp(1.0, most as f64) as i64;
+        let by = |density: f64| (self.rows(piece) as f64 / density).round().clamp(1.0, most as f64) as i64;
         let average = by(expected as f64 / seconds as f64);
         match self.density {
             Some(density) => by(density),
@@ -161,24 +177,31 @@ mod tests {
     use super::*;
 
     fn piece(from: Seconds, to: Seconds, expected: u64) -> Piece {
-        Piece { range: TimeRange::new(from, to), expected: Some(expected), doubts: 0 }
+        Piece::new(TimeRange::new(from, to), Some(expected))
     }
 
     #[test]
-    fn a_doubt_halves_the_windows_to_come_and_calm_lets_them_grow() {
-        let mut sizing = Sizing::new(100, PAGES_OF_A_WINDOW);
-        assert_eq!((sizing.target, sizing.at_most()), (970, 1293));
-        for target in [485, 242, 121, 90, 90] {
-            sizing.on_doubt();
-            assert_eq!(sizing.target, target);
+    fn frequent_doubts_halve_the_windows_to_come_and_calm_lets_them_grow() {
+        let (mut sizing, piece) = (Sizing::new(100, 10), piece(0, 999, 100_000));
+        assert_eq!((sizing.rows(&piece), sizing.at_most(&piece)), (970, 1293));
+        assert_eq!(
+            (sizing.on_doubt(1_050), sizing.rows(&piece)),
+            (5, 970),
+            "a rare doubt is about one piece"
+        );
+        for rows in [470, 170, 90, 90] {
+            sizing.on_doubt(rows);
+            assert_eq!(sizing.rows(&piece), rows);
         }
-        assert_eq!(sizing.at_most(), 100, "one page, whose rows and total are of one moment");
-        for _ in 0..20 * MOST_CALM_NEEDED {
+        assert_eq!(sizing.at_most(&piece), 100, "one page, whose rows and total are of one moment");
+        for _ in 0..9 * CALM_TO_GROW {
             sizing.on_calm();
         }
-        assert_eq!(sizing.target, 970);
+        assert_eq!(sizing.rows(&piece), 970);
+        let doubtful = Piece { pages: Some(sizing.on_doubt(240)), ..piece };
+        assert_eq!((sizing.rows(&doubtful), sizing.at_most(&doubtful)), (90, 100));
         sizing.limit_to(3);
-        assert_eq!(sizing.at_most(), 373, "no more than can still be read");
+        assert_eq!(sizing.at_most(&piece), 373, "no more than can still be read");
     }
 
     #[test]
@@ -190,7 +213,7 @@ mod tests {
         assert_eq!(sizing.seconds_for(&piece(0, 99_999, 9_700), 0), 10_000);
         sizing.learn_density(0, 10_000);
         assert_eq!(sizing.seconds_for(&piece(10_000, 99_999, 9_700), 0), 45_000, "an empty part: halve");
-        let two_seconds = Sizing { target: 8, page_size: 9, ..Sizing::new(9, 1) };
+        let two_seconds = Sizing::new(9, 1);
         assert_eq!(
             two_seconds.seconds_for(&piece(0, 1, 10), 0),
             1,

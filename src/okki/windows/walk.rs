@@ -3,11 +3,11 @@
 //! ```text
 //! todo      [=================== 200,000 rows expected ===================]
 //! window 1  [~970 rows]                       whole: taken
-//! window 2             [~970 rows]            doubtful: an edit moved its pages. Back to todo, half the size
+//! window 2             [~970 rows]            doubtful: an edit moved its pages. Back to todo, in halves
 //! window 3                        [... ]      read side by side with window 2
 //! ```
 //!
-//! A window is cut so that it holds about [`Sizing::target`] rows, by how dense the rows were lately. It is small, ten
+//! A window is cut so that it holds about [`Sizing::rows`] rows, by how dense the rows were lately. It is small, ten
 //! pages, for two reasons: a doubt costs one window, and so does a deletion that is only known by a total. Ten pages
 //! cost some 6 % more calls than one long list, because the last page of each is not full.
 //!
@@ -29,6 +29,9 @@ use crate::words::say;
 
 /// Doubts about one page that no other page can have moved.
 const MAX_DOUBTS: u32 = 5;
+
+/// A window of fewer seconds is cut by itself: of a longer piece, its density could round to the same window again, for ever.
+const SHORTEST_TO_JOIN_SECONDS: i64 = 10;
 
 /// The source's own time, as it goes on.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +83,7 @@ impl<'a> Walk<'a> {
         clock: SourceClock,
         ranges: &[(TimeRange, Option<u64>)],
     ) -> Self {
-        let piece = |&(range, expected): &(TimeRange, Option<u64>)| Piece { range, expected, doubts: 0 };
+        let piece = |&(range, expected): &(TimeRange, Option<u64>)| Piece::new(range, expected);
         Self {
             asker,
             axis,
@@ -127,21 +130,23 @@ impl<'a> Walk<'a> {
                     sizing.learn_page_size(first, self.page_size);
                     sizing.learn_density(total, seconds);
                     self.subtract(end, total);
-                    self.todo.push(Piece { expected: Some(total), ..piece });
+                    let piece = Piece { expected: Some(total), ..piece };
+                    let piece = self.with_the_rest(piece);
+                    self.todo.push(piece);
                 }
                 WindowRead::Doubtful(first) => {
                     let total = first.total;
                     sizing.learn_page_size(first, self.page_size);
                     tracing::debug!(total, from = piece.range.from, "the pages of a window do not agree");
                     sizing.learn_density(total, seconds);
-                    sizing.on_doubt();
+                    let pages = Some(sizing.on_doubt(total));
                     self.subtract(end, total);
                     let is_one_page = total <= sizing.page_size;
                     let doubts = piece.doubts + u32::from(is_one_page);
                     if doubts == MAX_DOUBTS {
                         return Err(contradiction(total));
                     }
-                    self.todo.push(Piece { expected: Some(total), doubts, ..piece });
+                    self.todo.push(Piece { expected: Some(total), doubts, pages, ..piece });
                 }
             }
         }
@@ -161,13 +166,13 @@ impl<'a> Walk<'a> {
         let Some(piece) = self.todo.last().copied() else { return Ok(None) };
         if piece.range.to.is_some() {
             self.todo.pop();
-            return Ok(Some(self.with_the_next(piece, sizing.rows())));
+            return Ok(Some(self.with_the_next(piece, sizing.rows(&piece))));
         }
         if piece.expected.is_some() {
             let front =
                 front(self.asker, self.axis, self.clock.now(), piece.range.from, sizing.page_size).await?;
             self.todo.pop();
-            self.todo.push(Piece { range: TimeRange::since(front), expected: None, doubts: 0 });
+            self.todo.push(Piece::new(TimeRange::since(front), None));
             if front > piece.range.from {
                 self.todo.push(Piece { range: TimeRange::new(piece.range.from, front - 1), ..piece });
                 return Ok(self.todo.pop());
@@ -176,20 +181,35 @@ impl<'a> Walk<'a> {
         Ok(if self.reading.is_empty() { self.todo.pop() } else { None })
     }
 
+    /// A window that held too many rows, together with what follows it: the end of it would be a window of few rows.
+    fn with_the_rest(&mut self, piece: Piece) -> Piece {
+        match (piece.range.to, piece.expected, self.todo.last().copied()) {
+            (
+                Some(end),
+                Some(expected),
+                Some(Piece { range: TimeRange { from, to: Some(to) }, expected: Some(more), .. }),
+            ) if from == end + 1
+                && end - piece.range.from >= SHORTEST_TO_JOIN_SECONDS
+                && piece.is_calm()
+                && self.todo.last().is_some_and(Piece::is_calm) =>
+            {
+                self.todo.pop();
+                Piece::new(TimeRange::new(piece.range.from, to), Some(expected + more))
+            }
+            _ => piece,
+        }
+    }
+
     /// What is left of a piece and holds less than a window, together with the piece that follows it.
     fn with_the_next(&mut self, mut piece: Piece, rows: u64) -> Piece {
         while let (Some(end), Some(expected)) = (piece.range.to, piece.expected)
             && expected < rows
-            && piece.doubts == 0
-            && let Some(next) = self.todo.last()
-            && let (Some(to), Some(more), 0) = (next.range.to, next.expected, next.doubts)
+            && piece.is_calm()
+            && let Some(next) = self.todo.last().filter(|next| next.is_calm())
+            && let (Some(to), Some(more)) = (next.range.to, next.expected)
             && next.range.from == end + 1
         {
-            piece = Piece {
-                range: TimeRange::new(piece.range.from, to),
-                expected: Some(expected + more),
-                doubts: 0,
-            };
+            piece = Piece::new(TimeRange::new(piece.range.from, to), Some(expected + more));
             self.todo.pop();
         }
         piece
@@ -203,7 +223,7 @@ impl<'a> Walk<'a> {
         self.todo.extend(rest.map(|range| Piece { range, ..piece }));
         let window = Piece { range, ..piece };
         // Rows enter an open range at any time: only a single answer proves its read.
-        let at_most = if is_open { 0 } else { sizing.at_most() };
+        let at_most = if is_open { 0 } else { sizing.at_most(&window) };
         self.open.push(window);
         self.reading.push(Box::pin(read(
             self.asker,

@@ -39,8 +39,12 @@ const LARGEST_PAGE: u32 = 1_000;
 const PRODUCT_TYPES: [u8; 3] = [1, 2, 3];
 /// Reads of one second whose pages never agree, put together, before what they brought is taken as it is.
 const MAX_ROUNDS: u32 = 16;
-/// Calls that mend a window, even if it has fewer pages.
-const FEWEST_MENDING_CALLS: usize = 3;
+/// Calls that mend a window: this many, and two for each of its pages, as long as they bring rows.
+const FEWEST_MENDING_CALLS: usize = 6;
+/// Calls in a row that may bring nothing, even if few places are worth a look.
+const FEWEST_VAIN_CALLS: usize = 3;
+/// Rows of one second that are more pages than this are not mended by these pages.
+const MOST_PAGES_OF_A_SECOND: u64 = 4;
 /// Rounds in a row without a new row: the difference is the source's own. (Where ties have no order, a round leaves out a
 /// certain row with a chance of e⁻¹: eight rounds in a row do so once in three thousand times.)
 const QUIET_ROUNDS: u32 = 8;
@@ -158,6 +162,7 @@ pub(super) async fn read(
     }
     // A server that caps the page size counts its pages by its own size.
     let last = total.div_ceil(rows) - u64::from(Mutant::DropTheLastPage.is_active());
+    let may_repeat = question.range.is_one_second() && last <= MOST_PAGES_OF_A_SECOND;
     let mut pages = vec![first];
     let mut answers = futures::stream::iter(2..=last)
         .map(|number| asker.page(question, number, page_size))
@@ -165,7 +170,7 @@ pub(super) async fn read(
     for number in 2.. {
         let Some(page) = answers.next().await else { break };
         let page = page?;
-        if !proof.take(number, &page) || proof.is_hopeless() {
+        if !proof.take(number, &page) || (proof.is_hopeless() && !may_repeat) {
             return Ok(WindowRead::Doubtful(said));
         }
         pages.push(page);
@@ -193,27 +198,40 @@ async fn mend(
     proof: &mut Proof,
     pages: &mut Vec<ProductPage>,
 ) -> Result<bool> {
-    if question.range.is_one_second() {
-        // Its rows share one time, and have no order that a border could cut.
-        return Ok(proof.is_whole());
-    }
-    let most_calls = pages.len().max(FEWEST_MENDING_CALLS);
-    let borders: Vec<u64> = proof.borders.iter().copied().filter(|border| *border > 1).collect();
-    let around = borders.iter().map(|border| around(*border, page_size));
-    let beside = borders.iter().flat_map(|border| [(page_size, *border), (page_size, border - 1)]);
-    // The first page has the rows that were edited meanwhile.
-    let places: Vec<(u64, u64)> = around.chain([(page_size, 1)]).chain(beside).collect();
+    let places = places_to_mend(question, page_size, proof, pages.len() as u64);
+    let most_calls = FEWEST_MENDING_CALLS + 2 * pages.len();
+    let (mut vain, most_vain) = (0, places.len().max(FEWEST_VAIN_CALLS));
     for (size, number) in places.into_iter().cycle().take(most_calls) {
-        if proof.is_whole() {
+        if proof.is_whole() || vain == most_vain {
             break;
         }
+        let before = proof.distinct;
         let page = asker.page(question, number, u32::try_from(size).unwrap_or(u32::MAX)).await?;
         if !proof.take_again(&page) {
             return Ok(false);
         }
-        pages.push(page);
+        if proof.distinct == before {
+            vain += 1;
+        } else {
+            vain = 0;
+            pages.push(page);
+        }
     }
     Ok(proof.is_whole())
+}
+
+/// The size and number of each page that may hold what is missing.
+fn places_to_mend(question: &Question, page_size: u64, proof: &Proof, pages: u64) -> Vec<(u64, u64)> {
+    if question.range.is_one_second() {
+        // Its rows share one time, and have no order that a border could cut: any full page may hold any row.
+        let full = if pages > MOST_PAGES_OF_A_SECOND { 0 } else { pages - 1 };
+        return (1..=full).map(|number| (page_size, number)).collect();
+    }
+    let borders: Vec<u64> = proof.borders.iter().copied().filter(|border| *border > 1).collect();
+    let around = borders.iter().map(|border| around(*border, page_size));
+    let beside = borders.iter().flat_map(|border| [(page_size, *border), (page_size, border - 1)]);
+    // The first page has the rows that were edited meanwhile.
+    around.chain([(page_size, 1)]).chain(beside).collect()
 }
 
 /// Reads one second whose pages did not agree: in one larger page; by product type; at last by reading it again and
