@@ -6,14 +6,13 @@
 //! Without this, windows would miss the rows at their borders, and no total of a delta would tell.
 
 use super::reading::{Keep, Reading, Step};
+use super::windows::times::FARTHEST_ZONE_SECONDS;
 use super::windows::{Asker, Seconds, TimeAxis, TimeRange};
 
 /// Rows that were edited during the search leave the range that is searched: then it begins again.
 const MAX_SEARCHES: u32 = 4;
 /// A start is asked for at most this much earlier: both ends left out.
 const MOST_SHIFT_SECONDS: i64 = 2;
-/// No time zone is farther ahead.
-const FARTHEST_ZONE_SECONDS: i64 = 54_000;
 
 impl<K: Keep> Reading<'_, '_, K> {
     /// `lag`: the filter shows so many `rows` that were updated since so much before now.

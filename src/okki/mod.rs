@@ -16,6 +16,7 @@ mod delta;
 mod exact;
 mod json;
 mod merge;
+mod newest;
 mod page;
 mod placing;
 mod products;
@@ -250,6 +251,7 @@ impl Okki {
             is_checkpoint_there: is_resumed,
             is_dirty: false,
             fresh_rows: 0,
+            tail: None,
             has_unplaced: false,
             is_compared: true,
         };

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Unfinished;
+use super::settle::UNTIMED;
 use super::snapshot::SnapshotBuilder;
 use super::windows::{Asker, Found, Ledger, Sizing, SourceClock, TimeAxis, TimeRange, Walk, Window};
 use crate::clock::Clock;
@@ -89,6 +90,8 @@ pub(super) struct Reading<'a, 'g, K> {
     pub is_checkpoint_there: bool,
     /// Rows that differ from what was known.
     pub fresh_rows: u64,
+    /// The number of this run's last read of the whole tail that missed nothing.
+    pub tail: Option<u32>,
     /// Whether a delta brought rows whose place nobody has looked for.
     pub has_unplaced: bool,
     /// Whether there was time to compare totals.
@@ -118,7 +121,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             self.read_changes().await?;
         }
         self.settle_in_time().await?;
-        self.remove_gone(None);
+        self.remove_gone();
         self.is_dirty |= !self.ledger.finished;
         self.ledger.finished = true;
         Ok(())
@@ -147,7 +150,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             }
             // Products were deleted between the two answers, or some have no creation time.
         }
-        Err(Stop::ReadWhole("some products have no creation time that the source's filter knows".to_owned()))
+        Err(Stop::ReadWhole(UNTIMED.to_owned()))
     }
 
     /// Few catalogues are older than this: what is before is most likely empty, and takes one call.
@@ -203,7 +206,7 @@ impl<K: Keep> Reading<'_, '_, K> {
         if walk.first_unread().is_some() && limit.is_none() {
             return Err(crate::budget::interrupted(say!("the run's time is over")).into());
         }
-        self.remove_gone(None);
+        self.remove_gone();
         Ok(())
     }
 
@@ -278,12 +281,12 @@ impl<K: Keep> Reading<'_, '_, K> {
         }
     }
 
-    /// `tail`: the number of a read that held the whole tail, if there is one.
-    pub(super) fn remove_gone(&mut self, tail: Option<u32>) {
+    /// Removes rows that no place holds any more where they could be.
+    pub(super) fn remove_gone(&mut self) {
         if self.ledger.waiting().is_empty() {
             return;
         }
-        let mut gone = self.ledger.take_gone(tail);
+        let mut gone = self.ledger.take_gone(self.tail);
         if Mutant::DeleteBeforeFullCoverage.is_active() {
             gone.extend(self.ledger.waiting().iter().filter(|w| w.number % 2 == 0).map(|w| w.number));
         }

@@ -23,10 +23,9 @@ use crate::budget::Budget;
 use crate::catalogue::{Catalogue, id_hash};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::Call;
 use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
-use crate::transform::{Columns, RowMap};
+use crate::transform::RowMap;
 use crate::words::{Message, say};
 
 /// After this time a source that could not be read in windows is tried again.
@@ -108,11 +107,18 @@ impl Okki {
         if let Some(why) = &why {
             tracing::warn!(%why, "reading all products page by page, which needs a catalogue that stands still");
         }
+        let end = match SnapshotBuilder::new(&self.settings, map, groups).has_embedded_products() {
+            true => None,
+            false => self.end_of_creations(budget, groups, &clock).await?,
+        };
         let Whole { mut builder, total, in_pages } = self.read_whole(budget, map, groups, watch).await?;
         let fresh_products = builder.rows;
         let mut grew = Some(false);
-        if let (true, Some(began)) = (in_pages, groups.now.as_deref()) {
-            grew = self.grew_since(budget, began, total).await?;
+        if in_pages && groups.now.is_some() {
+            grew = match end {
+                Some(end) => self.created_since(budget, end).await?.map(|rows| rows > 0),
+                None => None,
+            };
         }
         // A read that may have missed a row does not serve as the cache.
         if let (Some(why), Some(false), Some(began)) = (why, grew, &groups.now)
@@ -211,22 +217,5 @@ impl Okki {
             }
         }
         Ok(())
-    }
-
-    /// Whether products were created since this time, by the source's own clock: one call of one row. `None` if the
-    /// source has no such filter, or ignores it.
-    pub(super) async fn grew_since(&self, budget: &Budget, began: &str, total: u64) -> Result<Option<bool>> {
-        let query = [("start_index", "1"), ("count", "1"), ("time_type", "2"), ("start_time", began)];
-        let columns = Columns::default();
-        let (call, reader) = (Call::new("products").optional(), RowReader::products(&columns));
-        let created = match self.list(budget, call, &query, reader).await {
-            Ok(page) => page.total,
-            Err(error) if matches!(error.kind, ErrorKind::NotSupported(_)) => {
-                tracing::debug!(error = %error.line(), "the source cannot be asked for new products");
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        Ok((created == 0 || created < total).then_some(created > 0))
     }
 }

@@ -309,6 +309,50 @@ async fn a_deleted_product_that_comes_back_is_neither_lost_nor_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn products_that_came_back_are_missed_when_they_go_again() {
+    let world = World::new(options(), fast("products"));
+    world.sync_well().await;
+    let products = world.sandbox.catalogue().products;
+    let ids: Vec<String> = products[40..45].iter().map(|product| product.product_id.clone()).collect();
+    world.wind(3_600).await;
+    assert!(ids.iter().all(|id| world.sandbox.remove(id)));
+    assert_eq!(world.sync_well().await.report.target.deleted, 5);
+    world.wind(60).await;
+    assert!(ids.iter().all(|id| world.sandbox.restore(id)));
+    assert_eq!(world.sync_well().await.report.plan.create, 5);
+    for id in &ids {
+        // A new product hides in the total that another one is gone.
+        world.wind(60).await;
+        world.sandbox.import(1);
+        assert!(world.sandbox.remove(id));
+        let plan = world.sync_well().await.report.plan;
+        assert_eq!((plan.create, plan.delete), (1, 1), "{id}");
+        world.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_in_another_time_zone_does_not_make_old_products_new() {
+    for hours in [-8, 8] {
+        let clock = Clock::pinned();
+        let list_order = ListOrder::ById;
+        let offset = Options { filter_clock_offset_s: hours * 3600, list_order, ..options() };
+        let untimed = Options { untimed_rows: 3, ..offset };
+        let world = World::of(Sandbox::new(untimed, wall(clock)), None, env(), fast("products"), clock);
+        world.sync_well().await;
+        world.wind(600).await;
+        world.sandbox.import(1);
+        assert_eq!(world.sync_well().await.report.plan.create, 1, "{hours} h");
+        world.wind(600).await;
+        world.sandbox.edit(|catalogue| catalogue.products[2].name.push('!'));
+        let request = RunRequest { full: true, ..request(Mode::Sync) };
+        let report = world.run(&request, |_| {}).await.report;
+        assert_eq!((report.status, report.plan.update), (Status::Succeeded, 1), "{hours} h: {report:?}");
+        world.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_product_of_a_group_that_was_created_meanwhile_is_not_set_aside() {
     let world = World::new(options(), fast("products"));
     let sandbox = world.sandbox.clone();
