@@ -331,10 +331,8 @@ impl Okki {
 }
 
 fn bearer(request: Request, token: Option<&SecretString>) -> Request {
-    match token {
-        Some(token) => request.bearer(token),
-        None => request,
-    }
+    let Some(token) = token else { return request };
+    request.bearer(token)
 }
 
 /// The errors of a file name the file and never its content: it may be any file of the machine.

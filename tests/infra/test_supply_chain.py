@@ -86,5 +86,5 @@ def test_nothing_is_installed_without_a_hash_or_a_lock_file():
     installs = re.findall(r"(?:-m |bin/)pip (.+)", makefile)
     assert installs == ["$(PIP_INSTALL) $<"] * 4, installs
     cargo = re.findall(r"cargo install (.+)", makefile)
-    assert len(cargo) == 2 and all("--locked" in one for one in cargo)
+    assert len(cargo) == 3 and all("--locked" in one for one in cargo)
     assert '"--no-deps", "--require-hashes", "-r"' in (ROOT / "benches/run.py").read_text()

@@ -49,6 +49,8 @@ impl Pipeline {
         let (pace, page_size) = (f64::from(rng.u32(2..50)), rng.u32(10..=100));
         let (pace, page_size) = (reading.pace.unwrap_or(pace), reading.page_size.unwrap_or(page_size));
         let (max_concurrency_at_source, is_full) = (rng.u32(1..=4), rng.u8(0..3) == 0);
+        // What was missed between two pages shows only where everything is read again and again.
+        let is_full = is_full || reading.is_untimed();
         let max_delete_ratio = if rng.bool() { 0.2 } else { 0.9 };
         let text = format!(
             "connection = \"it\"\n[source]\nmax_requests_per_second = {pace:.1}\npage_size = {page_size}\nmax_concurrency = {}\n{}{}\n\

@@ -126,6 +126,7 @@ pub fn after_a_sync(
     }
     for (id, row) in journal(world, before.journal) {
         if moved && !is_tombstone(row.get()) {
+            items_are_whole(&past, &world.pipeline, &id, row.get(), span, outcome)?;
             continue;
         }
         if world.reading.is_too_late() && !is_tombstone(row.get()) {

@@ -77,9 +77,11 @@ impl Reading {
             reading.late_now_and_then = rng.u8(0..4) > 0;
             reading.edits_per_minute = *rng.choice(&[10.0, 60.0]).unwrap();
         }
-        if reading.is_filtered() && rng.u8(0..10) == 0 {
-            // A product that comes back leaves no trace in a source without windows.
-            (reading.untimed_rows, reading.mix.restores) = (rng.usize(1..4), 0);
+        if reading.is_filtered() && rng.u8(0..10) < 2 {
+            reading.untimed_rows = rng.usize(1..4);
+            // A product that comes back leaves no trace in a source without windows. One that is created hides another one
+            // that is deleted.
+            reading.mix = ChangeMix { edits: 20, creations: 40, deletions: 40, restores: 0 };
             // New products come last: what is deleted before them moves all rows between.
             reading.order = ListOrder::ById;
         }

@@ -7,6 +7,9 @@ use okki_sync_sandbox::faults::{Endpoint, Fault, FaultKind};
 use super::{Scenario, Step};
 use crate::store::StoreFault;
 
+/// Calls to the list of products before its pages are read one by one, about.
+const QUESTIONS_BEFORE_PAGES: u32 = 12;
+
 impl Scenario {
     pub(super) fn some_faults(&mut self) -> Step {
         for _ in 0..self.rng().u32(1..=3) {
@@ -92,7 +95,11 @@ impl Scenario {
         let rng = &mut self.world.rng;
         let times =
             if matches!(kind, FaultKind::Giant(_)) { 1 } else { *rng.choice(&[1, 1, 1, 2, 3, 8]).unwrap() };
-        let after = *rng.choice(&[0, 0, 1, 2, 3, 5, 9]).unwrap();
+        let mut after = *rng.choice(&[0, 0, 1, 2, 3, 5, 9]).unwrap();
+        if kind == FaultKind::SwapRows && self.world.reading.is_untimed() {
+            // Past the questions that come before the pages.
+            after += QUESTIONS_BEFORE_PAGES;
+        }
         Fault { at, kind, times, after }
     }
 }
