@@ -253,3 +253,92 @@ impl StretchLedger for Stretches {
 fn ceil_ms(length: Duration) -> u64 {
     u64::try_from(length.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const FIFTH: Duration = Duration::from_millis(200);
+
+    fn process(store: &Store, clock: Clock) -> Stretches {
+        let store = Arc::new(OnceCell::new_with(Some(store.clone())));
+        Stretches::new(AccountId::of("source", "host", "key"), store, clock)
+    }
+
+    async fn reserve(process: &Stretches) -> (u64, u64) {
+        let stretch = process.reserve(FIFTH, process.clock.now_ms()).await;
+        (stretch.from_ms - NOW_MS, stretch.until_ms - NOW_MS)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alone_they_grow_and_beside_another_one_they_are_a_second_long() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let (one, two) = (process(&store, clock), process(&store, clock));
+        for expected in [(0, 2_000), (2_000, 6_000), (6_000, 14_000), (14_000, 24_000)] {
+            assert_eq!(reserve(&one).await, expected);
+            // Its last call goes before the stretch ends.
+            tokio::time::advance(Duration::from_millis(expected.1 - expected.0 - 100)).await;
+        }
+        assert!(!one.is_shared());
+        assert_eq!(reserve(&two).await, (24_000, 25_000));
+        assert_eq!(reserve(&one).await, (25_000, 26_000));
+        assert!(one.is_shared() && two.is_shared());
+        tokio::time::advance(Duration::from_secs(90)).await;
+        let (from_ms, until_ms) = reserve(&two).await;
+        assert_eq!(until_ms - from_ms, 2_000, "the other one has gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_in_ten_seconds_has_a_stretch_of_ten_seconds() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let one = process(&store, clock);
+        let stretch = one.reserve(Duration::from_secs(10), NOW_MS).await;
+        assert_eq!(stretch.until_ms - stretch.from_ms, 10_000);
+        // Calls of a pace that does not divide a second leave no part of a call.
+        let stretch = one.reserve(Duration::from_millis(3_300), NOW_MS).await;
+        assert_eq!((stretch.until_ms - stretch.from_ms) % 3_300, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_is_free_unless_another_one_stands_behind_it() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let (one, two, three) = (process(&store, clock), process(&store, clock), process(&store, clock));
+        assert_eq!(reserve(&one).await, (0, 2_000));
+        one.give_back(NOW_MS + 600).await;
+        assert_eq!(reserve(&two).await, (600, 1_600));
+        assert_eq!(reserve(&three).await, (1_600, 2_600));
+        two.give_back(NOW_MS + 800).await;
+        assert_eq!(reserve(&one).await, (2_600, 3_600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_is_known_to_another_process_with_its_next_look() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let (one, two) = (process(&store, clock), process(&store, clock));
+        (reserve(&one).await, reserve(&two).await, reserve(&one).await);
+        one.account.block_until(NOW_MS + 300_000);
+        one.tell_silence().await;
+        two.look().await;
+        assert!(two.account.blocked_for().is_zero(), "it looked a moment ago");
+        tokio::time::advance(LOOK_EVERY).await;
+        two.look().await;
+        assert!(!two.account.blocked_for().is_zero());
+        tokio::time::advance(Duration::from_secs(400)).await;
+        reserve(&one).await;
+        let (bytes, _) = store.load(&paths::limits(one.id.name())).await.unwrap().unwrap();
+        assert_eq!(PaceFile::parse(&store, "", &bytes).unwrap().blocked_until_ms, None, "it is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_take_it_keeps_nobody_from_reading() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let one = process(&store, clock);
+        store.put(&paths::limits(one.id.name()), r#"{"version":9}"#).await.unwrap();
+        assert_eq!(reserve(&one).await, (0, 2_000));
+        assert_eq!(reserve(&one).await, (2_000, 6_000));
+        let (bytes, _) = store.load(&paths::limits(one.id.name())).await.unwrap().unwrap();
+        assert_eq!(bytes, r#"{"version":9}"#);
+    }
+}

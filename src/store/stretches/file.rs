@@ -104,3 +104,65 @@ impl PaceFile {
         file
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    fn file(stretches: &[(&str, u64, u64)]) -> PaceFile {
+        stretches.iter().fold(PaceFile::default(), |file, &(name, from_ms, until_ms)| {
+            file.with(name, Stretch { from_ms: NOW_MS + from_ms, until_ms: NOW_MS + until_ms })
+        })
+    }
+
+    #[test]
+    fn a_line_holds_all_that_processes_say_of_their_stretches() {
+        let text = serde_json::to_string(&file(&[("18aa220a", 0, 2_000)])).unwrap();
+        let expected = r#"{"format":"okki-sync pace","version":1,"blocked_until_ms":null,"stretches":{"18aa220a":[1800000000000,1800000002000]}}"#;
+        assert_eq!(text, expected);
+        let read = PaceFile::parse(&Store::memory(), "", text.as_bytes()).unwrap();
+        assert_eq!(read.of("18aa220a").map(|ours| ours.until_ms), Some(NOW_MS + 2_000));
+    }
+
+    #[test]
+    fn the_next_stretch_begins_where_the_last_one_ends() {
+        let all = file(&[("a", 0, 1_000), ("b", 1_000, 2_000)]);
+        assert_eq!(all.free_from_ms(NOW_MS + 500), NOW_MS + 2_000);
+        assert_eq!(all.free_from_ms(NOW_MS + 3_000), NOW_MS + 3_000);
+        assert!(all.has_others("a", NOW_MS + 61_999) && !all.has_others("a", NOW_MS + 62_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_was_set_back_keeps_nobody_waiting() {
+        let wrong = file(&[("a", 3_600_000, 3_602_000)]);
+        assert_eq!(wrong.free_from_ms(NOW_MS), NOW_MS + 3_000);
+        let pruned = wrong.pruned(Clock::starting_at_ms(NOW_MS), None);
+        assert!(!pruned.has_others("b", NOW_MS + 63_000), "{pruned:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_of_those_that_have_passed_are_remembered_for_a_minute() {
+        let names: Vec<String> = (0..20).map(|n| format!("p{n:02}")).collect();
+        let all: Vec<(&str, u64, u64)> =
+            names.iter().zip(0..).map(|(name, n)| (name.as_str(), n * 10, n * 10 + 10)).collect();
+        let pruned = |after_ms| {
+            let clock = Clock::starting_at_ms(NOW_MS + after_ms);
+            file(&all).pruned(clock, None).stretches.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(pruned(200).first().map(String::as_str), Some("p12"));
+        assert_eq!(pruned(60_190), ["p19"]);
+        assert!(pruned(60_200).is_empty());
+    }
+
+    #[test]
+    fn a_damaged_object_is_replaced_and_a_newer_one_is_not() {
+        let parse = |text: &str| PaceFile::parse(&Store::memory(), "limits/x.json", text.as_bytes());
+        assert_eq!(parse("{").unwrap(), PaceFile::default());
+        assert_eq!(parse(r#"{"version":1,"stretches":7}"#).unwrap(), PaceFile::default());
+        let error = parse(r#"{"format":"okki-sync pace","version":9}"#).unwrap_err();
+        assert!(error.to_string().contains("limits/x.json was written by a newer program"), "{error}");
+    }
+}
