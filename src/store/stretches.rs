@@ -49,8 +49,10 @@ const LONGEST: Duration = Duration::from_secs(10);
 const IDLE_MS: u64 = 60_000;
 /// How old a look may be before a call, where others use the account.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How often a save is tried that others came before, or that the store failed.
+/// How often a save is tried that the store failed.
 const SAVES: u32 = 3;
+/// Whoever has lost this many saves in a row waits no longer before the next one: a second at most.
+const MOST_PATIENT: u32 = 20;
 /// A store that takes longer must not keep a run from its end, or a call from its repetition.
 const TELL_WITHIN: Duration = Duration::from_secs(2);
 
@@ -121,17 +123,19 @@ impl Stretches {
         if known.seen_at.is_none() {
             self.read(store, known).await?;
         }
+        let mut saves = 1;
         loop {
             let stretch = self.next_stretch(known, interval, earliest_ms);
             let file = self.pruned(known).with(&self.name, stretch);
-            if self.save(store, known, file).await? {
+            if self.save(store, known, file, saves).await? {
                 return Ok(stretch);
             }
+            saves = MOST_PATIENT.min(saves + 1);
         }
     }
 
-    /// `false`: others were first. What they saved is known now.
-    async fn save(&self, store: &Store, known: &mut Known, file: PaceFile) -> Result<bool> {
+    /// `false`: others were first. What they saved is known now. `saves`: how many this one is in a row.
+    async fn save(&self, store: &Store, known: &mut Known, file: PaceFile, saves: u32) -> Result<bool> {
         let (path, started) = (paths::limits(self.id.name()), Instant::now());
         let bytes = Bytes::from(serde_json::to_vec(&file).unwrap_or_default());
         match store.save_if_unchanged(&path, bytes, known.version.as_ref()).await {
@@ -141,8 +145,7 @@ impl Stretches {
                 Ok(true)
             }
             Err(error) if error.kind == ErrorKind::StateConflict => {
-                // Processes whose saves met do not meet again.
-                others_first(1).await;
+                others_first(saves).await;
                 self.read(store, known).await?;
                 Ok(false)
             }
@@ -182,8 +185,9 @@ impl Stretches {
             if known.seen_at.is_none() {
                 self.read(store, &mut known).await?;
             }
-            while let Some(file) = change(&known) {
-                if self.save(store, &mut known, file).await? {
+            for saves in 1.. {
+                let Some(file) = change(&known) else { break };
+                if self.save(store, &mut known, file, saves).await? {
                     break;
                 }
             }

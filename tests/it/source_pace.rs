@@ -107,6 +107,27 @@ async fn of_five_processes_none_starves_and_all_keep_the_pace_of_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fleet_of_twenty_that_begins_at_once_takes_turns_of_a_second() {
+    let (world, store) = (world(100), Counted::new(STORE));
+    let all: [World; 20] = processes(&world, &store);
+    let names: Vec<String> = (0..20).map(|n| format!("c{n}")).collect();
+    let warm: [World; 1] = processes(&world, &store);
+    for name in &names {
+        sync_well(&warm[0], name).await;
+    }
+    world.wind(3_600).await;
+    store.take_calls();
+    let started = Instant::now();
+    join_all(all.iter().zip(&names).map(|(process, name)| sync_well(process, name))).await;
+    assert_in_step(&all);
+    // Four calls each with the login, which fit into a second.
+    let (took, calls) = (started.elapsed().as_secs(), calls(&all).len());
+    assert!(calls == 80 && took <= 25, "{calls} calls in {took} s");
+    let of_pace = store.take_calls().into_iter().filter(|call| call.contains("limits/")).count();
+    assert!(of_pace <= 20 * 40, "{of_pace} calls to the store");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_small_run_does_not_wait_for_a_long_read_to_end() {
     let (world, store) = (world(10_000), Counted::new(STORE));
     let both: [World; 2] = processes(&world, &store);
