@@ -26,6 +26,7 @@ mod sample_text;
 mod seen;
 mod settle;
 mod snapshot;
+mod surplus;
 mod totals;
 mod tree;
 mod whole;
@@ -229,6 +230,7 @@ impl Okki {
             budget,
             reader: builder.reader(),
             start_shift_seconds: ledger.start_shift_seconds,
+            surplus: ledger.surplus,
         };
         let is_resumed = !ledger.finished && !ledger.windows().is_empty();
         let (windows_before, first_number) = (ledger.complete, ledger.last_number());
