@@ -321,7 +321,9 @@ mod tests {
     async fn a_silence_is_known_to_another_process_with_its_next_look() {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
         let (one, two) = (process(&store, clock), process(&store, clock));
-        (reserve(&one).await, reserve(&two).await, reserve(&one).await);
+        for process in [&one, &two, &one] {
+            reserve(process).await;
+        }
         one.account.block_until(NOW_MS + 300_000);
         one.tell_silence().await;
         two.look().await;
