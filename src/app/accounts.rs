@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::OnceCell;
+
 use crate::clock::Clock;
 use crate::net::limit::Pace;
 use crate::net::{exposed, stored_host};
 use crate::okki::SourceSettings;
+use crate::store::Store;
 use crate::store::limits::{AccountId, AccountLimits};
+use crate::store::stretches::Stretches;
 use crate::targets::TargetSettings;
 use crate::testing::Mutant;
 
@@ -25,14 +29,29 @@ struct SourceAccount {
 }
 
 impl Accounts {
-    /// The pace of a source's account. Where its connections wish for different ones, the lowest holds.
-    pub(super) fn source(&self, source: &SourceSettings, connection: &str) -> Arc<Pace> {
+    /// The pace of a source's account, which other processes share by this store; it is opened before the first call. Where
+    /// the connections of this process wish for different ones, the lowest holds.
+    pub(super) fn source(
+        &self,
+        source: &SourceSettings,
+        connection: &str,
+        store: &Arc<OnceCell<Store>>,
+        clock: Clock,
+    ) -> Arc<Pace> {
         let id = AccountId::of("source", stored_host(&source.base_url), exposed(&source.client_id));
         let wish = (source.max_requests_per_second, source.max_concurrency);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let new =
-            || SourceAccount { pace: Arc::new(Pace::per_second(wish.0, wish.1)), wishes: HashMap::new() };
-        let account = sources.entry(id).or_insert_with(new);
+        let new = || {
+            let mut id = id.clone();
+            if Mutant::PaceOfOneProcess.is_active() {
+                id = AccountId::of("source", "process", &fastrand::u64(..).to_string());
+            }
+            let stretches = Arc::new(Stretches::new(id, Arc::clone(store), clock));
+            let account = Arc::clone(stretches.account());
+            let pace = Arc::new(Pace::per_second(wish.0, wish.1, stretches, account));
+            SourceAccount { pace, wishes: HashMap::new() }
+        };
+        let account = sources.entry(id.clone()).or_insert_with(new);
         account.wishes.insert(connection.to_owned(), wish);
         let lowest = account.wishes.values().fold(wish, |low, wish| (low.0.min(wish.0), low.1.min(wish.1)));
         account.pace.configure(lowest.0, lowest.1);
@@ -76,17 +95,20 @@ mod tests {
 
     #[test]
     fn connections_of_one_app_share_its_pace_and_those_of_another_do_not() {
-        let accounts = Accounts::default();
-        let one = accounts.source(&source("app", 5.0), "a");
-        assert!(Arc::ptr_eq(&one, &accounts.source(&source("app", 1.0), "b")));
-        assert!(!Arc::ptr_eq(&one, &accounts.source(&source("other", 5.0), "a")));
+        let (accounts, store) = (Accounts::default(), Arc::default());
+        let pace = |app: &str, wish: f64, connection: &str| {
+            accounts.source(&source(app, wish), connection, &store, Clock::system())
+        };
+        let one = pace("app", 5.0, "a");
+        assert!(Arc::ptr_eq(&one, &pace("app", 1.0, "b")));
+        assert!(!Arc::ptr_eq(&one, &pace("other", 5.0, "a")));
         let lowest = |app: &str| {
             let sources = accounts.sources.lock().unwrap();
             let id = AccountId::of("source", "api-sandbox.xiaoman.cn", app);
             sources.get(&id).unwrap().wishes.values().map(|wish| wish.0).fold(f64::MAX, f64::min)
         };
         assert!((lowest("app") - 1.0).abs() < f64::EPSILON);
-        accounts.source(&source("app", 4.0), "b");
+        pace("app", 4.0, "b");
         assert!((lowest("app") - 4.0).abs() < f64::EPSILON, "a pipeline that changed its mind");
     }
 }

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::config::credentials::{Credentials, Notify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Wire;
+use crate::net::limit::Pace;
 use crate::okki::Okki;
 use crate::store::limits::AccountLimits;
 use crate::targets::Target;
@@ -29,6 +30,8 @@ pub(super) struct Connection {
     /// The pipeline file's text: another text means another `Connection`.
     text: String,
     pub(super) okki: Okki,
+    /// The pace of the source's account.
+    pub(super) source_pace: Arc<Pace>,
     pub(super) target: Target,
     /// The limits of the target's account.
     pub(super) limits: Arc<AccountLimits>,
@@ -156,8 +159,8 @@ impl App {
         }
         let source = wiring::source(&config, &credentials);
         let source_wire = self.wire(self.wires.source.as_ref(), &source.base_url)?;
-        let source_pace = self.accounts.source(&source, &config.connection);
-        let okki = Okki::new(source, source_pace, source_wire, self.clock)?;
+        let source_pace = self.accounts.source(&source, &config.connection, &self.store, self.clock);
+        let okki = Okki::new(source, Arc::clone(&source_pace), source_wire, self.clock)?;
         let target = wiring::target(&config, &credentials);
         let target_wire = self.wire(self.wires.target.as_ref(), target.address())?;
         let limits = self.accounts.target(&target, &config.connection, self.clock);
@@ -167,6 +170,7 @@ impl App {
             config,
             text,
             okki,
+            source_pace,
             target,
             limits,
             refreshed: Refreshed::now(self.clock, credentials.notify.clone()),

@@ -78,7 +78,9 @@ impl App {
         let connection = self.connection(&from).await?;
         let context = wiring::context(&connection, self.store().await?, self.clock);
         let budget = Budget::new(None, self.stop.subscribe());
-        sync::rebuild(&context, &budget, watch, extras).await
+        let done = sync::rebuild(&context, &budget, watch, extras).await;
+        connection.source_pace.give_back_stretch(true).await;
+        done
     }
 
     /// Everything that is known of a row. Reads the source; writes nothing.
@@ -86,7 +88,9 @@ impl App {
         let connection = self.connection(&from).await?;
         let context = wiring::context(&connection, self.store().await?, self.clock);
         let budget = Budget::new(None, self.stop.subscribe());
-        sync::row(&context, id, &budget, watch).await
+        let done = sync::row(&context, id, &budget, watch).await;
+        connection.source_pace.give_back_stretch(true).await;
+        done
     }
 
     /// Plans the undo of a run, and sends it if the request says so.
@@ -94,7 +98,9 @@ impl App {
         let connection = self.connection(&from).await?;
         let context = wiring::context(&connection, self.store().await?, self.clock);
         let budget = Budget::new(None, self.stop.subscribe());
-        sync::undo(&context, request, &budget, watch).await
+        let done = sync::undo(&context, request, &budget, watch).await;
+        connection.source_pace.give_back_stretch(true).await;
+        done
     }
 
     /// A connection's state and lease as they are stored. Needs no credentials.

@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::config::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{Network, Wire};
+use crate::report::Mode;
 use crate::store::{Address, Store};
 use crate::sync::{self, Outcome, RunRequest, Watch};
 
@@ -59,7 +60,8 @@ pub struct App {
     network: Network,
     clock: Clock,
     aws: OnceCell<SdkConfig>,
-    store: OnceCell<Store>,
+    /// Opened before anybody is called.
+    store: Arc<OnceCell<Store>>,
     connections: Mutex<HashMap<PipelineKey, Arc<Connection>>>,
     accounts: Accounts,
     stop: watch::Sender<bool>,
@@ -79,7 +81,7 @@ impl App {
             network: Network::default(),
             clock,
             aws: OnceCell::new(),
-            store: OnceCell::new(),
+            store: Arc::default(),
             connections: Mutex::new(HashMap::new()),
             accounts: Accounts::default(),
             stop: watch::Sender::new(false),
@@ -164,7 +166,10 @@ impl App {
         };
         let context = wiring::context(connection, store, self.clock);
         let budget = Budget::new(request.deadline, self.stop.subscribe());
-        sync::run(&context, request, &budget, watch).await
+        let outcome = sync::run(&context, request, &budget, watch).await;
+        // A person who looks at a plan syncs next, perhaps.
+        connection.source_pace.give_back_stretch(request.mode != Mode::Sync).await;
+        outcome
     }
 
     /// The store, opened once.

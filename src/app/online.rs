@@ -52,7 +52,9 @@ impl App {
         let connection = self.connection(from).await?;
         let context = wiring::context(&connection, self.store().await?, self.clock);
         let budget = Budget::new(None, self.stop.subscribe());
-        Ok(Box::pin(ask::ask(&context, &budget)).await)
+        let asked = Box::pin(ask::ask(&context, &budget)).await;
+        connection.source_pace.give_back_stretch(true).await;
+        Ok(asked)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::config::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
+use crate::net::limit::Pace;
 use crate::okki::Okki;
 use crate::sync::Watch;
 use crate::sync::preview::{self, Preview, PreviewSource};
@@ -37,7 +38,7 @@ impl App {
             let settings = wiring::source(&config, &Credentials::default());
             return preview::of_text(&settings, &config.rows, (text, name), &request.ids);
         }
-        let okki = self.source_alone(&config).await?;
+        let (okki, pace) = self.source_alone(&config).await?;
         let source = PreviewSource {
             connection: &config.connection,
             okki: &okki,
@@ -46,15 +47,18 @@ impl App {
             clock: self.clock,
         };
         let budget = Budget::new(None, self.stop.subscribe());
-        if request.ids.is_empty() {
-            return preview::of_first_rows(&source, &budget, request.limit).await;
-        }
-        let settings = wiring::settings(&config);
-        Box::pin(preview::of_ids(&source, &settings, &budget, watch, &request.ids)).await
+        let preview = if request.ids.is_empty() {
+            preview::of_first_rows(&source, &budget, request.limit).await
+        } else {
+            let settings = wiring::settings(&config);
+            Box::pin(preview::of_ids(&source, &settings, &budget, watch, &request.ids)).await
+        };
+        pace.give_back_stretch(true).await;
+        preview
     }
 
-    /// The source of a connection whose target is not needed.
-    async fn source_alone(&self, config: &Config) -> Result<Okki> {
+    /// The source of a connection whose target is not needed, and the pace of its account.
+    async fn source_alone(&self, config: &Config) -> Result<(Okki, Arc<Pace>)> {
         let credentials = self.credentials(&config.connection).await?;
         let missing = credentials.require(&config.target.endpoint);
         if let Some(first) = missing.iter().find(|missing| missing.place.contains("OKKI_")) {
@@ -62,7 +66,7 @@ impl App {
         }
         let settings = wiring::source(config, &credentials);
         let wire = self.wire(self.wires.source.as_ref(), &settings.base_url)?;
-        let pace = self.accounts.source(&settings, &config.connection);
-        Okki::new(settings, Arc::clone(&pace), wire, self.clock)
+        let pace = self.accounts.source(&settings, &config.connection, &self.store, self.clock);
+        Ok((Okki::new(settings, Arc::clone(&pace), wire, self.clock)?, pace))
     }
 }

@@ -28,6 +28,7 @@ mod sample_text;
 mod seen;
 mod settle;
 mod snapshot;
+mod surplus;
 mod totals;
 mod tree;
 mod whole;
@@ -231,6 +232,7 @@ impl Okki {
             budget,
             reader: builder.reader(),
             start_shift_seconds: ledger.start_shift_seconds,
+            surplus: ledger.surplus,
         };
         let SourceSettings { page_size, max_requests_per_second, .. } = self.settings;
         let sizing = Sizing::for_run(page_size, budget.left(), max_requests_per_second);

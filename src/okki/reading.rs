@@ -104,6 +104,8 @@ impl<K: Keep> Reading<'_, '_, K> {
         let is_first = !self.ledger.complete;
         if is_first && self.ledger.filter_lag_seconds.is_none() {
             self.check_filters().await?;
+        } else if self.ledger.surplus > 0 {
+            self.find_surplus().await?;
         }
         if is_first {
             let end = self.closed_end().await?;
@@ -145,6 +147,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             if created >= total {
                 return match self.asker.total(TimeAxis::Creation, next_year).await? {
                     0 => Ok(()),
+                    _ if self.find_surplus().await? => Ok(()),
                     _ => Err(Stop::ReadWhole("the source does not filter by creation time".to_owned())),
                 };
             }

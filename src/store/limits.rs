@@ -35,13 +35,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
+pub(super) use self::file::silence_ahead;
 use self::file::{Caller, LimitsFile};
 use self::known::{Known, RunHere};
 pub(crate) use self::words::{AccountId, KnownAccount, LastRun, Reserved, Who};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::limit::Account;
-use crate::store::{Store, paths};
+use crate::store::{Store, others_first, paths};
 use crate::words::say;
 
 /// How old a look may be before a call, where others use the account.
@@ -50,8 +51,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const SEEN_FOR: Duration = Duration::from_secs(30);
 /// How often a save is tried again that others came before.
 const SAVES: u32 = 10;
-/// After the first of them, up to this; after each further one, as much longer.
-const CLASH: Duration = Duration::from_millis(50);
 /// A store that takes longer must not keep a run from its end: the silence is stored again with the next save.
 const TELL_WITHIN: Duration = Duration::from_secs(2);
 /// More calls than this are not repeated in the connection's own object.
@@ -257,7 +256,7 @@ impl AccountLimits {
     /// `false`: others were first. What they saved is known now.
     async fn save(&self, store: &Store, known: &mut Known, file: LimitsFile) -> Result<bool> {
         let bytes = Bytes::from(serde_json::to_vec(&file).unwrap_or_default());
-        let path = paths::limits(&self.id.0);
+        let path = paths::limits(self.id.name());
         match store.save_if_unchanged(&path, bytes, known.version.as_ref()).await {
             Ok(version) => {
                 (known.file, known.version) = (file, Some(version));
@@ -273,7 +272,7 @@ impl AccountLimits {
     }
 
     async fn read(&self, store: &Store, known: &mut Known) -> Result<()> {
-        let path = paths::limits(&self.id.0);
+        let path = paths::limits(self.id.name());
         let (file, version) = match store.load(&path).await? {
             Some((bytes, version)) => (LimitsFile::parse(store, &path, &bytes)?, Some(version)),
             None => (LimitsFile::default(), None),
@@ -320,13 +319,6 @@ impl AccountLimits {
 
     fn pruned(&self, file: &LimitsFile) -> LimitsFile {
         file.pruned(self.clock, self.account.blocked_until_ms())
-    }
-}
-
-/// Callers whose saves met do not meet again.
-async fn others_first(times: u32) {
-    if times > 0 {
-        tokio::time::sleep(CLASH.mul_f64(f64::from(times) * fastrand::f64())).await;
     }
 }
 
@@ -406,7 +398,7 @@ mod tests {
         assert_eq!(reserve(&other, &store, "b", &[NOW_MS]).await, Reserved::Stored);
         assert_eq!(reserve(&second, &store, "a", &[NOW_MS; 2]).await, Reserved::OthersFirst);
         assert_eq!(second.end(&store, who("a"), &[NOW_MS; 2]).await, None);
-        let (bytes, _) = store.load(&paths::limits(&second.id.0)).await.unwrap().unwrap();
+        let (bytes, _) = store.load(&paths::limits(second.id.name())).await.unwrap().unwrap();
         let file = LimitsFile::parse(&store, "", &bytes).unwrap();
         assert_eq!(file.callers.get("a").unwrap().calls_ms().count(), 2, "what was not used is given back");
     }

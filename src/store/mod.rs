@@ -8,10 +8,12 @@ pub(crate) mod lease;
 pub(crate) mod limits;
 mod listing;
 pub(crate) mod paths;
+pub(crate) mod stretches;
 
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -155,7 +157,8 @@ impl Store {
             _ if Mutant::SaveWithoutCompare.is_active() => self.blind_put(path, bytes.clone()).await,
             None => self.conditional_put(path, bytes.clone(), read).await,
             Some(directory) => {
-                let _lock = lock_for_save(&directory.join(paths::save_lock(path))).map_err(|error| {
+                let lock = lock_for_save(&directory.join(paths::save_lock(path))).await;
+                let _lock = lock.map_err(|error| {
                     Error::new(
                         ErrorKind::Store,
                         say!("store {name}: {path}: {error}", name = self.name, path, error),
@@ -256,6 +259,18 @@ impl Store {
     }
 }
 
+/// How long to wait before the lock of a save is tried again. It is held for two file operations.
+const LOCKED: Duration = Duration::from_millis(2);
+/// After the first of several saves that others came before, up to this; after each further one, as much longer.
+const CLASH: Duration = Duration::from_millis(50);
+
+/// Callers whose saves met do not meet again.
+async fn others_first(times: u32) {
+    if times > 0 {
+        tokio::time::sleep(CLASH.mul_f64(f64::from(times) * fastrand::f64())).await;
+    }
+}
+
 /// Cache and quarantine hold rows of the catalogue, so a new directory is its owner's alone. One that exists keeps the
 /// rights that somebody gave it.
 fn create_for_owner(path: &std::path::Path) -> std::io::Result<()> {
@@ -275,10 +290,16 @@ fn open_lock(path: &std::path::Path) -> std::io::Result<std::fs::File> {
     std::fs::File::options().create(true).truncate(false).write(true).open(path)
 }
 
-fn lock_for_save(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+/// Waits without keeping the thread: whoever has the lock may need it.
+async fn lock_for_save(path: &std::path::Path) -> std::io::Result<std::fs::File> {
     let file = open_lock(path)?;
-    file.lock()?;
-    Ok(file)
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCKED).await,
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 /// The parsed value of `OKKI_SYNC_STORE`.

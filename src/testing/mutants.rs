@@ -52,6 +52,8 @@ pub enum Mutant {
     RedactNothing,
     /// Limits and silence belong to a connection, not to its account.
     LimitsOfOneConnection,
+    /// The source's pace belongs to a process, not to its account.
+    PaceOfOneProcess,
 }
 
 impl Mutant {
@@ -78,6 +80,7 @@ impl Mutant {
         Self::NoOverlap,
         Self::RedactNothing,
         Self::LimitsOfOneConnection,
+        Self::PaceOfOneProcess,
     ];
 
     /// Whether this bug is switched on.

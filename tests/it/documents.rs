@@ -531,7 +531,7 @@ fn every_format_is_in_the_formats_with_its_version_and_a_sample() {
         assert!(formats.contains(&header), "{FORMATS} has no sample of {name}, {version}");
         seen += 1;
     }
-    assert_eq!(seen, 7, "state, run, limits, products, read-back, row ledger, changes");
+    assert_eq!(seen, 8, "state, run, limits, pace, products, read-back, row ledger, changes");
 }
 
 /// The samples of a document that name their file: `<!-- key -->` above the block.

@@ -39,6 +39,7 @@ mod report_page;
 mod runs;
 mod sandbox_page;
 mod secrets;
+mod source_pace;
 mod stored;
 mod test_names;
 mod undo;

@@ -195,6 +195,7 @@ pub async fn after_any_run(world: &World, ledger: &mut Ledger) -> Result<(), Str
     }
     drop(past);
     limits(world)?;
+    the_source_s_pace(world)?;
     world.traffic.busy_runs_are_silent()?;
     if !world.freezing {
         world.traffic.nobody_writes_beside_another()?;
@@ -281,6 +282,20 @@ fn limits(world: &World) -> Result<(), String> {
         return Err(format!("calls that change a source: {okki} at OKKI, {qeasy} dispatches at Qeasy"));
     }
     Ok(())
+}
+
+/// All processes together keep the source's pace, and heed its silence.
+fn the_source_s_pace(world: &World) -> Result<(), String> {
+    // A call that was decided before a freeze may leave after it.
+    if world.freezing {
+        return Ok(());
+    }
+    world.source_calls.keep_the_pace(world.pipeline.pace)?;
+    // A silence on another clock; a store that was not there when it was asked.
+    if world.jumped || !world.objects.struck().is_empty() {
+        return Ok(());
+    }
+    world.source_calls.heed_the_silence()
 }
 
 /// What holds after a run that had the world to itself. `outcome` is `None` if it was killed.

@@ -14,6 +14,7 @@
 mod coverage;
 mod invariants;
 mod oracle;
+mod pace;
 mod past;
 mod pipeline;
 mod promises;

@@ -15,9 +15,14 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use okki_sync::testing::clock::Clock;
 use okki_sync::testing::store::Store;
 use tempfile::TempDir;
 
+use crate::pace::SourceCalls;
+
+/// The object of a source's account.
+const PACE: &str = "okki-sync pace";
 /// One world in so many has a directory as its store.
 const SHARE_OF_DIRECTORIES: u8 = 16;
 
@@ -62,6 +67,8 @@ struct Trouble {
     /// The version that a process last read or wrote.
     known: HashMap<(u32, String), Option<String>>,
     lost_updates: Vec<String>,
+    /// Who hears of a silence of the source that is stored, and by which clock.
+    listener: Option<(SourceCalls, Clock)>,
 }
 
 /// The store that all processes of a world share.
@@ -76,6 +83,7 @@ impl Objects {
             struck: BTreeMap::new(),
             known: HashMap::new(),
             lost_updates: Vec::new(),
+            listener: None,
         };
         let is_directory = fastrand::Rng::with_seed(seed ^ 0xd1_4ec7).u8(0..SHARE_OF_DIRECTORIES) == 0;
         let directory = is_directory.then(directory);
@@ -125,6 +133,22 @@ impl Objects {
 
     pub fn lost_updates(&self) -> Vec<String> {
         self.trouble().lost_updates.clone()
+    }
+
+    /// Somebody listens to the silences of the source that are stored.
+    pub fn tell_silences(&self, to: &SourceCalls, clock: Clock) {
+        self.trouble().listener = Some((to.clone(), clock));
+    }
+
+    fn hear(&self, path: &Path, bytes: &[u8]) {
+        let Some((listener, clock)) = &self.trouble().listener else { return };
+        if !path.as_ref().starts_with("limits/") {
+            return;
+        }
+        let object: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        if let Some(until_ms) = object["blocked_until_ms"].as_u64().filter(|_| object["format"] == PACE) {
+            listener.stored_silence(clock.until_ms(until_ms));
+        }
     }
 
     /// What an object holds, past all faults.
@@ -244,7 +268,9 @@ impl ObjectStore for Door {
             _ => {}
         }
         let before = self.memory().head(path).await.ok().and_then(|meta| meta.e_tag);
+        let bytes: Bytes = payload.clone().into();
         let put = self.memory().put_opts(path, payload, options).await?;
+        self.objects.hear(path, &bytes);
         self.check_save(path, &before);
         // The answer takes time too: a process that dies now has saved without knowing it.
         self.objects.pass_time().await;

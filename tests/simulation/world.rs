@@ -15,6 +15,7 @@ use okki_sync_sandbox::catalogue::Catalogue;
 use okki_sync_sandbox::{CodeReading, IdCheck, ListOrder, Options, Sandbox};
 
 use crate::coverage::Coverage;
+use crate::pace::SourceCalls;
 use crate::past::Past;
 use crate::pipeline::Pipeline;
 use crate::reading::Reading;
@@ -101,6 +102,7 @@ pub struct World {
     /// Calls to the target that a process made while it knew that the target wants silence.
     pub outbursts: Outbursts,
     pub traffic: Traffic,
+    pub source_calls: SourceCalls,
     pub story: Vec<String>,
     /// Everything that people and logs were told.
     pub told: String,
@@ -158,8 +160,9 @@ impl World {
         let story = vec![format!("begins at {}\n{options:?}\n{}", clock.now(), pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());
         let past = Arc::new(Mutex::new(Past::since(beginning_ms)));
-        let (outbursts, traffic) = (Outbursts::default(), Traffic::default());
-        let listeners = (&outbursts, &traffic);
+        let (outbursts, traffic, source_calls) = Default::default();
+        objects.tell_silences(&source_calls, clock);
+        let listeners = (&outbursts, &traffic, &source_calls);
         let process = process(&sandbox, &objects, &past, listeners, clock, 0, clock.now_ms());
         let world = Self {
             rng,
@@ -182,6 +185,7 @@ impl World {
             past,
             outbursts,
             traffic,
+            source_calls,
             story,
             told: String::new(),
             coverage: Coverage::default(),
@@ -204,7 +208,7 @@ impl World {
         let now = self.clock.now_ms().checked_add_signed(self.ahead_ms).unwrap();
         let number = self.processes;
         self.processes += 1;
-        let listeners = (&self.outbursts, &self.traffic);
+        let listeners = (&self.outbursts, &self.traffic, &self.source_calls);
         process(&self.sandbox, &self.objects, &self.past, listeners, self.clock, number, now)
     }
 
@@ -336,7 +340,7 @@ fn process(
     sandbox: &Sandbox,
     objects: &Objects,
     past: &Arc<Mutex<Past>>,
-    (outbursts, traffic): (&Outbursts, &Traffic),
+    (outbursts, traffic, source_calls): (&Outbursts, &Traffic, &SourceCalls),
     clock: Clock,
     number: u32,
     now_ms: u64,
@@ -347,10 +351,9 @@ fn process(
         move || note(&past, &sandbox, clock)
     };
     let clock = Clock::starting_at_ms(now_ms);
+    let okki = source_calls.on(with_a_way_back(sandbox.okki(), seen), number);
     let wires = Wires {
-        source: Some(crate::support::in_process(
-            traffic.on(with_a_way_back(sandbox.okki(), seen), Side::Source),
-        )),
+        source: Some(crate::support::in_process(traffic.on(okki, Side::Source))),
         target: Some(crate::support::in_process(
             traffic.on(listening(with_a_way_back(sandbox.target(), || ()), outbursts), Side::Target),
         )),

@@ -2,11 +2,13 @@
 //!
 //! The client asks its pace before each call ([`Pace::acquire`]) and tells it what came of it; it never asks which of the
 //! two it is. Both belong to the account: connections that use one key in this process share one [`PerSecond`] or one
-//! [`Account`], and [`CallLedger`] joins those of several processes.
+//! [`Account`]. Those of several processes are joined by the store: a [`CallLedger`] counts calls to a target, a
+//! [`StretchLedger`] gives each process a stretch of time at a source.
 
 mod account;
 mod per_minute;
 mod per_second;
+mod stretch;
 mod window;
 
 use std::sync::Arc;
@@ -16,13 +18,15 @@ use async_trait::async_trait;
 use tokio::sync::SemaphorePermit;
 
 use crate::budget::{Budget, interrupted};
-use crate::error::{Result, Side};
+use crate::error::{Error, ErrorKind, Result, Side};
 use crate::net::retry::FailureKind;
 use crate::net::{Answer, TransportError};
-use crate::words::say;
+use crate::words::{Message, say};
 pub(crate) use account::Account;
 use per_minute::PerMinute;
 use per_second::PerSecond;
+use stretch::Shared;
+pub(crate) use stretch::{Stretch, StretchLedger};
 
 /// An answer that takes longer asks for a slower pace: the other side has enough to do.
 const SLOW_ANSWER: Duration = Duration::from_secs(10);
@@ -57,7 +61,7 @@ pub(super) struct Turn<'a> {
 
 /// The pace of one side.
 pub(crate) enum Pace {
-    /// Adapts to the other side; forgotten with the process.
+    /// Adapts to the other side; how is forgotten with the process.
     PerSecond(PerSecond),
     /// Fixed, and kept in the store from run to run.
     PerMinute(PerMinute),
@@ -69,9 +73,16 @@ pub(super) struct Slot<'a> {
 }
 
 impl Pace {
-    /// At most `calls_per_second` (more than 0), and `max_in_flight` at a time.
-    pub(crate) fn per_second(calls_per_second: f64, max_in_flight: usize) -> Self {
-        Self::PerSecond(PerSecond::new(calls_per_second, max_in_flight))
+    /// At most `calls_per_second` (more than 0) by all processes that share this ledger and account, and `max_in_flight`
+    /// at a time in this one.
+    pub(crate) fn per_second(
+        calls_per_second: f64,
+        max_in_flight: usize,
+        ledger: Arc<dyn StretchLedger>,
+        account: Arc<Account>,
+    ) -> Self {
+        let shared = Shared::new(ledger, account);
+        Self::PerSecond(PerSecond::new(calls_per_second, max_in_flight, Some(shared)))
     }
 
     /// At most `calls` in any minute by all callers of the account. Of a lower limit that the other side announces,
@@ -98,8 +109,8 @@ impl Pace {
         check_time(budget)?;
         let in_flight = match self {
             Self::PerSecond(pace) => {
-                let permit = tokio::time::timeout(budget.left(), pace.acquire()).await;
-                permit.map_err(|_| interrupted(say!("the run's time is over")))?
+                let permit = tokio::time::timeout(budget.left(), pace.acquire(budget, turn.what)).await;
+                permit.map_err(|_| interrupted(say!("the run's time is over")))??
             }
             Self::PerMinute(pace) => {
                 pace.acquire(budget, turn).await?;
@@ -131,22 +142,37 @@ impl Pace {
     /// A call failed and is repeated after `wait`: all callers slow down, not only this one.
     pub(super) async fn back_off(&self, failure: &FailureKind, wait: Duration, turn: Turn<'_>) {
         match (self, failure) {
-            (Self::PerSecond(pace), FailureKind::Throttled(_)) => pace.slow_down(wait),
+            (Self::PerSecond(pace), FailureKind::Throttled(_)) => {
+                pace.slow_down(wait);
+                pace.block(wait).await;
+            }
             (Self::PerSecond(pace), FailureKind::ServerError) => pace.slow_down(Duration::ZERO),
             (Self::PerSecond(_), _) => {}
             (Self::PerMinute(_), _) => self.block(failure, wait, turn).await,
         }
     }
 
-    /// A call failed and ends the run for `wait`: where the limit outlives the run, nobody calls before.
+    /// A call failed and ends the run for `wait`: nobody calls before.
     pub(super) async fn block(&self, failure: &FailureKind, wait: Duration, turn: Turn<'_>) {
-        if let Self::PerMinute(pace) = self
-            && failure.is_limit()
-        {
-            pace.block(wait);
-            if let Some(ledger) = turn.ledger {
-                ledger.tell_silence().await;
+        if !failure.is_limit() {
+            return;
+        }
+        match self {
+            Self::PerSecond(pace) => pace.block(wait).await,
+            Self::PerMinute(pace) => {
+                pace.block(wait);
+                if let Some(ledger) = turn.ledger {
+                    ledger.tell_silence().await;
+                }
             }
+        }
+    }
+
+    /// A run has ended. Other processes that call the source need not wait for the end of its stretch; where there were
+    /// none lately, they are told only if this is `always` to be done.
+    pub(crate) async fn give_back_stretch(&self, always: bool) {
+        if let Self::PerSecond(pace) = self {
+            pace.give_back(always).await;
         }
     }
 
@@ -170,6 +196,17 @@ impl Pace {
             Self::PerMinute(pace) => pace.release_reservations(),
         }
     }
+}
+
+/// The error of a call that would come too early by more than a run waits.
+fn silence(side: Side, what: &str, wait: Duration) -> Error {
+    let why = say!("{side} asked for silence", side);
+    too_early(side, what, why, wait)
+}
+
+fn too_early(side: Side, what: &str, why: Message, wait: Duration) -> Error {
+    let message = say!("{what}: {why}; come back in {wait} s", what, why, wait = wait.as_secs() + 1);
+    Error::new(ErrorKind::Throttled(side), message).resume_after(wait)
 }
 
 fn check_time(budget: &Budget) -> Result<()> {

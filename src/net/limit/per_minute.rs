@@ -21,9 +21,9 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::window::{RateLimit, Window};
-use super::{Account, CallLedger, Turn};
+use super::{Account, CallLedger, Turn, silence, too_early};
 use crate::budget::{Budget, interrupted};
-use crate::error::{Error, ErrorKind, Result, Side};
+use crate::error::{Result, Side};
 use crate::net::retry::PATIENCE;
 use crate::testing::Mutant;
 use crate::words::say;
@@ -91,13 +91,10 @@ impl PerMinute {
         if wait < budget.left() && blocked <= PATIENCE {
             return Ok(wait);
         }
-        let why = if blocked >= full && !blocked.is_zero() {
-            say!("{side} asked for silence", side = self.side)
-        } else {
-            say!("the calls of this minute are used up")
-        };
-        let message = say!("{what}: {why}; come back in {wait} s", what, why, wait = wait.as_secs() + 1);
-        Err(Error::new(ErrorKind::Throttled(self.side), message).resume_after(wait))
+        if blocked >= full && !blocked.is_zero() {
+            return Err(silence(self.side, what, wait));
+        }
+        Err(too_early(self.side, what, say!("the calls of this minute are used up"), wait))
     }
 
     /// Reserves the next few calls if none are left, and stores that before the first of them is made. `false` if others
@@ -180,6 +177,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::error::{Error, ErrorKind};
 
     const STORE: Turn<'static> = Turn { what: "store", ledger: None };
 

@@ -87,6 +87,9 @@ pub(crate) struct Ledger {
     pub filter_lag_seconds: Option<i64>,
     /// Seconds by which a filter's start has to be earlier than meant: 0 where both ends are included, as documented.
     pub start_shift_seconds: i64,
+    /// By how much each of the source's totals is too large; no total here holds it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub surplus: u64,
     /// The total that the source gave last.
     pub source_total: u64,
     /// By how much that total is above the rows held, where that is the source's own doing.
@@ -99,6 +102,11 @@ pub(crate) struct Ledger {
     pub whole_because: Option<String>,
     /// When the whole catalogue was last read the old way, wall-clock milliseconds.
     pub whole_read_at_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How far a delta reaches back before the end of the last one.

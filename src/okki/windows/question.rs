@@ -25,6 +25,8 @@ pub(in crate::okki) struct Asker<'a> {
     pub reader: RowReader<'a>,
     /// See `Ledger::start_shift_seconds`.
     pub start_shift_seconds: i64,
+    /// See `Ledger::surplus`.
+    pub surplus: u64,
 }
 
 impl Asker<'_> {
@@ -39,7 +41,9 @@ impl Asker<'_> {
         let mut query = vec![("time_type", axis.time_type()), ("start_time", from.as_str())];
         query.extend(to.as_deref().map(|to| ("end_time", to)));
         query.extend(product_type.as_deref().map(|kind| ("product_type", kind)));
-        self.okki.page(self.budget, number, size, &query, self.reader).await
+        let mut page = self.okki.page(self.budget, number, size, &query, self.reader).await?;
+        page.total = page.total.saturating_sub(self.surplus);
+        Ok(page)
     }
 
     /// How many rows a range holds, in a call of one row.
@@ -50,6 +54,14 @@ impl Asker<'_> {
     /// How many products the source holds, in a call of one row.
     pub(in crate::okki) async fn total_of_all(&self) -> Result<u64> {
         let query = [("start_index", "1"), ("count", "1")];
-        Ok(self.okki.list(self.budget, Call::new("products"), &query, self.reader).await?.total)
+        let page = self.okki.list(self.budget, Call::new("products"), &query, self.reader).await?;
+        Ok(page.total.saturating_sub(self.surplus))
+    }
+
+    /// What a range counts that shows no rows; `None` if it shows some.
+    pub(in crate::okki) async fn total_of_nothing(&self, range: TimeRange) -> Result<Option<u64>> {
+        let question = Question { axis: TimeAxis::Creation, range, product_type: None };
+        let page = self.page(&question, 1, 1).await?;
+        Ok(page.rows.is_empty().then_some(page.total))
     }
 }

@@ -68,11 +68,8 @@ impl LimitsFile {
     /// The object without what has passed, and with this silence.
     pub(super) fn pruned(&self, clock: Clock, blocked_until_ms: Option<u64>) -> Self {
         let now_ms = clock.now_ms();
-        // A time that is more than an hour away comes from a clock that was set back: it does not count.
-        let is_ahead = |at: &u64| clock.now_ms() < *at && clock.until_ms(*at) <= RETRY_AFTER_CAP;
         let mut file = self.clone();
-        file.blocked_until_ms =
-            [file.blocked_until_ms, blocked_until_ms].into_iter().flatten().filter(is_ahead).max();
+        file.blocked_until_ms = silence_ahead(clock, [file.blocked_until_ms, blocked_until_ms]);
         for caller in file.callers.values_mut() {
             // A time from a wrong clock would stay for ever.
             caller
@@ -116,6 +113,13 @@ impl Caller {
     pub(super) fn calls_ms(&self) -> impl Iterator<Item = u64> {
         self.calls.iter().flat_map(|&(at, number)| std::iter::repeat_n(at, number as usize))
     }
+}
+
+/// The silence that lasts longest. A time that is more than an hour away comes from a clock that was set back: it does not
+/// count.
+pub(in crate::store) fn silence_ahead(clock: Clock, until_ms: [Option<u64>; 2]) -> Option<u64> {
+    let is_ahead = |at: &u64| clock.now_ms() < *at && clock.until_ms(*at) <= RETRY_AFTER_CAP;
+    until_ms.into_iter().flatten().filter(is_ahead).max()
 }
 
 /// Calls of one millisecond become one pair.

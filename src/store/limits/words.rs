@@ -14,6 +14,10 @@ impl AccountId {
         let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
         Self(hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
+
+    pub(in crate::store) fn name(&self) -> &str {
+        &self.0
+    }
 }
 
 /// What a connection that is alone knows of the object when its run ends.

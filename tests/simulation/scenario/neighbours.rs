@@ -26,6 +26,7 @@ impl Scenario {
     async fn side_by_side(&mut self) -> Step {
         let was_at_work = self.world.is_at_work();
         self.world.people(false);
+        let sync = RunRequest { allow_mass_delete: true, ..request(Mode::Sync) };
         let mut runs = Vec::new();
         for number in 0..=self.world.neighbours {
             let name = if number == 0 { CONNECTION.to_owned() } else { neighbour(number) };
@@ -33,21 +34,27 @@ impl Scenario {
             let process = if is_apart { self.world.start_process() } else { self.world.process.clone() };
             let rng = &mut self.world.neighbours_rng;
             let death = if rng.u8(0..6) == 0 { Death::After(rng.u64(0..30_000)) } else { Death::None };
-            runs.push((name, process, death, Duration::from_millis(rng.u64(0..LAST_START_MS))));
+            let after = Duration::from_millis(rng.u64(0..LAST_START_MS));
+            runs.push((name, process, sync.clone(), death, after));
         }
-        let sync = RunRequest { allow_mass_delete: true, ..request(Mode::Sync) };
+        // Somebody at a desk looks meanwhile, with the same app.
+        if self.world.neighbours_rng.bool() {
+            let (desk, after) = (self.world.start_process(), self.world.neighbours_rng.u64(0..LAST_START_MS));
+            let after = Duration::from_millis(after);
+            runs.push((CONNECTION.to_owned(), desk, request(Mode::Plan), Death::None, after));
+        }
         self.unread_since.get_or_insert(self.world.clock.now_ms());
-        let (world, sync_of_all) = (&self.world, &sync);
-        let ended = join_all(runs.iter().map(async |(name, process, death, after)| {
+        let world = &self.world;
+        let ended = join_all(runs.iter().map(async |(name, process, request, death, after)| {
             tokio::time::sleep(*after).await;
-            world.drive_connection(name, process, sync_of_all, *death).await
+            world.drive_connection(name, process, request, *death).await
         }))
         .await;
         self.world.coverage.count("steps", "connections side by side", 1);
-        for ((name, process, death, _), ended) in runs.iter().zip(ended) {
-            self.note(&format!("connection {name}"), process, &sync, *death, ended?.as_ref());
+        for ((name, process, request, death, _), ended) in runs.iter().zip(ended) {
+            self.note(&format!("connection {name}"), process, request, *death, ended?.as_ref());
         }
-        if runs.iter().any(|(_, _, death, _)| *death != Death::None) {
+        if runs.iter().any(|(_, _, _, death, _)| *death != Death::None) {
             self.world.restart();
         }
         self.world.people(was_at_work);

@@ -8,12 +8,15 @@ use http::header::AUTHORIZATION;
 use http_body_util::BodyExt as _;
 use okki_sync::testing::net::{TransportError, Wire};
 use okki_sync_sandbox::ConnectionLost;
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 /// One call that a [`Tap`] has seen.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    /// When it came.
+    pub at: Instant,
     pub uri: String,
     pub authorization: Option<String>,
     pub body: String,
@@ -32,6 +35,7 @@ impl Tap {
                 let (parts, body) = request.into_parts();
                 let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
                 tap.0.lock().unwrap().push(Seen {
+                    at: Instant::now(),
                     uri: parts.uri.to_string(),
                     authorization: parts
                         .headers

@@ -1,0 +1,187 @@
+//! A stretch of time in which this process has the pace of a source's account to itself.
+//!
+//! Processes that use one account take turns: each reserves a stretch on one timeline ([`StretchLedger`]) and calls at
+//! its own pace inside of it. The stretches of others come before it or after it. So the source sees the pace of one,
+//! however many there are. A silence that one of them met is known to the others before their next call.
+//!
+//! Wall clocks order the stretches of several machines; inside of a stretch the timer counts. A call begins only while
+//! both say that the stretch goes on: a machine that was frozen has missed the rest of its stretch and takes another one.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{Account, silence};
+use crate::budget::Budget;
+use crate::error::{Result, Side};
+use crate::net::retry::PATIENCE;
+
+/// Both clocks count milliseconds.
+const ROUNDING: Duration = Duration::from_millis(1);
+/// A slot that is farther away waits for a pause to end; nothing is reserved for it before.
+const NEAR: Duration = Duration::from_secs(1);
+/// What others have met is asked for this long before a call, so that the answer is there in time.
+const LOOK_BEFORE: Duration = Duration::from_millis(250);
+
+/// From when until when, wall-clock milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub from_ms: u64,
+    pub until_ms: u64,
+}
+
+/// Where the stretches of an account are stored.
+#[async_trait]
+pub(crate) trait StretchLedger: fmt::Debug + Send + Sync {
+    /// Reserves the next stretch that is free, for calls that are so far apart: at least one. It does not begin before
+    /// `earliest_ms`, which is a second from now at most.
+    async fn reserve(&self, interval: Duration, earliest_ms: u64) -> Stretch;
+
+    /// Whether other processes have called lately.
+    fn is_shared(&self) -> bool;
+
+    /// Brings the [`Account`] up to date where others use it. To be called before each call.
+    async fn look(&self);
+
+    /// Frees what is left of this process's stretch from this moment on.
+    async fn give_back(&self, from_ms: u64);
+
+    /// Stores that the other side wants silence, for the others.
+    async fn tell_silence(&self);
+}
+
+/// The part of a pace that other processes share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    ledger: Arc<dyn StretchLedger>,
+    account: Arc<Account>,
+    held: Mutex<Option<Held>>,
+}
+
+/// The stretch that this process has, on both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    from: Instant,
+    until: Instant,
+    until_ms: u64,
+}
+
+impl Held {
+    /// Whether a call at this time leaves room for the pause that follows it.
+    fn fits(&self, at: Instant, interval: Duration) -> bool {
+        at.max(self.from) + interval <= self.until + ROUNDING
+    }
+}
+
+impl Shared {
+    pub(super) fn new(ledger: Arc<dyn StretchLedger>, account: Arc<Account>) -> Self {
+        Self { ledger, account, held: Mutex::new(None) }
+    }
+
+    /// When a call may go that has its slot at `at`: inside of a stretch, and in no silence. An error if that is too late
+    /// for this run.
+    pub(super) async fn slot(
+        &self,
+        budget: &Budget,
+        what: &str,
+        mut at: Instant,
+        interval: Duration,
+    ) -> Result<Instant> {
+        loop {
+            self.wait_out_the_silence(budget, what).await?;
+            let now = Instant::now();
+            at = at.max(now.checked_sub(ROUNDING).unwrap_or(now));
+            if let Some(held) = self.going_on().filter(|held| held.fits(at, interval)) {
+                at = at.max(held.from);
+                sleep(budget, at.checked_sub(LOOK_BEFORE).unwrap_or(now)).await;
+                self.ledger.look().await;
+                if self.account.blocked_for().is_zero() {
+                    return Ok(at);
+                }
+            } else if at > now + NEAR {
+                sleep(budget, at).await;
+            } else {
+                let earliest_ms = self.wall_ms(at);
+                self.hold(self.ledger.reserve(interval, earliest_ms).await);
+            }
+        }
+    }
+
+    /// Whether a call may go now.
+    pub(super) fn allows(&self, now: Instant) -> bool {
+        let is_inside = |held: Held| held.from <= now + 2 * ROUNDING && now < held.until;
+        self.account.blocked_for().is_zero() && self.going_on().is_some_and(is_inside)
+    }
+
+    /// Nobody calls for this long, here and elsewhere.
+    pub(super) async fn block(&self, wait: Duration) {
+        self.account.block_until(self.wall_ms(Instant::now() + wait));
+        // Until our stretch ends nobody else calls.
+        let silent_until_ms = self.account.blocked_until_ms();
+        let held = self.going_on().filter(|held| held.from <= Instant::now());
+        if silent_until_ms > held.map(|held| held.until_ms) {
+            self.ledger.tell_silence().await;
+        }
+    }
+
+    /// The run has ended; this process calls again at `next` at the earliest. Where others have called lately, or `always`,
+    /// they need not wait for the end of its stretch.
+    pub(super) async fn give_back(&self, next: Instant, always: bool) {
+        if !always && !self.ledger.is_shared() {
+            return;
+        }
+        // Another run of this process takes a stretch of its own.
+        let held = self.held().take();
+        if held.is_some_and(|held| next < held.until) {
+            self.ledger.give_back(self.wall_ms(next)).await;
+        }
+    }
+
+    async fn wait_out_the_silence(&self, budget: &Budget, what: &str) -> Result<()> {
+        loop {
+            let wait = self.account.blocked_for();
+            if wait.is_zero() {
+                return Ok(());
+            }
+            if wait > PATIENCE || wait >= budget.left() {
+                return Err(silence(Side::Source, what, wait));
+            }
+            sleep(budget, Instant::now() + wait).await;
+        }
+    }
+
+    /// The stretch that this process has, unless it is over on either clock.
+    fn going_on(&self) -> Option<Held> {
+        let now_ms = self.account.clock.now_ms();
+        self.held().filter(|held| Instant::now() < held.until && now_ms < held.until_ms)
+    }
+
+    fn hold(&self, Stretch { from_ms, until_ms }: Stretch) {
+        let from = Instant::now() + self.account.clock.until_ms(from_ms);
+        let until = Instant::now() + self.account.clock.until_ms(until_ms);
+        *self.held() = Some(Held { from, until, until_ms });
+    }
+
+    /// A time of the timer on the wall clock, rounded up.
+    fn wall_ms(&self, at: Instant) -> u64 {
+        let wait = at.saturating_duration_since(Instant::now());
+        let wait_ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self.account.clock.now_ms().saturating_add(wait_ms)
+    }
+
+    /// Nothing panics while it is held.
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn sleep(budget: &Budget, until: Instant) {
+    let wait = until.saturating_duration_since(Instant::now());
+    if !wait.is_zero() {
+        budget.announce_wait(Side::Source, wait);
+        tokio::time::sleep_until(until).await;
+    }
+}
