@@ -17,6 +17,7 @@ use zstd::stream::raw::CParameter;
 use zstd::stream::{Decoder, Encoder};
 
 use super::{ChangeAction, FieldChange, Json};
+use crate::catalogue::write_json_string;
 use crate::words::{phrase, written};
 
 const FORMAT_NAME: &str = "okki-sync changes";
@@ -123,8 +124,7 @@ impl ChangesWriter {
         if self.waiting > 0 {
             self.ids.push(b',');
         }
-        // Writing to memory cannot fail.
-        let _ = serde_json::to_writer(&mut self.ids, id);
+        write_json_string(id, &mut self.ids);
         self.waiting += 1;
         if self.waiting >= IDS_IN_A_LINE {
             self.end_ids(at);
@@ -195,7 +195,8 @@ pub(crate) fn read(file: &[u8], mut take: impl FnMut(&str)) -> Result<(), String
     check_header(file)?;
     let damaged = |error: std::io::Error| written!("it is damaged ({error})", error);
     let too_large = || Err(written!("it is damaged (it unpacks to more than such a file can hold)"));
-    let most = SMALL_FILE_BYTES.saturating_add(MOST_UNPACKED.saturating_mul(file.len() as u64)).min(MOST_BYTES);
+    let most =
+        SMALL_FILE_BYTES.saturating_add(MOST_UNPACKED.saturating_mul(file.len() as u64)).min(MOST_BYTES);
     let mut unpacked = Decoder::with_buffer(Cursor::new(file)).map_err(damaged)?;
     unpacked.window_log_max(MOST_WINDOW_LOG).map_err(damaged)?;
     let (mut text, mut room, mut all) = (Vec::new(), vec![0; 64 * 1024], 0_u64);

@@ -156,6 +156,25 @@ mod tests {
         assert!(Segment::from_bytes(&Bytes::from(file), "other").is_err());
     }
 
+    #[test]
+    fn a_block_never_unpacks_to_more_than_its_table_says_or_a_row_can_have() {
+        let packed = zstd::bulk::compress(&vec![0; 128 << 20], 1).unwrap();
+        assert!(packed.len() < 20_000);
+        for raw_bytes in [0, 64 * 1024, 128 << 20, u32::MAX] {
+            assert!(rows_of(&packed, raw_bytes, |_, _| {}).is_err(), "{raw_bytes}");
+        }
+    }
+
+    #[test]
+    fn rows_of_one_segment_stay_as_they_are_and_those_that_are_gone_need_no_place_in_the_oldest() {
+        let all = segment(&[("1", Some("one")), ("2", None)]);
+        let [newer, oldest] =
+            [false, true].map(|is_oldest| merge(vec![Segment::default(), all.clone()], is_oldest));
+        assert_eq!((newer.places.len(), oldest.places.len()), (2, 1));
+        assert!(find(&newer, "1", "one") && find(&again(&oldest), "1", "one"));
+        assert!(merge(Vec::new(), true).is_empty());
+    }
+
     proptest! {
         #[test]
         fn merged_segments_know_what_a_map_would(runs in prop::collection::vec(prop::collection::vec((0_u8..20, prop::option::of(0_u16..9)), 0..12), 1..6)) {

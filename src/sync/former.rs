@@ -33,7 +33,9 @@ impl Run<'_> {
         let looks_at: HashSet<&str> = match (asks_former, rows.has_item_guards()) {
             (false, false) => return false,
             (true, _) => rejected.iter().filter_map(|row| row.id.as_deref()).collect(),
-            (false, true) => rejected.iter().filter(is_held_item).filter_map(|row| row.id.as_deref()).collect(),
+            (false, true) => {
+                rejected.iter().filter(is_held_item).filter_map(|row| row.id.as_deref()).collect()
+            }
         };
         let is_wanted = |row: RowRef, id: &str| {
             let has_item = |group: usize| {

@@ -7,9 +7,10 @@
 //! - **A killed run** loses at most [`SAVE_EVERY`] of this: the rows are known as acknowledged and their content is not.
 //!   After a kill it shows as unknown until the row is sent again. Saving after each batch, as the state is, would double
 //!   the calls to the store.
-//! - **The store takes its time**, and batches are under way. Their calls are reserved to the second, so nobody waits here:
+//! - **The store takes its time**, and batches are under way. Their calls are reserved to the second, so no call waits here:
 //!   the work is a future of its own that goes on beside them ([`Recorder::work`]). What needs nothing of the store is
-//!   taken in at once: answers come faster than anybody asks for the work, and each holds its whole body.
+//!   taken in at once: answers come faster than anybody asks for the work, and each holds its whole body. Where many wait
+//!   all the same, the next batch waits too, before its call is reserved ([`Recorder::is_behind`]).
 //! - **A row that the target refused** keeps its former content; its line says what the target answered.
 
 use std::collections::HashMap;
@@ -196,7 +197,8 @@ impl<'a> Record<'a> {
     }
 
     async fn former_contents(&mut self, written: &Written) -> Contents {
-        let wanted = entries(written).filter_map(|entry| Some((entry.id.as_str(), *self.former.get(&entry.id)?)));
+        let wanted =
+            entries(written).filter_map(|entry| Some((entry.id.as_str(), *self.former.get(&entry.id)?)));
         let wanted: Vec<(&str, Fingerprint)> = wanted.collect();
         self.ledger.contents(&wanted).await
     }
