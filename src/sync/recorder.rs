@@ -73,9 +73,11 @@ impl<'a> Recorder<'a> {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        self.work.is_some()
-            || !self.waiting.is_empty()
-            || self.record.as_ref().is_some_and(|record| record.is_save_due())
+        self.has_answers() || self.record.as_ref().is_some_and(|record| record.is_save_due())
+    }
+
+    fn has_answers(&self) -> bool {
+        self.work.is_some() || !self.waiting.is_empty()
     }
 
     /// Whether so much waits that the next batch should: each answer that was not taken in holds its body.
@@ -101,7 +103,7 @@ impl<'a> Recorder<'a> {
 
     /// The writing has ended: saves the ledger; the file of changes goes with the report.
     pub(super) async fn finish(mut self) -> Recorded {
-        while self.has_work() {
+        while self.has_answers() {
             self.work().await;
         }
         match self.record {
