@@ -17,6 +17,7 @@ use zstd::stream::raw::CParameter;
 use zstd::stream::{Decoder, Encoder};
 
 use super::{ChangeAction, FieldChange, Json};
+use crate::catalogue::write_json_string;
 use crate::words::{phrase, written};
 
 const FORMAT_NAME: &str = "okki-sync changes";
@@ -31,8 +32,15 @@ const SKIPPED: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 const LISTED_CREATIONS: u64 = 1_000;
 /// Ids in one line.
 const IDS_IN_A_LINE: usize = 500;
-/// A file that unpacks to more is taken as damaged: a run that changes a million rows writes a third of it.
+/// A file that unpacks to more is damaged: a run that changes a million rows writes a third of it.
 const MOST_BYTES: u64 = 2 << 30;
+/// The same of a small file, which unpacks to this at most, and for each of its bytes to so many: rows pack to a twentieth.
+const SMALL_FILE_BYTES: u64 = 16 << 20;
+const MOST_UNPACKED: u64 = 100;
+/// The same of a line: its row once was one that a target took.
+const MOST_LINE_BYTES: usize = 64 << 20;
+/// A file that asks for a larger window, as a power of two, is damaged: level 1, which earlier builds wrote, takes 19.
+const MOST_WINDOW_LOG: u32 = 23;
 
 /// The answer of a target that took a row.
 pub(crate) const ACCEPTED: &str = phrase!("accepted");
@@ -116,8 +124,7 @@ impl ChangesWriter {
         if self.waiting > 0 {
             self.ids.push(b',');
         }
-        // Writing to memory cannot fail.
-        let _ = serde_json::to_writer(&mut self.ids, id);
+        write_json_string(id, &mut self.ids);
         self.waiting += 1;
         if self.waiting >= IDS_IN_A_LINE {
             self.end_ids(at);
@@ -187,8 +194,12 @@ impl ChangesWriter {
 pub(crate) fn read(file: &[u8], mut take: impl FnMut(&str)) -> Result<(), String> {
     check_header(file)?;
     let damaged = |error: std::io::Error| written!("it is damaged ({error})", error);
-    let mut unpacked = Decoder::with_buffer(Cursor::new(file)).map_err(damaged)?.take(MOST_BYTES);
-    let (mut text, mut room) = (Vec::new(), vec![0; 64 * 1024]);
+    let too_large = || Err(written!("it is damaged (it unpacks to more than such a file can hold)"));
+    let most =
+        SMALL_FILE_BYTES.saturating_add(MOST_UNPACKED.saturating_mul(file.len() as u64)).min(MOST_BYTES);
+    let mut unpacked = Decoder::with_buffer(Cursor::new(file)).map_err(damaged)?;
+    unpacked.window_log_max(MOST_WINDOW_LOG).map_err(damaged)?;
+    let (mut text, mut room, mut all) = (Vec::new(), vec![0; 64 * 1024], 0_u64);
     loop {
         let read = match unpacked.read(&mut room) {
             Ok(0) => return Ok(()),
@@ -197,8 +208,14 @@ pub(crate) fn read(file: &[u8], mut take: impl FnMut(&str)) -> Result<(), String
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(damaged(error)),
         };
-        text.extend_from_slice(room.get(..read).unwrap_or_default());
-        let Some(end) = text.iter().rposition(|byte| *byte == b'\n') else { continue };
+        all += read as u64;
+        let new = room.get(..read).unwrap_or_default();
+        if all > most || text.len() + read > MOST_LINE_BYTES {
+            return too_large();
+        }
+        let end = new.iter().rposition(|byte| *byte == b'\n').map(|end| text.len() + end);
+        text.extend_from_slice(new);
+        let Some(end) = end else { continue };
         let whole = text.get(..end).unwrap_or_default();
         let lines = std::str::from_utf8(whole).map_err(|_| written!("it is damaged (not UTF-8)"))?;
         lines.lines().filter(|line| !line.is_empty()).for_each(&mut take);
@@ -274,5 +291,34 @@ mod tests {
         newer[at + 10] = b'2';
         assert!(read(&newer, |_| {}).unwrap_err().contains("format version 2"));
         assert_eq!(read(b"{}", |_| {}).unwrap_err(), "it is not a file of changes");
+    }
+
+    /// A small file of a stranger, whatever it unpacks to.
+    fn bomb(level: i32, bytes: &[u8], times: usize) -> Vec<u8> {
+        let header = br#"{"format":"okki-sync changes","version":1,"connection":"acme","run_id":"r1"}"#;
+        let mut file = [&SKIPPED[..], &(header.len() as u32).to_le_bytes(), header].concat();
+        let mut packed = Encoder::new(&mut file, level).unwrap();
+        (0..times).for_each(|_| packed.write_all(bytes).unwrap());
+        packed.finish().unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_that_unpacks_to_more_than_it_could_hold_is_damaged() {
+        let piece = vec![b'x'; 1 << 20];
+        let one_line = bomb(1, &piece, 64);
+        assert!(one_line.len() < 100_000);
+        assert!(read(&one_line, |_| {}).unwrap_err().contains("unpacks to more"));
+        let mut line = vec![b' '; (1 << 20) - 1];
+        line.push(b'\n');
+        let mut bytes = 0;
+        let error = read(&bomb(1, &line, 64), |line| bytes += line.len()).unwrap_err();
+        assert!(error.contains("unpacks to more") && bytes < 32 << 20);
+        // A window of 128 MiB is not reserved for it.
+        let mut wide = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 17 << 3];
+        wide.extend_from_slice(&[1, 0, 0]);
+        let header = br#"{"format":"okki-sync changes","version":1,"connection":"acme","run_id":"r1"}"#;
+        let file = [&SKIPPED[..], &(header.len() as u32).to_le_bytes(), header, wide.as_slice()].concat();
+        assert!(read(&file, |_| {}).unwrap_err().starts_with("it is damaged"));
     }
 }

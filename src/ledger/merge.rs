@@ -8,7 +8,16 @@ const SMALL_BYTES: u32 = BLOCK_BYTES as u32 / 2;
 
 /// One segment of these, from the newest to the oldest. `is_oldest`: below them is nothing that a row which is gone
 /// would have to hide.
-pub(crate) fn merge(segments: &[Segment], is_oldest: bool) -> Segment {
+pub(crate) fn merge(mut segments: Vec<Segment>, is_oldest: bool) -> Segment {
+    segments.retain(|segment| !segment.is_empty());
+    if segments.len() <= 1 {
+        // All that a first sync sends: nothing hides it, and taking it over row by row would take as long as packing it.
+        let mut only = segments.pop().unwrap_or_default();
+        if is_oldest {
+            only.places.retain(|place| place.block().is_some());
+        }
+        return only;
+    }
     let mut merged = Builder::default();
     for (age, segment) in segments.iter().enumerate() {
         let newer = segments.get(..age).unwrap_or_default();
@@ -82,7 +91,7 @@ mod tests {
     fn newer_rows_hide_older_ones_and_rows_that_are_gone_hide_them_too() {
         let older = segment(&[("1", Some("one")), ("2", Some("two")), ("3", Some("three"))]);
         let newer = segment(&[("2", Some("zwei")), ("3", None)]);
-        let merged = again(&merge(&[newer, older], true));
+        let merged = again(&merge(vec![newer, older], true));
         assert!(find(&merged, "1", "one") && find(&merged, "2", "zwei"));
         assert!(!find(&merged, "2", "two") && !find(&merged, "3", "three"));
         assert_eq!((merged.places.len(), merged.blocks.len()), (2, 1));
@@ -123,14 +132,14 @@ mod tests {
         let all = all.finish();
         assert!(all.blocks.len() >= 3);
         let one = segment(&[("7", Some("seven"))]);
-        let merged = merge(&[one, all.clone()], true);
+        let merged = merge(vec![one, all.clone()], true);
         assert!(
             find(&merged, "7", "seven") && (0..2_000).all(|id| id == 7 || find(&merged, &ids[id], &row(id)))
         );
         assert!(merged.blocks.iter().any(|block| block.sum == all.blocks[0].sum));
         let mut most = Builder::default();
         (0..1_900).for_each(|id| most.add(&ids[id], b"new"));
-        let merged = again(&merge(&[most.finish(), all], true));
+        let merged = again(&merge(vec![most.finish(), all], true));
         assert_eq!(merged.blocks.iter().map(|block| block.rows).sum::<u32>(), 2_000);
         assert!((1_900..2_000).all(|id| find(&merged, &ids[id], &row(id))));
     }
@@ -145,6 +154,25 @@ mod tests {
         }
         assert!(Segment::from_bytes(&Bytes::from(file[..file.len() - 1].to_vec()), "acme").is_err());
         assert!(Segment::from_bytes(&Bytes::from(file), "other").is_err());
+    }
+
+    #[test]
+    fn a_block_never_unpacks_to_more_than_its_table_says_or_a_row_can_have() {
+        let packed = zstd::bulk::compress(&vec![0; 128 << 20], 1).unwrap();
+        assert!(packed.len() < 20_000);
+        for raw_bytes in [0, 64 * 1024, 128 << 20, u32::MAX] {
+            assert!(rows_of(&packed, raw_bytes, |_, _| {}).is_err(), "{raw_bytes}");
+        }
+    }
+
+    #[test]
+    fn rows_of_one_segment_stay_as_they_are_and_those_that_are_gone_need_no_place_in_the_oldest() {
+        let all = segment(&[("1", Some("one")), ("2", None)]);
+        let [newer, oldest] =
+            [false, true].map(|is_oldest| merge(vec![Segment::default(), all.clone()], is_oldest));
+        assert_eq!((newer.places.len(), oldest.places.len()), (2, 1));
+        assert!(find(&newer, "1", "one") && find(&again(&oldest), "1", "one"));
+        assert!(merge(Vec::new(), true).is_empty());
     }
 
     proptest! {
@@ -167,7 +195,7 @@ mod tests {
                 }
                 segments.insert(0, builder.finish());
             }
-            let merged = again(&merge(&segments, true));
+            let merged = again(&merge(segments, true));
             prop_assert_eq!(merged.places.len(), map.values().flatten().count());
             for (id, content) in map {
                 if let Some(content) = content {

@@ -225,6 +225,15 @@ impl Plan {
         there.filter(|change| change.action != Action::Skip).chain(gone)
     }
 
+    /// The source's rows that are updated or left out, and whether they are updated.
+    pub(crate) fn judged(&self, catalogue: &Catalogue) -> impl Iterator<Item = (RowRef, bool)> {
+        rows(catalogue, self.unit).zip(&self.actions).filter_map(|(row, action)| match action {
+            Action::Update => Some((row, true)),
+            Action::Skip => Some((row, false)),
+            Action::Create | Action::Delete | Action::Unchanged => None,
+        })
+    }
+
     /// Rows that need a call.
     pub(crate) fn pending<'a>(&'a self, catalogue: &'a Catalogue) -> impl Iterator<Item = Change<'a>> {
         self.changes(catalogue).filter(|change| change.action != Action::Unchanged)

@@ -1,15 +1,17 @@
-//! What value guards look at: the rows as the target has acknowledged them, from the row ledger.
+//! What value guards look at: rows as the target has acknowledged them, from the row ledger.
 //!
-//! `max_change` asks for every row. The other rules ask for none, but an item that one of them holds back stays in its
-//! row as it was acknowledged: then the rows of such groups are loaded, and those alone.
+//! Only a row that is not as it was acknowledged is looked up. `max_change` holds back what differs from the acknowledged
+//! value, so a row without a difference needs none; and an item that a rule holds back stays in its row as it was
+//! acknowledged, which is a difference too as long as nobody knows it. So a plan is made without former rows; where it
+//! changes or leaves out known rows, those are loaded, and it is made once more. A run without a change loads nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::ledger::{RowLedger, Wanted};
-use super::{NO_FORMER, Run, RunContext};
+use super::{NO_FORMER, Run};
 use crate::catalogue::{Catalogue, PRODUCT_ID_COLUMN, ReasonKind, Rejected, RowKind};
-use crate::plan::{self, RowWriter};
+use crate::plan::{OnDelete, Plan, RowRef};
 use crate::state::{Acknowledged, State};
 use crate::transform::Former;
 
@@ -19,38 +21,53 @@ impl Run<'_> {
         self.former.as_deref().map(|former| former as &dyn Former)
     }
 
-    /// Loads every row, if a guard compares with it.
-    pub(super) async fn load_former(&mut self, state: &State) {
-        if !self.context.rows.asks_former() {
-            return;
-        }
-        let rows: Vec<Wanted<'_>> =
-            state.rows.iter().filter_map(|(_, id, acknowledged)| wanted(id, acknowledged)).collect();
-        self.former = Some(Arc::new(RowLedger::new(self.context).last_contents(&rows).await));
-    }
-
-    /// Loads the rows of which items are held back, unless every row is loaded anyway. Returns whether rows are written
-    /// another way now.
-    pub(super) async fn load_former_of_held(
+    /// Loads the rows that the guards look at. `plan` is of the same catalogue, without former rows; `rejected` is what it
+    /// and the catalogue have rejected. Returns whether rows may be written another way now.
+    pub(super) async fn load_former(
         &mut self,
-        catalogue: &Catalogue,
-        (state, held): (&State, &HashSet<String>),
+        (catalogue, state): (&Catalogue, &State),
+        plan: &Plan,
+        rejected: &[Rejected],
     ) -> bool {
-        if held.is_empty() || self.context.rows.asks_former() {
-            return false;
-        }
-        let is_held =
-            |product: &u32| held.contains(catalogue.product_cells.cell(*product as usize, PRODUCT_ID_COLUMN));
-        let rows = catalogue.groups.iter().zip(&catalogue.products_of).filter_map(|(group, products)| {
-            let id = products.iter().any(is_held).then_some(group.id.as_str())?;
-            wanted(id, state.rows.get(id)?)
+        let (rows, asks_former) = (self.context.rows, self.context.rows.asks_former());
+        let looks_at: HashSet<&str> = match (asks_former, rows.has_item_guards()) {
+            (false, false) => return false,
+            (true, _) => rejected.iter().filter_map(|row| row.id.as_deref()).collect(),
+            (false, true) => {
+                rejected.iter().filter(is_held_item).filter_map(|row| row.id.as_deref()).collect()
+            }
+        };
+        let is_wanted = |row: RowRef, id: &str| {
+            let has_item = |group: usize| {
+                let mut products = catalogue.products_of.get(group).into_iter().flatten();
+                products.any(|product| {
+                    looks_at.contains(catalogue.product_cells.cell(*product as usize, PRODUCT_ID_COLUMN))
+                })
+            };
+            !looks_at.is_empty()
+                && (looks_at.contains(id) || matches!(row, RowRef::Group(group) if has_item(group)))
+        };
+        let rows = plan.judged(catalogue).filter_map(|(row, is_update)| {
+            let id = row.id(catalogue);
+            let is_meant = (asks_former && is_update) || is_wanted(row, id);
+            is_meant.then(|| wanted(id, state.rows.get(id)?)).flatten()
         });
         let rows: Vec<Wanted<'_>> = rows.collect();
         let contents = RowLedger::new(self.context).last_contents(&rows).await;
         let has_some = !contents.is_empty();
-        self.former = Some(Arc::new(contents));
+        self.former = has_some.then(|| Arc::new(contents));
         has_some
     }
+
+    /// The same where nobody plans.
+    pub(super) async fn load_former_of(&mut self, catalogue: &Catalogue, state: &State) {
+        let plan = Plan::new(self.context.rows, catalogue, (state, NO_FORMER), OnDelete::Ignore);
+        self.load_former((catalogue, state), &plan, &plan.rejected).await;
+    }
+}
+
+fn is_held_item(row: &&Rejected) -> bool {
+    row.kind == RowKind::Product && row.reason_kind == ReasonKind::Held
 }
 
 /// A row whose run was killed before the answer counts as it was acknowledged last: a guard that took it as new would let
@@ -61,26 +78,4 @@ fn wanted(id: &str, acknowledged: Acknowledged) -> Option<Wanted<'_>> {
         Acknowledged::Unsure => Some((id, None)),
         Acknowledged::Unknown => None,
     }
-}
-
-/// The items that value guards hold back, among these rows of the quarantine.
-pub(super) fn held_items(context: &RunContext<'_>, rejected: &[Rejected]) -> HashSet<String> {
-    if !context.rows.has_item_guards() {
-        return HashSet::new();
-    }
-    let is_held = |row: &&Rejected| row.kind == RowKind::Product && row.reason_kind == ReasonKind::Held;
-    rejected.iter().filter(is_held).filter_map(|row| row.id.clone()).collect()
-}
-
-/// The same of the whole catalogue, where no plan has said it.
-pub(super) fn held_items_of(context: &RunContext<'_>, catalogue: &Catalogue) -> HashSet<String> {
-    if !context.rows.has_item_guards() {
-        return HashSet::new();
-    }
-    let (mut writer, mut out) = (RowWriter::new(context.rows, catalogue, NO_FORMER), Vec::new());
-    for row in plan::rows(catalogue, context.rows.unit()) {
-        out.clear();
-        let _ = writer.write(row, row.id(catalogue), &mut out);
-    }
-    held_items(context, &writer.rejected)
 }

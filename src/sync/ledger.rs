@@ -117,7 +117,7 @@ impl<'a> RowLedger<'a> {
             let stored = load(self.store, self.connection, &path).await?;
             let was_empty = stored.as_ref().is_none_or(Segment::is_empty);
             segments.extend(stored);
-            let merged = merge(&segments, slot == Slot::Main);
+            let merged = merge(std::mem::take(&mut segments), slot == Slot::Main);
             if merged.bytes() <= slot.most_bytes() {
                 self.put(&path, &merged).await?;
                 break;

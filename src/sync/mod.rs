@@ -292,6 +292,8 @@ impl Run<'_> {
         if written.is_ok() && is_whole {
             checkpoint.complete(self.tally.source.products);
         }
+        // The state's text is as large as the catalogue: they need not be in memory both.
+        drop((catalogue, plan, self.former.take()));
         // What was acknowledged is saved, however the writing ended.
         let saved = checkpoint.save().await;
         self.log_written(started);

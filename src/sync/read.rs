@@ -17,7 +17,6 @@ use bytes::Bytes;
 use object_store::PutPayload;
 use tokio::time::Instant;
 
-use super::former::held_items;
 use super::{Only, Run, RunContext, RunRequest, millis};
 use crate::budget::Budget;
 use crate::catalogue::{Catalogue, Rejected};
@@ -103,12 +102,14 @@ impl Run<'_> {
             (Mode::Plan | Mode::Verify | Mode::Undo, _) => ReadFor::Comparison,
             (Mode::Sync, true) => ReadFor::Anew,
         };
-        self.load_former(state).await;
         for attempt in 1..=okki::MAX_READS {
             let (catalogue, read) = self.read(budget, purpose).await?;
+            self.former = None;
             let (mut plan, mut refusal) = self.decide(request, &catalogue, state)?;
-            let held = held_items(self.context, &self.tally.rejected);
-            if self.load_former_of_held(&catalogue, (state, &held)).await {
+            let rejected = std::mem::take(&mut self.tally.rejected);
+            let has_former = self.load_former((&catalogue, state), &plan, &rejected).await;
+            self.tally.rejected = rejected;
+            if has_former {
                 (plan, refusal) = self.decide(request, &catalogue, state)?;
             }
             let takes_away = plan.counts.update + plan.counts.delete > 0;

@@ -7,8 +7,10 @@
 //! - **A killed run** loses at most [`SAVE_EVERY`] of this: the rows are known as acknowledged and their content is not.
 //!   After a kill it shows as unknown until the row is sent again. Saving after each batch, as the state is, would double
 //!   the calls to the store.
-//! - **The store takes its time**, and batches are under way. Their calls are reserved to the second, so nobody waits here:
-//!   the work is a future of its own that goes on beside them ([`Recorder::work`]).
+//! - **The store takes its time**, and batches are under way. Their calls are reserved to the second, so no call waits here:
+//!   the work is a future of its own that goes on beside them ([`Recorder::work`]). What needs nothing of the store is
+//!   taken in at once: answers come faster than anybody asks for the work, and each holds its whole body. Where many wait
+//!   all the same, the next batch waits too, before its call is reserved ([`Recorder::is_behind`]).
 //! - **A row that the target refused** keeps its former content; its line says what the target answered.
 
 use std::collections::HashMap;
@@ -18,7 +20,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::Instant;
 
 use super::RunContext;
-use super::ledger::RowLedger;
+use super::ledger::{Contents, RowLedger};
 use crate::catalogue::{Catalogue, RecordId};
 use crate::changes::{ACCEPTED, ChangeAction, ChangeLine, ChangesWriter, Json, RowChange};
 use crate::ledger::Builder;
@@ -27,10 +29,13 @@ use crate::plan::{Action, RowRef, name_of};
 use crate::state::Fingerprint;
 use crate::store::paths;
 use crate::targets::Written;
+use crate::targets::batch::Entry;
 use crate::words::written;
 
 /// Ledger and changes are saved this often while batches go out: a run of 15 minutes makes 30 saves, of what is new.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// Answers that wait to be taken in, at most, while further batches begin.
+const MOST_WAITING: usize = 16;
 /// Changed rows that a run shows to people.
 const SHOWN_ROWS: usize = 100;
 
@@ -59,11 +64,25 @@ impl<'a> Recorder<'a> {
 
     /// Notes what became of a batch.
     pub(super) fn note(&mut self, written: Written, rows: Vec<(RowRef, Action)>) {
-        self.waiting.push((written, rows));
+        match &mut self.record {
+            Some(record) if self.waiting.is_empty() && record.asks_nothing_of(&written) => {
+                record.take_batch(&written, &rows, &Contents::new());
+            }
+            _ => self.waiting.push((written, rows)),
+        }
     }
 
     pub(super) fn has_work(&self) -> bool {
+        self.has_answers() || self.record.as_ref().is_some_and(|record| record.is_save_due())
+    }
+
+    fn has_answers(&self) -> bool {
         self.work.is_some() || !self.waiting.is_empty()
+    }
+
+    /// Whether so much waits that the next batch should: each answer that was not taken in holds its body.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting.len() >= MOST_WAITING
     }
 
     /// Takes in what was noted. A caller that stops waiting loses nothing: the work goes on when it is asked for again.
@@ -84,7 +103,7 @@ impl<'a> Recorder<'a> {
 
     /// The writing has ended: saves the ledger; the file of changes goes with the report.
     pub(super) async fn finish(mut self) -> Recorded {
-        while self.has_work() {
+        while self.has_answers() {
             self.work().await;
         }
         match self.record {
@@ -106,6 +125,8 @@ struct Record<'a> {
     /// What was acknowledged before the run.
     former: HashMap<RecordId, Fingerprint>,
     saved_at: Instant,
+    /// Whether nothing came since the last save.
+    is_saved: bool,
     shown: Vec<RowChange>,
     more: u64,
 }
@@ -119,6 +140,12 @@ pub(super) struct Recorded {
     pub shown: Vec<RowChange>,
     /// How many more did.
     pub more: u64,
+}
+
+/// All rows that a batch was answered for.
+fn entries(written: &Written) -> impl Iterator<Item = &Entry> {
+    let taken = written.acknowledged.iter().flat_map(|batch| &batch.entries);
+    taken.chain(written.refused.iter().map(|row| &row.entry))
 }
 
 /// A row as it was answered for.
@@ -146,6 +173,7 @@ impl<'a> Record<'a> {
             catalogue,
             former,
             saved_at: Instant::now(),
+            is_saved: true,
             shown: Vec::new(),
             more: 0,
         }
@@ -153,27 +181,37 @@ impl<'a> Record<'a> {
 
     async fn take_in(&mut self, answers: Vec<Answer>) {
         for (written, rows) in answers {
-            self.take_batch(&written, &rows).await;
+            let contents = self.former_contents(&written).await;
+            self.take_batch(&written, &rows, &contents);
         }
-        if self.saved_at.elapsed() >= SAVE_EVERY {
+        if self.is_save_due() {
             self.save().await;
         }
     }
 
-    async fn take_batch(&mut self, written: &Written, rows: &[(RowRef, Action)]) {
+    fn is_save_due(&self) -> bool {
+        !self.is_saved && self.saved_at.elapsed() >= SAVE_EVERY
+    }
+
+    /// Whether the ledger need not be asked for former rows: none of these was there.
+    fn asks_nothing_of(&self, written: &Written) -> bool {
+        self.former.is_empty() || !entries(written).any(|entry| self.former.contains_key(&entry.id))
+    }
+
+    async fn former_contents(&mut self, written: &Written) -> Contents {
+        let wanted =
+            entries(written).filter_map(|entry| Some((entry.id.as_str(), *self.former.get(&entry.id)?)));
+        let wanted: Vec<(&str, Fingerprint)> = wanted.collect();
+        self.ledger.contents(&wanted).await
+    }
+
+    fn take_batch(&mut self, written: &Written, rows: &[(RowRef, Action)], contents: &Contents) {
+        self.is_saved = false;
         let catalogue = self.catalogue;
         let at = self.now();
         let planned =
             |order: u32| rows.get(order as usize).copied().unwrap_or((RowRef::Gone, Action::Update));
         let name = |row: RowRef| catalogue.map(|catalogue| name_of(row, catalogue)).unwrap_or_default();
-        let ids = written
-            .acknowledged
-            .iter()
-            .flat_map(|batch| &batch.entries)
-            .chain(written.refused.iter().map(|row| &row.entry));
-        let wanted: Vec<(&str, Fingerprint)> =
-            ids.filter_map(|entry| Some((entry.id.as_str(), *self.former.get(&entry.id)?))).collect();
-        let contents = self.ledger.contents(&wanted).await;
         let taken = written
             .acknowledged
             .iter()
@@ -267,7 +305,7 @@ impl<'a> Record<'a> {
     }
 
     async fn save(&mut self) {
-        self.saved_at = Instant::now();
+        (self.saved_at, self.is_saved) = (Instant::now(), true);
         self.ledger.add(self.rows.finish()).await;
         let at = self.now();
         let Some(file) = self.changes.as_mut().and_then(|changes| changes.file(&at)) else { return };

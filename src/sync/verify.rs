@@ -3,7 +3,6 @@
 mod compare;
 mod read_back;
 
-use super::former::held_items_of;
 use super::{Run, RunContext, Tally};
 use crate::budget::Budget;
 use crate::catalogue::Catalogue;
@@ -47,9 +46,7 @@ impl Run<'_> {
         };
         // What a value guard holds back is set aside on purpose: it is no difference.
         if let Some(state) = state.as_ref().filter(|_| context.rows.has_guards()) {
-            self.load_former(state).await;
-            let held = held_items_of(context, &catalogue);
-            self.load_former_of_held(&catalogue, (state, &held)).await;
+            self.load_former_of(&catalogue, state).await;
         }
         let former = self.former.clone();
         let former = former.as_deref().map(|former| former as &dyn Former);

@@ -133,7 +133,8 @@ impl Run<'_> {
     async fn send(&mut self, sending: &mut Sending<'_, '_, '_>, batch: Batch) -> Result<()> {
         let (groups, rows) = (std::mem::take(&mut sending.groups), std::mem::take(&mut sending.in_batch));
         while !sending.in_flight.has_ended()
-            && sending.in_flight.is_full(sending.checkpoint.unsaved_batches())
+            && (sending.in_flight.is_full(sending.checkpoint.unsaved_batches())
+                || sending.recorder.is_behind())
         {
             self.advance(sending).await;
         }

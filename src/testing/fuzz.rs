@@ -31,7 +31,7 @@ pub fn ledger(file: &[u8]) {
     segment.unpack();
     let again = Bytes::from(segment.to_pieces("sandbox").concat());
     assert!(crate::ledger::Segment::from_bytes(&again, "sandbox").is_ok());
-    let merged = crate::ledger::merge(&[segment.clone(), segment], true);
+    let merged = crate::ledger::merge(vec![segment.clone(), segment], true);
     assert!(
         crate::ledger::Segment::from_bytes(&merged.to_pieces("sandbox").concat().into(), "sandbox").is_ok()
     );

@@ -138,6 +138,7 @@ impl<'a> Renderer<'a> {
     }
 
     /// Judges the field at this place of the row, as it was written.
+    #[inline]
     fn judge_own(
         &self,
         place: usize,
@@ -145,6 +146,9 @@ impl<'a> Renderer<'a> {
         written: Option<&[u8]>,
     ) -> Result<(), Reason> {
         let guards = self.map.guards.own(place);
+        if guards.is_empty() {
+            return Ok(());
+        }
         judge(guards, written.unwrap_or_default(), |guard| former.and_then(|former| former.own(guard)))
     }
 

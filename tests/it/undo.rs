@@ -188,6 +188,34 @@ async fn rows_whose_former_content_is_not_known_are_named() {
     assert_eq!((left.id.as_str(), left.why), (id.as_str(), "its former content is not known"));
 }
 
+/// A file of changes that a stranger could have put there: 64 MiB in a few kilobytes, half a file, no file of that kind.
+#[tokio::test(start_paused = true)]
+async fn changes_that_cannot_be_read_are_named_and_nothing_is_sent() {
+    let (world, _) = synced(qeasy("products", "")).await;
+    reprice(&world, 7, "3099.00");
+    let second = world.sync_well().await;
+    let path = format!("changes/it/{}.jsonl.zst", second.report.run_id);
+    let store = world.app.store().await.unwrap().clone();
+    let file = store.load(&path).await.unwrap().unwrap().0;
+    let header = 8 + u32::from_le_bytes(file[4..8].try_into().unwrap()) as usize;
+    let bomb = zstd::bulk::compress(&vec![b' '; 64 << 20], 1).unwrap();
+    assert!(bomb.len() < 10_000);
+    let before = rows(&world);
+    for (spoilt, said) in [
+        ([&file[..header], &bomb].concat(), "it is damaged (it unpacks to more than such a file can hold)"),
+        ([&file[..header], &[0; 64]].concat(), "it is damaged ("),
+        (vec![0; file.len()], "it is not a file of changes"),
+        (file[..header / 2].to_vec(), "it is not a file of changes"),
+    ] {
+        store.put(&path, spoilt).await.unwrap();
+        let request = UndoRequest { run_id: second.report.run_id.clone(), send: true, deletes: false };
+        let error = world.app.undo(from(&world), &request, &|_| {}).await.unwrap_err();
+        let line = error.line();
+        assert!(line.contains(&path) && line.contains(said) && !line.contains('\n'), "{line}");
+        assert_eq!(rows(&world), before);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_that_nobody_knows_is_answered_with_the_newest_ones() {
     let (world, first) = synced(qeasy("products", "")).await;

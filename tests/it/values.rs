@@ -140,6 +140,41 @@ async fn without_its_ledger_a_plan_says_that_old_values_are_not_known() {
     }
 }
 
+/// Half of a file, nothing but zeros, blocks overwritten, a table that speaks of more than there is: each of them costs
+/// former values and nothing else.
+#[tokio::test(start_paused = true)]
+async fn whatever_lies_in_a_ledger_s_place_no_row_is_lost_by_it() {
+    type Spoil = fn(&[u8]) -> Vec<u8>;
+    let spoils: [(&str, Spoil); 5] = [
+        ("cut", |file| file[..file.len() / 2].to_vec()),
+        ("zeros", |file| vec![0; file.len()]),
+        ("blocks", |file| [&file[..file.len() - 500], &[0; 500]].concat()),
+        ("immense", |file| {
+            let end = file.iter().position(|byte| *byte == b'\n').unwrap();
+            let mut header: Value = serde_json::from_slice(&file[..end]).unwrap();
+            header["rows"] = 1_000_000_000_000_u64.into();
+            [header.to_string().as_bytes(), &file[end..]].concat()
+        }),
+        ("unended", |file| vec![b' '; file.len()]),
+    ];
+    for (name, spoil) in spoils {
+        let world = synced("products").await;
+        let file = bytes(&world, LEDGER[0]).await.unwrap();
+        let store = world.app.store().await.unwrap();
+        store.put(LEDGER[0], spoil(&file)).await.unwrap();
+        let (id, ..) = reprice(&world, 7, "3099.00");
+        let planned = world.plan().await;
+        let shown = &planned.changes[0];
+        assert!(shown.id == id && shown.fields.iter().all(|field| field.old_unknown), "{name}: {shown:?}");
+        assert_eq!(world.sync_well().await.report.target.written, 1, "{name}");
+        reprice(&world, 7, "3199.00");
+        let expected = format!(r#"{id} [{{"path":"cost","old":3099.00,"new":3199.00}}]"#);
+        assert_eq!(told(&world.plan().await), [expected], "{name}");
+        world.sync_well().await;
+        world.assert_complete();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_rebuilt_state_has_its_ledger_too() {
     let world = synced("products").await;

@@ -86,6 +86,34 @@ async fn a_price_that_moves_too_far_from_the_acknowledged_one_is_held_back() {
     }
 }
 
+/// `max_change` looks up the rows that differ, not all of them.
+#[tokio::test(start_paused = true)]
+async fn a_guard_on_changes_reads_the_ledger_only_where_rows_differ() {
+    let guards = "[[guard.values]]\nfield = \"cost\"\nmax_change = 0.5\n";
+    let world = World::new(small(), guarded("products", guards));
+    let store = crate::support::Counted::new(std::time::Duration::ZERO);
+    let world = world.again_on(store.store());
+    world.sandbox.edit(|catalogue| catalogue.products[3].cost = Some("100".to_owned()));
+    let of_ledger =
+        || store.take_calls().into_iter().filter(|call| call.contains(".ledger")).collect::<Vec<_>>();
+    world.sync_well().await;
+    assert_eq!(
+        of_ledger().len(),
+        2,
+        "a first sync has nothing to look up: the latest slot is read and written"
+    );
+    world.sync_well().await;
+    assert_eq!(of_ledger(), Vec::<String>::new());
+    let product = world.catalogue().products[3].product_id.clone();
+    set_cost(&world, &product, "300").await;
+    for _ in 0..2 {
+        let outcome = world.sync().await;
+        assert_eq!((outcome.report.quarantined, outcome.report.target.written), (1, 0));
+        let calls = of_ledger();
+        assert!(calls.len() == 3 && calls.iter().all(|call| call.starts_with("GET")), "{calls:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_item_that_is_held_back_stays_in_its_row_while_others_change() {
     for rule in ["min = 0.0005", "max_change = 0.5"] {
