@@ -58,7 +58,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AcknowledgeBeforeTheAnswer,
         Self::IgnoreFailed,
         Self::IgnoreInserted,
