@@ -4,6 +4,8 @@
 //! one there after the read, that one was created meanwhile. Nothing is said of `now`, whose clock may be another one than
 //! the filter's.
 
+use std::time::Duration;
+
 use super::Okki;
 use super::protocol::GroupList;
 use super::row::RowReader;
@@ -11,7 +13,7 @@ use super::windows::Seconds;
 use super::windows::times::{self, FARTHEST_ZONE_SECONDS};
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, Side};
 use crate::net::Call;
 use crate::transform::Columns;
 
@@ -33,7 +35,7 @@ impl Okki {
             Some(0) => return Ok(Some(shows)),
             Some(_) => {}
         }
-        // A filter that shows products of a time that has come nowhere filters nothing.
+        // A filter that shows products of a time that has come in no zone filters nothing.
         if self.created_since(budget, shows_none).await? != Some(0) {
             return Ok(None);
         }
@@ -44,6 +46,8 @@ impl Okki {
                 _ => shows = middle,
             }
         }
+        // More of the second before may still come.
+        budget.sleep(Side::Source, Duration::from_millis(1_100)).await?;
         Ok(Some(shows_none))
     }
 

@@ -126,7 +126,10 @@ pub fn after_a_sync(
     }
     for (id, row) in journal(world, before.journal) {
         if moved && !is_tombstone(row.get()) {
-            items_are_whole(&past, &world.pipeline, &id, row.get(), span, outcome)?;
+            // A read that may have missed a row takes nothing away that the target had.
+            let had = before.rows().get(&id).map(|row| ids_of_items(row.get())).unwrap_or_default();
+            let had = past.product_ids().filter(|item| had.contains(*item));
+            items_are_whole(&past, &world.pipeline, (&id, row.get()), had, span, outcome)?;
             continue;
         }
         if world.reading.is_too_late() && !is_tombstone(row.get()) {
@@ -135,7 +138,7 @@ pub fn after_a_sync(
         if let Some(doubt) = doubt(&past, &world.pipeline, &id, &row, span) {
             return Err(format!("untrue: row {id}: {doubt}"));
         }
-        items_are_whole(&past, &world.pipeline, &id, row.get(), span, outcome)?;
+        items_are_whole(&past, &world.pipeline, (&id, row.get()), past.product_ids(), span, outcome)?;
     }
     let is_clear = !moved && !world.reading.is_too_late() && world.neighbours == 0;
     let Some(outcome) = outcome.filter(|_| is_clear) else { return Ok(()) };
@@ -167,12 +170,12 @@ fn steady_product<'p>(past: &'p Past, pipeline: &Pipeline, id: &str, span: Span)
     steady
 }
 
-/// No product that was in a group throughout is missing from the group's row.
-fn items_are_whole(
+/// None of these products that was in a group throughout is missing from the group's row.
+fn items_are_whole<'p>(
     past: &Past,
     pipeline: &Pipeline,
-    group: &str,
-    row: &str,
+    (group, row): (&str, &str),
+    products: impl Iterator<Item = &'p String>,
     span: Span,
     outcome: Option<&Outcome>,
 ) -> Result<(), String> {
@@ -181,7 +184,7 @@ fn items_are_whole(
     }
     let items = ids_of_items(row);
     let rejected = outcome.map(rejected).unwrap_or_default();
-    for id in past.product_ids().filter(|id| !items.contains(*id) && !rejected.contains(id.as_str())) {
+    for id in products.filter(|id| !items.contains(*id) && !rejected.contains(id.as_str())) {
         if steady_product(past, pipeline, id, span).is_some_and(|product| product.group_id == group) {
             return Err(format!("missing: item {id} was in group {group} throughout; its row is {row}"));
         }
@@ -217,7 +220,8 @@ fn nothing_is_missing(world: &World, past: &Past, span: Span, outcome: &Outcome)
     {
         let is_steady = past.group(id, span).all(|names| names.len() == 1);
         if is_steady {
-            items_are_whole(past, &world.pipeline, id, row.get(), span, Some(outcome))?;
+            let row_of = (id.as_str(), row.get());
+            items_are_whole(past, &world.pipeline, row_of, past.product_ids(), span, Some(outcome))?;
             fresh(past, &world.pipeline, id, row, span)?;
         }
     }
