@@ -294,9 +294,8 @@ impl Okki {
             return groups_of_file(&self.settings.base_url);
         }
         let url = join_path(&self.settings.base_url, &self.settings.api);
-        let build = |token: Option<&SecretString>| {
-            bearer(Request::get(url.clone()).answered_by_at_most(MAX_LIST_BYTES), token)
-        };
+        let request = Request::get(url).answered_by_at_most(MAX_LIST_BYTES);
+        let build = |token: Option<&SecretString>| bearer(request.clone(), token);
         self.client.call(budget, Call::new("groups"), build, protocol::groups).await
     }
 

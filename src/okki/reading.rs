@@ -168,11 +168,8 @@ impl<K: Keep> Reading<'_, '_, K> {
     pub(super) async fn cover(&mut self, limit: Option<Instant>) -> Step<()> {
         let by_number = self.builder.rows_by_number();
         let expected = |gap: &TimeRange| {
-            let in_gap = self
-                .ledger
-                .waiting()
-                .iter()
-                .filter(|waiting| waiting.from >= gap.from && gap.to.is_some_and(|to| waiting.to <= to));
+            let waiting = self.ledger.waiting().iter();
+            let in_gap = waiting.filter(|w| w.from >= gap.from && gap.to.is_some_and(|to| w.to <= to));
             let rows: u64 = in_gap.filter_map(|waiting| by_number.get(&waiting.number)).sum();
             match rows {
                 0 if !self.ledger.complete => {
