@@ -14,6 +14,7 @@ pub(crate) mod cache;
 mod clean;
 mod delta;
 mod exact;
+mod filters;
 mod json;
 mod merge;
 mod newest;
@@ -234,8 +235,7 @@ impl Okki {
             start_shift_seconds: ledger.start_shift_seconds,
             surplus: ledger.surplus,
         };
-        let SourceSettings { page_size, max_requests_per_second, .. } = self.settings;
-        let sizing = Sizing::for_run(page_size, budget.left(), max_requests_per_second);
+        let sizing = Sizing::for_run(&self.settings, budget.left());
         let is_resumed = !ledger.finished && !ledger.windows().is_empty();
         let (windows_before, first_number) = (ledger.complete, ledger.last_number());
         let mut reading = Reading {

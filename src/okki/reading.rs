@@ -24,7 +24,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Unfinished;
-use super::settle::UNTIMED;
 use super::snapshot::SnapshotBuilder;
 use super::windows::{Asker, Found, Ledger, Sizing, SourceClock, TimeAxis, TimeRange, Walk, Window};
 use crate::clock::Clock;
@@ -33,9 +32,8 @@ use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 use crate::words::say;
 
-const YEAR_SECONDS: i64 = 366 * 86_400;
-/// Few catalogues hold products that are older.
-const EMPTY_BEFORE_SECONDS: i64 = 12 * YEAR_SECONDS;
+/// Few catalogues hold products that are older: twelve years.
+const EMPTY_BEFORE_SECONDS: i64 = 12 * 366 * 86_400;
 /// A checkpoint is at most this old when a run is killed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(120);
 /// Bytes a second that a store takes at least: how early a large read ends for its last checkpoint.
@@ -127,33 +125,6 @@ impl<K: Keep> Reading<'_, '_, K> {
         self.is_dirty |= !self.ledger.finished;
         self.ledger.finished = true;
         Ok(())
-    }
-
-    /// Before a first read: whether creation filters can be believed at all. (Which ends of a range are included:
-    /// `bounds.rs`.)
-    async fn check_filters(&mut self) -> Step<()> {
-        let ever = TimeRange::since(super::windows::times::OLDEST);
-        let next_year = TimeRange::since(self.source_clock.began.saturating_add(YEAR_SECONDS));
-        let mut created = 0;
-        for _ in 0..5 {
-            let total = self.asker.total_of_all().await?;
-            self.ledger.source_total = total;
-            if total == 0 {
-                return Ok(());
-            }
-            if created < total {
-                created = self.asker.total(TimeAxis::Creation, ever).await?;
-            }
-            if created >= total {
-                return match self.asker.total(TimeAxis::Creation, next_year).await? {
-                    0 => Ok(()),
-                    _ if self.find_surplus().await? => Ok(()),
-                    _ => Err(Stop::ReadWhole("the source does not filter by creation time".to_owned())),
-                };
-            }
-            // Products were deleted between the two answers, or some have no creation time.
-        }
-        Err(Stop::ReadWhole(UNTIMED.to_owned()))
     }
 
     /// Few catalogues are older than this: what is before is most likely empty, and takes one call.

@@ -20,7 +20,7 @@
 use std::collections::HashSet;
 
 use super::reading::{Keep, Reading, Step, Stop};
-use super::windows::times::{LATEST, OLDEST};
+use super::windows::times::LATEST;
 use super::windows::{Asker, Seconds, TimeAxis, TimeRange, Walk, Window};
 use crate::error::Result;
 
@@ -34,11 +34,6 @@ const MAX_ROUNDS: u32 = 4;
 /// Runs in a row that end with a difference before everything is read again, and before it is taken as the source's own.
 const READ_AGAIN_AFTER: u32 = 2;
 const ACCEPT_AFTER: u32 = 4;
-
-/// So many looks in a row must show products without a creation time.
-const LOOKS_AT_CREATION_TIMES: u32 = 5;
-/// Why a source with such products cannot be read in windows.
-pub(super) const UNTIMED: &str = "some products have no creation time that the source's filter knows";
 
 /// Where the total of the right half of a range comes from.
 #[derive(Clone, Copy)]
@@ -141,20 +136,6 @@ impl<K: Keep> Reading<'_, '_, K> {
             self.end_unsettled(total);
         }
         Ok(has_new)
-    }
-
-    /// A total that stays above what is held may count products without a creation time, which are in no window. People
-    /// create and delete products between two answers, so a few must say the same.
-    async fn check_creation_times(&self) -> Step<()> {
-        for _ in 0..LOOKS_AT_CREATION_TIMES {
-            let before = self.asker.total(TimeAxis::Creation, TimeRange::since(OLDEST)).await?;
-            let total = self.asker.total_of_all().await?;
-            let after = self.asker.total(TimeAxis::Creation, TimeRange::since(OLDEST)).await?;
-            if before.max(after) >= total {
-                return Ok(());
-            }
-        }
-        Err(Stop::ReadWhole(UNTIMED.to_owned()))
     }
 
     /// Products that were read the old way, or by an older version, have no windows to search.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::SourceSettings;
 use super::times::{Seconds, TimeRange};
 use super::window::First;
 
@@ -56,10 +57,11 @@ pub(in crate::okki) struct Sizing {
 
 impl Sizing {
     /// For a run with this time left: a window is small enough to read a few of them, however short the run is.
-    pub(in crate::okki) fn for_run(page_size: u32, left: Duration, calls_per_second: f64) -> Self {
+    pub(in crate::okki) fn for_run(settings: &SourceSettings, left: Duration) -> Self {
+        let SourceSettings { page_size, max_requests_per_second, .. } = *settings;
         // A cast saturates.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of pages")]
-        let pages = (left.as_secs_f64() * calls_per_second / CALLS_FOR_A_PAGE) as u64;
+        let pages = (left.as_secs_f64() * max_requests_per_second / CALLS_FOR_A_PAGE) as u64;
         Self::new(page_size, pages.clamp(1, PAGES_OF_A_WINDOW))
     }
 
