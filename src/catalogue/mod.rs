@@ -10,7 +10,7 @@ mod table;
 
 use std::sync::Arc;
 
-pub(crate) use ids::{RecordId, id_hash, id_order, write_json_string};
+pub(crate) use ids::{RecordId, id_hash, id_order};
 pub use reason::{Reason, ReasonKind};
 pub use rejected::{Rejected, RowKind};
 pub(crate) use rejected::{kept_fields, short};

@@ -17,7 +17,6 @@ use zstd::stream::raw::CParameter;
 use zstd::stream::{Decoder, Encoder};
 
 use super::{ChangeAction, FieldChange, Json};
-use crate::catalogue::write_json_string;
 use crate::words::{phrase, written};
 
 const FORMAT_NAME: &str = "okki-sync changes";
@@ -124,7 +123,8 @@ impl ChangesWriter {
         if self.waiting > 0 {
             self.ids.push(b',');
         }
-        write_json_string(id, &mut self.ids);
+        // Writing to memory cannot fail.
+        let _ = serde_json::to_writer(&mut self.ids, id);
         self.waiting += 1;
         if self.waiting >= IDS_IN_A_LINE {
             self.end_ids(at);

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::header::{self, CHECKSUM_DIGITS};
 use super::{Acknowledged, Dismissed, Fingerprint, Refusal, State};
-use crate::catalogue::{RecordId, write_json_string};
+use crate::catalogue::RecordId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::words::{Message, say};
 
@@ -284,7 +284,7 @@ impl State {
         for (_, id, acknowledged) in self.rows.iter() {
             acknowledged.write(&mut text);
             text.push(b' ');
-            write_json_string(id, &mut text);
+            write_json(&mut text, id);
             text.push(b'\n');
         }
         for (id, refusal) in &self.refused {
@@ -294,7 +294,7 @@ impl State {
         }
         for id in &self.tombstones {
             text.extend_from_slice(b"- ");
-            write_json_string(id, &mut text);
+            write_json(&mut text, id);
             text.push(b'\n');
         }
         for row in &self.dismissed {

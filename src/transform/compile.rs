@@ -10,8 +10,7 @@ use super::guards::ValueGuards;
 use super::map::{Columns, Field, FieldSource, FieldValue, RowMap, RowUnit, checks};
 use super::shapes::shape_fields;
 use super::spec::{As, FieldSpec, FieldTable, RecordSpec, Shape};
-use super::value::write_value;
-use crate::catalogue::write_json_string;
+use super::value::{write_json_string, write_value};
 use crate::error::Diagnostic;
 use crate::words::{Message, say};
 

@@ -6,9 +6,8 @@ use serde_json::Value;
 
 use super::guards::ValueGuards;
 use super::spec::As;
-use super::value::{begins_as_number, write_or, write_text};
+use super::value::{begins_as_number, write_json_string, write_or, write_text};
 
-use crate::catalogue::write_json_string;
 use crate::words::written;
 
 /// What one row at the target stands for.

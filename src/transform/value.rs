@@ -2,7 +2,6 @@
 
 use super::spec::As;
 
-use crate::catalogue::write_json_string;
 use crate::words::{phrase, written};
 
 pub(super) fn write_or(raw: &str, default: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {
@@ -11,6 +10,19 @@ pub(super) fn write_or(raw: &str, default: &str, kind: Option<As>, out: &mut Vec
         return Ok(());
     }
     write_value(raw, kind, out)
+}
+
+pub(super) fn write_json_string(text: &str, out: &mut Vec<u8>) {
+    // Ids and numbers.
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
+    // Writing a string into memory cannot fail.
+    let _ = serde_json::to_writer(out, text);
 }
 
 pub(super) fn write_text(text: &str, kind: Option<As>, out: &mut Vec<u8>) -> Result<(), String> {

@@ -13,7 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     // Core: no async, no clock, no I/O.
     ("error", &[]),
     ("report", &["changes", "error"]),
-    ("changes", &["catalogue"]),
+    ("changes", &[]),
     ("catalogue", &["error"]),
     ("transform", &["catalogue", "error"]),
     ("state", &["catalogue", "error"]),
