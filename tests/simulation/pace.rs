@@ -56,8 +56,9 @@ impl SourceCalls {
         for calls in seen.calls.windows(most + 1) {
             let took = calls[most].0 - calls[0].0;
             if took + ROUNDING < span {
+                let told: Vec<_> = calls.iter().map(|(at, call)| (*at - calls[0].0, call)).collect();
                 return Err(format!(
-                    "pace: {} calls in {took:?} at {per_second} a second: {calls:?}",
+                    "pace: {} calls in {took:?} at {per_second} a second: {told:?}",
                     most + 1
                 ));
             }
