@@ -40,7 +40,7 @@ impl Reading {
             ListOrder::Shuffled,
         ];
         let is_steady = rng.bool();
-        let is_late = rng.u8(0..8) == 0;
+        let is_late = rng.u8(0..8) < 2;
         let mut reading = Self {
             order: *rng.choice(&orders).unwrap(),
             filter: match rng.u8(0..24) {

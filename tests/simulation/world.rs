@@ -109,6 +109,9 @@ pub struct World {
     pub coverage: Coverage,
 }
 
+/// Calls to the source that a token lasts for at least.
+const CALLS_OF_A_TOKEN: f64 = 12.0;
+
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
@@ -156,6 +159,9 @@ impl World {
             // Which of two rows with one id comes first depends on the order.
             reading.order = ListOrder::ById;
         }
+        // A token outlasts the calls that are in line when it is fetched, also where it does not say how long it lasts.
+        let in_line = Duration::from_secs_f64(CALLS_OF_A_TOKEN / pipeline.pace);
+        options.token_lifetime = options.token_lifetime.max(in_line);
         reading.apply(&mut options);
         let story = vec![format!("begins at {}\n{options:?}\n{}", clock.now(), pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());
