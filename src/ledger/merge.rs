@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_one_segment_stay_as_they_are_and_those_that_are_gone_need_no_place_in_the_oldest() {
+    fn rows_of_one_segment_stay_and_gone_ones_need_no_place() {
         let all = segment(&[("1", Some("one")), ("2", None)]);
         let [newer, oldest] =
             [false, true].map(|is_oldest| merge(vec![Segment::default(), all.clone()], is_oldest));
