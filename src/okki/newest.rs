@@ -35,7 +35,7 @@ impl Okki {
             Some(0) => return Ok(Some(shows)),
             Some(_) => {}
         }
-        // A filter that shows products of a time that has come in no zone filters nothing.
+        // Nowhere on earth has that time come: such a filter filters nothing.
         if self.created_since(budget, shows_none).await? != Some(0) {
             return Ok(None);
         }

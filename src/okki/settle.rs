@@ -12,7 +12,7 @@
 //!
 //! A total above what is held means a row that neither windows nor delta brought: one that was restored, or became visible
 //! late, or that lies on the border of two windows because the source's filter leaves out an end of its range
-//! ([`Reading::find_shift`]).
+//! ([`Reading::find_shift`]); or products without a creation time (`filters.rs`).
 //!
 //! Nothing is ever deleted for a difference: only the windows that are read again take rows away. A difference that
 //! stays is told, and the catalogue is read again in the runs that follow.

@@ -144,5 +144,6 @@ async fn a_million_products_are_read_in_three_runs() {
         }
         assert!(runs < 3, "three runs do not read it");
     }
-    assert!(requests <= 10_500, "{requests} calls for 10,000 pages");
+    // A read in one run takes 1.07 calls a page; at most a twentieth of them may be made twice.
+    assert!(requests <= 10_700 * 21 / 20, "{requests} calls for 10,000 pages");
 }
