@@ -38,7 +38,9 @@ impl Accounts {
         store: &Arc<OnceCell<Store>>,
         clock: Clock,
     ) -> Arc<Pace> {
-        let id = AccountId::of("source", stored_host(&source.base_url), exposed(&source.client_id));
+        // Local servers on two ports are two sources.
+        let (host, port) = (stored_host(&source.base_url), source.base_url.port().unwrap_or_default());
+        let id = AccountId::of("source", &format!("{host}:{port}"), exposed(&source.client_id));
         let wish = (source.max_requests_per_second, source.max_concurrency);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
