@@ -38,9 +38,7 @@ impl Accounts {
         store: &Arc<OnceCell<Store>>,
         clock: Clock,
     ) -> Arc<Pace> {
-        // Local servers on two ports are two sources.
-        let (host, port) = (stored_host(&source.base_url), source.base_url.port().unwrap_or_default());
-        let id = AccountId::of("source", &format!("{host}:{port}"), exposed(&source.client_id));
+        let id = id_of(source);
         let wish = (source.max_requests_per_second, source.max_concurrency);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
@@ -75,6 +73,12 @@ impl Accounts {
     }
 }
 
+/// Local servers on two ports are two sources.
+fn id_of(source: &SourceSettings) -> AccountId {
+    let (host, port) = (stored_host(&source.base_url), source.base_url.port().unwrap_or_default());
+    AccountId::of("source", &format!("{host}:{port}"), exposed(&source.client_id))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -106,8 +110,13 @@ mod tests {
         assert!(!Arc::ptr_eq(&one, &pace("other", 5.0, "a")));
         let lowest = |app: &str| {
             let sources = accounts.sources.lock().unwrap();
-            let id = AccountId::of("source", "api-sandbox.xiaoman.cn", app);
-            sources.get(&id).unwrap().wishes.values().map(|wish| wish.0).fold(f64::MAX, f64::min)
+            sources
+                .get(&id_of(&source(app, 1.0)))
+                .unwrap()
+                .wishes
+                .values()
+                .map(|wish| wish.0)
+                .fold(f64::MAX, f64::min)
         };
         assert!((lowest("app") - 1.0).abs() < f64::EPSILON);
         pace("app", 4.0, "b");
