@@ -55,7 +55,7 @@ def test_a_connection_that_is_done_at_once_is_run_once(fleet):
     assert len(fleet.cloud.keys("fleet/reports/once/")) == 1
 
 
-def test_a_connection_that_pauses_is_run_again_when_it_said_and_keeps_the_silence(fleet):
+def test_a_pausing_connection_runs_again_when_it_said_and_stays_silent(fleet):
     # Five of these seconds are kept for saving, so a run cannot wait as long as the source wants silence. The machine's waits
     # are shorter here than in the field, and the silence is not: so dozens of rounds come, which must not call.
     told_seconds, throttled = 9, 2
