@@ -5,10 +5,9 @@
 //! Totals that are always too large: `surplus.rs`.)
 
 use super::reading::{Keep, Reading, Step, Stop};
-use super::windows::times::OLDEST;
+use super::windows::times::{OLDEST, YEAR_SECONDS};
 use super::windows::{TimeAxis, TimeRange};
 
-const YEAR_SECONDS: i64 = 366 * 86_400;
 /// So many looks in a row must show products without a creation time.
 const LOOKS: u32 = 5;
 /// Why a source with such products cannot be read in windows.

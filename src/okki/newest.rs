@@ -1,8 +1,8 @@
 //! Whether products were created while the catalogue was read page by page.
 //!
 //! Before the read, the end of creation times is looked for: from it on the source's filter shows no product. If it shows
-//! one there after the read, that one was created meanwhile. Nothing is said of `now`, whose clock may be another one than
-//! the filter's.
+//! one there after the read, that one was created meanwhile. `now` only says where to look: the filter may go by another
+//! clock.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::transform::Columns;
 
 impl Okki {
     /// From when on the filter shows no product; `None` if it cannot be asked, or is ignored. Takes one call where nothing
-    /// was created for a day, and at most 19.
+    /// was created for 15 hours by the filter's clock, and at most 19.
     pub(super) async fn end_of_creations(
         &self,
         budget: &Budget,

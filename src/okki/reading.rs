@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::Unfinished;
 use super::snapshot::SnapshotBuilder;
+use super::windows::times::YEAR_SECONDS;
 use super::windows::{Asker, Found, Ledger, Sizing, SourceClock, TimeAxis, TimeRange, Walk, Window};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,8 +33,8 @@ use crate::report::{Progress, Watch};
 use crate::testing::Mutant;
 use crate::words::say;
 
-/// Few catalogues hold products that are older: twelve years.
-const EMPTY_BEFORE_SECONDS: i64 = 12 * 366 * 86_400;
+/// Few catalogues hold products that are older.
+const EMPTY_BEFORE_SECONDS: i64 = 12 * YEAR_SECONDS;
 /// A checkpoint is at most this old when a run is killed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(120);
 /// Bytes a second that a store takes at least: how early a large read ends for its last checkpoint.

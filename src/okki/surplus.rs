@@ -8,9 +8,8 @@
 //! what it costs is in `settle.rs`.
 
 use super::reading::{Keep, Reading, Step};
+use super::windows::times::YEAR_SECONDS;
 use super::windows::{Asker, TimeRange, times};
-
-const YEAR_SECONDS: i64 = 366 * 86_400;
 
 impl<K: Keep> Reading<'_, '_, K> {
     /// Counts what the source counts where there is nothing. `false` if its filter cannot be believed: it shows rows of the

@@ -120,8 +120,8 @@ impl Pace {
         Ok(Slot { _in_flight: in_flight })
     }
 
-    /// How long a call would wait for its turn now; an error if that is too long for this run. Zero for calls per second,
-    /// whose waits are too short for a token to expire in.
+    /// How long a call would wait for its turn now; an error if that is too long for this run. Zero for calls per second:
+    /// their turn comes within seconds, also beside other processes, and a token that expires meanwhile is fetched again.
     pub(super) fn wait(&self, budget: &Budget, what: &str) -> Result<Duration> {
         check_time(budget)?;
         match self {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::question::Asker;
-use super::times::{Seconds, TimeAxis, TimeRange};
+use super::times::{Seconds, TimeAxis, TimeRange, YEAR_SECONDS};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::words::say;
 
 /// The first guess of where an open range can be closed lies this much around `now`.
 const FRONT_SECONDS: i64 = 60;
 /// No time zone is farther away. (A filter that shows rows beyond it filters nothing.)
-const FARTHEST_AHEAD_SECONDS: i64 = 366 * 86_400;
+const FARTHEST_AHEAD_SECONDS: i64 = YEAR_SECONDS;
 
 /// Up to where an open range is closed: the filter has shown a row of this second or a later one, so its clock has
 /// passed what lies before, and nothing enters that any more. `now` plays no part in it: the filter may go by another

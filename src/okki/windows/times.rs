@@ -14,6 +14,9 @@ pub(crate) const OLDEST: Seconds = 0;
 /// No product is newer: the end of year 9999, the last that has four digits.
 pub(crate) const LATEST: Seconds = 253_402_300_799;
 
+/// A year at most.
+pub(crate) const YEAR_SECONDS: i64 = 366 * 86_400;
+
 /// No time zone is farther ahead, or farther behind.
 pub(crate) const FARTHEST_ZONE_SECONDS: i64 = 54_000;
 
