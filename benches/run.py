@@ -97,11 +97,15 @@ class Bench:
         self.products = (SIZES | MORE_SIZES)[size][1]
         self.stores = 0
         self.posts = scratch / f"{size}.posts"
+        self.tree_posts = scratch / f"{size}.tree.posts"
         self.pipeline = scratch / "pipeline.toml"
         self.pipeline.write_text(PIPELINE)
         # As it is by default: from the second run on only what changed is read.
         self.incremental = scratch / "incremental.toml"
         self.incremental.write_text(PIPELINE.replace('products = "full"', 'products = "incremental"'))
+        # The default shape: a row for each group, with its products, and no row before the rows above it.
+        self.tree = scratch / "tree.toml"
+        self.tree.write_text(PIPELINE.replace('shape = "products"', 'shape = "groups-with-items"'))
         # What every output is compared with, and what `wire` sends.
         self.run("bare")
         self.expected = server.told("digest")
@@ -113,7 +117,7 @@ class Bench:
         self.stores += 1
         return self.scratch / f"store-{self.size}-{self.stores}"
 
-    def run(self, name, latency_ms=0, store=None, pipeline=None):
+    def run(self, name, latency_ms=0, store=None, pipeline=None, posts=None):
         """Runs a contestant to its end and returns what it cost."""
         url = self.server.url
         environment = dict(os.environ)
@@ -126,7 +130,7 @@ class Bench:
             }
             command = [self.okki_sync, "sync", "--json", "--pipeline", pipeline or self.pipeline]
         elif name in ("bare", "wire"):
-            command = [BIN / name, "--url", url, "--products", str(self.products), "--posts", self.posts]
+            command = [BIN / name, "--url", url, "--products", str(self.products), "--posts", posts or self.posts]
         else:
             command = [PYTHON, HERE / f"{name}.py", url]
         self.server.ask(f"reset?latency_ms={latency_ms}")
@@ -157,6 +161,19 @@ class Bench:
                 found = self.server.told("digest")
                 if found != self.expected:
                     sys.exit(f"bench: {name} wrote {found}, not {self.expected}")
+        return results
+
+    def tree_rounds(self, runs):
+        """The default shape, which only okki-sync builds, next to its own bytes on the wire."""
+        self.run(OURS, pipeline=self.tree)
+        expected = self.server.told("digest")
+        self.tree_posts.write_bytes(self.server.ask("posts"))
+        results = {name: [] for name in (OURS, "wire")}
+        for turn in range(runs):
+            for name in results:
+                say(f"{self.size} groups with products, {LATENCY_MS} ms round {turn + 1}/{runs}: {name}")
+                results[name].append(self.run(name, LATENCY_MS, pipeline=self.tree, posts=self.tree_posts))
+                expect(self.server.told("digest") == expected, f"{name} wrote other groups")
         return results
 
     def repeats(self, runs):
@@ -257,6 +274,14 @@ NAMES = {
 }
 
 
+# What was measured, and what its rows say besides the program.
+KINDS = {
+    "full": "",
+    "latency": f", {LATENCY_MS} ms latency",
+    "tree": f", groups with their products, {LATENCY_MS} ms latency",
+}
+
+
 def row(size, name, runs, ours):
     cells = [size, name, f"{median(runs, 'wall'):.3f}"]
     cells.append(f"{ratio(runs, ours, 'wall'):.2f}" if ours else "")
@@ -269,10 +294,10 @@ def row(size, name, runs, ours):
 def table(results):
     lines = [f"| {' | '.join(HEAD)} |", "|---|---|" + "--:|" * 6]
     for size, of_size in results["sizes"].items():
-        for kind in ("full", "latency"):
+        for kind, added in KINDS.items():
             runs = of_size.get(kind, {})
             for name in runs:
-                shown = f"{NAMES[name]}, {LATENCY_MS} ms latency" if kind == "latency" else NAMES[name]
+                shown = f"{NAMES[name]}{added}"
                 lines.append(row(size, shown, runs[name], runs.get(OURS)))
             if kind == "full":
                 for key, what in (("unchanged", "nothing changed"), ("one_row", "one row changed")):
@@ -386,6 +411,8 @@ def main():
                 # The source's answers are what takes time here: one size says it.
                 if size == "M":
                     of_size["latency"] = bench.rounds(fast, args.runs, LATENCY_MS)
+                    if {OURS, "wire"} <= set(names):
+                        of_size["tree"] = bench.tree_rounds(args.runs)
                 if OURS in names:
                     of_size["unchanged"], of_size["one_row"] = bench.repeats(args.runs)
         if OURS in names and args.cold_runs:

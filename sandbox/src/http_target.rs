@@ -47,7 +47,12 @@ pub(crate) fn answer(sandbox: &Sandbox, parts: &Parts, body: &[u8]) -> Response 
             let inserted = keyed.len();
             for (key, row) in keyed {
                 state.note_written(&key.id, row);
-                state.http_rows.put(key, row, sandbox.now_ms());
+                let now_ms = sandbox.now_ms();
+                if state.options.target_merges {
+                    state.http_rows.merge(key, row, now_ms);
+                } else {
+                    state.http_rows.put(key, row, now_ms);
+                }
             }
             let body = json!({"code": 0, "message": "success", "inserted": inserted});
             json_response(StatusCode::OK, body.to_string())
@@ -81,5 +86,14 @@ mod tests {
         let (_, all) = text(sandbox.target(), "GET", "/v1/productGroups", token, "").await;
         assert_eq!(all, r#"[{"id":"123","cost":0.035},{"id":"124"}]"#);
         assert_eq!(sandbox.http_rows().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_target_that_merges_keeps_the_fields_that_a_row_lacks() {
+        let sandbox = small(|options| options.target_merges = true);
+        let rows = r#"[{"id":"7","cost":0.0350},{"id":"7","deleted":true}]"#;
+        let insert = "/v1/productGroups/batchInsert";
+        call(sandbox.target(), "POST", insert, "sandbox-target-token", rows).await;
+        assert_eq!(sandbox.http_rows()["7"].get(), r#"{"id":"7","cost":0.0350,"deleted":true}"#);
     }
 }

@@ -160,6 +160,8 @@ pub struct Options {
     pub change_log: bool,
     /// The Qeasy scheme's idCheck.
     pub id_check: IdCheck,
+    /// Whether the plain target merges the fields of a row into the row that it has.
+    pub target_merges: bool,
     /// Life of an OKKI token.
     pub token_lifetime: Duration,
     /// Life of a Qeasy token.
@@ -214,6 +216,7 @@ impl Default for Options {
             edit_mix: ChangeMix::default(),
             change_log: false,
             id_check: IdCheck::Off,
+            target_merges: false,
             token_lifetime: Duration::from_secs(28_800),
             target_token_lifetime: Duration::from_secs(7200),
             expires_in: true,

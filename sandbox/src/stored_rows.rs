@@ -59,10 +59,26 @@ pub(crate) fn text_of(value: &Value) -> String {
     }
 }
 
+/// Fields in their order, values as they were written.
+type Fields = IndexMap<String, Box<RawValue>>;
+
+/// `None` if one of the rows is no object.
+fn merged(before: &RawValue, row: &RawValue) -> Option<Box<RawValue>> {
+    let mut fields: Fields = serde_json::from_str(before.get()).ok()?;
+    fields.extend(serde_json::from_str::<Fields>(row.get()).ok()?);
+    serde_json::value::to_raw_value(&fields).ok()
+}
+
 impl StoredRows {
     pub(crate) fn put(&mut self, key: RowKey, raw: &RawValue, now_ms: u64) {
         self.key_fields.insert(key.field);
         self.rows.insert(key.id, StoredRow { raw: raw.to_owned(), arrived_ms: now_ms });
+    }
+
+    /// Keeps the fields that the row had and that this one lacks.
+    pub(crate) fn merge(&mut self, key: RowKey, raw: &RawValue, now_ms: u64) {
+        let merged = self.rows.get(&key.id).and_then(|before| merged(&before.raw, raw));
+        self.put(key, merged.as_deref().unwrap_or(raw), now_ms);
     }
 
     pub(crate) fn contains(&self, id: &str) -> bool {

@@ -39,8 +39,8 @@ impl<'a, T> Call<'a, T> {
         Self { requote: Some(requote), ..self }
     }
 
-    /// The other side may lack what this call asks for. Then it ends with [`ErrorKind::NotSupported`], and the caller
-    /// has another way.
+    /// The other side may lack what this call asks for. If it says so twice, the call ends with
+    /// [`ErrorKind::NotSupported`], and the caller has another way.
     ///
     /// [`ErrorKind::NotSupported`]: crate::error::ErrorKind::NotSupported
     pub(crate) fn optional(self) -> Self {
@@ -60,6 +60,7 @@ pub(super) struct Attempts<'a> {
     pub attempt: u32,
     pub optional: bool,
     pub can_refresh: bool,
+    pub can_doubt: bool,
     pub can_read_back: bool,
 }
 
@@ -67,7 +68,7 @@ impl<'a> Attempts<'a> {
     /// A login in the turn of the call that needs it. A refused login is final: there is no token to refresh.
     pub(super) fn at_login(turn: Turn<'a>) -> Self {
         let turn = Turn { what: "token", ..turn };
-        Self { turn, attempt: 0, optional: false, can_refresh: false, can_read_back: false }
+        Self { turn, attempt: 0, optional: false, can_refresh: false, can_doubt: false, can_read_back: false }
     }
 }
 

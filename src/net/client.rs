@@ -79,7 +79,8 @@ impl Client {
         let Call { turn, requote, optional, mut when_lost } = call;
         let can_refresh = self.tokens.can_refresh();
         let can_read_back = when_lost.is_some();
-        let mut attempts = Attempts { turn, attempt: 0, optional, can_refresh, can_read_back };
+        let mut attempts =
+            Attempts { turn, attempt: 0, optional, can_refresh, can_doubt: optional, can_read_back };
         loop {
             attempts.attempt += 1;
             let token = self.tokens.get_in_time(&ClientCaller { client: self, budget, turn }).await?;
@@ -94,8 +95,12 @@ impl Client {
                 }
                 Attempted::Failed(error) => error,
             };
+            let is_unsupported = error.failure == FailureKind::NotSupported;
             match self.next_step(budget, error, &attempts, idempotent).await? {
-                Step::Repeat(wait) => self.sleep(budget, wait).await?,
+                Step::Repeat(wait) => {
+                    attempts.can_doubt &= !is_unsupported;
+                    self.sleep(budget, wait).await?;
+                }
                 Step::Refresh => {
                     // A token that expired while the call waited for its turn says nothing about the credentials.
                     let stale = token.as_ref().is_some_and(|token| token.is_stale(self.clock));
@@ -195,6 +200,7 @@ impl Client {
         let context = CallContext {
             attempt: attempts.attempt,
             can_refresh: attempts.can_refresh,
+            can_doubt: attempts.can_doubt,
             idempotent,
             can_read_back: attempts.can_read_back,
             left: budget.left(),

@@ -52,6 +52,8 @@ pub(super) struct CallContext {
     pub attempt: u32,
     /// Whether a new token can be had and has not been tried yet.
     pub can_refresh: bool,
+    /// Whether the other side may lack what the call asks for, and has said so less than twice.
+    pub can_doubt: bool,
     /// Whether the request may be sent again although it may have had its effect.
     pub idempotent: bool,
     /// Whether reading back is cheaper than sending the request again.
@@ -91,6 +93,8 @@ enum WhenSpent {
 /// Decides what to do after a call that failed. The table in the tests below shows all of it.
 pub(super) fn after_call(failure: &FailureKind, now: CallContext) -> CallAction {
     match failure {
+        // Much follows from it, and a gateway that hiccups may say it once.
+        FailureKind::NotSupported if now.can_doubt => wait_for(backoff(now), WhenSpent::Stop, now),
         FailureKind::Refused | FailureKind::NotSupported => CallAction::Stop,
         FailureKind::Unauthorized if now.can_refresh => CallAction::Refresh,
         FailureKind::Unauthorized => CallAction::Stop,
@@ -150,6 +154,7 @@ mod tests {
     const USUAL: CallContext = CallContext {
         attempt: 1,
         can_refresh: true,
+        can_doubt: false,
         idempotent: true,
         can_read_back: false,
         left: HOUR,
@@ -166,6 +171,8 @@ mod tests {
         let short = |left| CallContext { left, ..USUAL };
         let spent = CallContext { budget: ms(100), ..USUAL };
         let refreshed = CallContext { can_refresh: false, ..USUAL };
+        let doubts = CallContext { can_doubt: true, ..USUAL };
+        let doubts_last = CallContext { can_doubt: true, ..last };
         let once_only = CallContext { idempotent: false, ..USUAL };
         let asks = CallContext { can_read_back: true, ..USUAL };
         #[rustfmt::skip]
@@ -197,6 +204,9 @@ mod tests {
             (FailureKind::Unauthorized,                     refreshed,    CallAction::Stop),
             (FailureKind::Refused,                          USUAL,        CallAction::Stop),
             (FailureKind::NotSupported,                     USUAL,        CallAction::Stop),
+            (FailureKind::NotSupported,                     doubts,       CallAction::Wait(ms(250))),
+            (FailureKind::NotSupported,                     doubts_last,  CallAction::Stop),
+            (FailureKind::Refused,                          doubts,       CallAction::Stop),
         ];
         for (failure, context, expected) in table {
             assert_eq!(after_call(failure, *context), *expected, "{failure:?} in {context:?}");

@@ -9,21 +9,18 @@ use super::reading::{Keep, Reading, Step};
 use super::windows::times::FARTHEST_ZONE_SECONDS;
 use super::windows::{Asker, Seconds, TimeAxis, TimeRange};
 
-/// Rows that were edited during the search leave the range that is searched: then it begins again.
-const MAX_SEARCHES: u32 = 4;
 /// A start is asked for at most this much earlier: both ends left out.
 const MOST_SHIFT_SECONDS: i64 = 2;
 
 impl<K: Keep> Reading<'_, '_, K> {
-    /// `lag`: the filter shows so many `rows` that were updated since so much before now.
-    pub(super) async fn find_bounds(&mut self, lag: i64, rows: u64) -> Step<()> {
-        for _ in 0..MAX_SEARCHES {
-            let Some((from, to)) = self.range_with_a_row(lag).await? else { continue };
-            if self.shows_a_second(from, to, rows).await? || self.shift_starts(from, to).await? {
-                return Ok(());
-            }
+    /// `lag`: the filter shows so many `rows` that were updated since so much before now. Returns `false` if that is over:
+    /// rows that are edited or deleted during the search leave the range that is searched.
+    pub(super) async fn find_bounds(&mut self, lag: i64, rows: u64) -> Step<bool> {
+        let Some((from, to)) = self.range_with_a_row(lag).await? else { return Ok(false) };
+        match self.lost_at_a_border(from, to, rows).await? {
+            None => Ok(true),
+            Some((from, to)) => self.shift_starts(from, to).await,
         }
-        Ok(())
     }
 
     async fn range_with_a_row(&self, lag: i64) -> Step<Option<(Seconds, Seconds)>> {
@@ -37,18 +34,29 @@ impl<K: Keep> Reading<'_, '_, K> {
         Ok(None)
     }
 
-    /// Whether one question a step leads to a second that shows its row: what the first half does not show, the second
-    /// half must. It never does where an end is left out. Of many `rows`, one is near.
-    async fn shows_a_second(&self, mut from: Seconds, mut to: Seconds, rows: u64) -> Step<bool> {
+    /// One question a step: what the first half does not show, the second half must. It leads to a second that shows its
+    /// row (`None`), but never where an end is left out: then it returns the last range that showed the row. Of many
+    /// `rows`, one is near.
+    async fn lost_at_a_border(
+        &self,
+        mut from: Seconds,
+        mut to: Seconds,
+        rows: u64,
+    ) -> Step<Option<(Seconds, Seconds)>> {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX).max(4);
+        let mut last_shown = (from, to);
         let mut middle = from + (to - from) / (rows / 2);
-        let mut is_shown = false;
         while from < to {
-            is_shown = self.shows(from, middle).await?;
-            (from, to) = if is_shown { (from, middle) } else { (middle + 1, to) };
+            if self.shows(from, middle).await? {
+                last_shown = (from, middle);
+                to = middle;
+            } else {
+                from = middle + 1;
+            }
             middle = from + (to - from) / 2;
         }
-        Ok(is_shown || self.shows(from, to).await?)
+        let is_shown = last_shown == (from, to) || self.shows(from, to).await?;
+        Ok((!is_shown).then_some(last_shown))
     }
 
     /// Asks for both halves, and asks for starts a second earlier where neither has the row. Returns whether a second

@@ -11,7 +11,7 @@ use super::windows::{TimeAxis, TimeRange};
 /// So many looks in a row must show products without a creation time.
 const LOOKS: u32 = 5;
 /// Why a source with such products cannot be read in windows.
-const UNTIMED: &str = "some products have no creation time that the source's filter knows";
+pub(super) const UNTIMED: &str = "some products have no creation time that the source's filter knows";
 
 impl<K: Keep> Reading<'_, '_, K> {
     /// Before a first read: whether creation filters can be believed at all.

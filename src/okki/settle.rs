@@ -103,6 +103,9 @@ impl<K: Keep> Reading<'_, '_, K> {
                     self.ledger.forget_change(numbers.again);
                 }
             }
+            if total > self.held() && self.tail_holds_more().await? {
+                self.read_tail().await?;
+            }
             if self.is_settled(total) {
                 continue;
             }
@@ -146,6 +149,13 @@ impl<K: Keep> Reading<'_, '_, K> {
         let end = self.closed_end().await?;
         self.ledger.extend_to(end);
         self.cover(None).await
+    }
+
+    /// Whether the tail holds rows that no delta brought: they became visible late, or were created anew with the id of a
+    /// product that was deleted.
+    async fn tail_holds_more(&self) -> Step<bool> {
+        let waiting = self.held().saturating_sub(self.ledger.rows_in_windows());
+        Ok(self.asker.total(TimeAxis::Creation, self.ledger.tail()).await? > waiting)
     }
 
     /// Rows that wait and were created lately: the tail, read whole, tells which of them are still there. Returns the
@@ -237,7 +247,7 @@ impl<K: Keep> Reading<'_, '_, K> {
     /// The windows whose totals differ from what they held; `None` if totals move too fast to tell, or if the difference
     /// is in no window.
     async fn differing(&self, total: u64) -> Step<Option<Vec<Window>>> {
-        // Without rows that wait, the tail is empty: the delta would have brought what is in it.
+        // Without rows that wait, the tail is empty, or was read just now.
         let tail = match self.has_waiting() {
             true => self.asker.total(TimeAxis::Creation, self.ledger.tail()).await?,
             false => 0,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::RecordId;
 use crate::state::Fingerprint;
+use crate::testing::Mutant;
 
 /// How the rows of a batch are wrapped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -170,6 +171,7 @@ impl Builder {
         let row = self.body.get(start..).unwrap_or_default();
         let fingerprint = (kind != EntryKind::Tombstone).then(|| Fingerprint::of(row));
         let is_revived = kind == EntryKind::Revived
+            && !Mutant::LeaveTheTombstone.is_active()
             && !has_deleted_field(row)
             && self.body.pop_if(|end| *end == b'}').is_some();
         if is_revived {

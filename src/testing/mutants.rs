@@ -54,11 +54,17 @@ pub enum Mutant {
     LimitsOfOneConnection,
     /// The source's pace belongs to a process, not to its account.
     PaceOfOneProcess,
+    /// The filter's clock is taken for `now` in the source's answers.
+    TrustTheClock,
+    /// A read that ends early keeps nothing.
+    KeepNoCheckpoint,
+    /// A row that is there again is sent without saying that it is not deleted any more.
+    LeaveTheTombstone,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::AcknowledgeBeforeTheAnswer,
         Self::IgnoreFailed,
         Self::IgnoreInserted,
@@ -81,6 +87,9 @@ impl Mutant {
         Self::RedactNothing,
         Self::LimitsOfOneConnection,
         Self::PaceOfOneProcess,
+        Self::TrustTheClock,
+        Self::KeepNoCheckpoint,
+        Self::LeaveTheTombstone,
     ];
 
     /// Whether this bug is switched on.

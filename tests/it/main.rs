@@ -16,6 +16,7 @@ mod concurrency;
 mod cost;
 mod day;
 mod documents;
+mod doubts;
 mod endurance;
 mod envelopes;
 mod faults;

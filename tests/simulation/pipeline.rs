@@ -43,7 +43,6 @@ impl Pipeline {
             crate::support::http_target(if success_is_named { "success = { \"/code\" = 0 }" } else { "" })
         };
         let max_concurrency = rng.u32(1..=4);
-        let at_once = if shape == Shape::Products { max_concurrency } else { 1 };
         // Small batches of products, so that several are really in flight.
         let max_rows = if shape == Shape::Products { rng.u32(3..20) } else { rng.u32(3..50) };
         let (pace, page_size) = (f64::from(rng.u32(2..50)), rng.u32(10..=100));
@@ -68,7 +67,7 @@ impl Pipeline {
             tombstones,
             success_is_named,
             calls_per_minute,
-            at_once,
+            at_once: max_concurrency,
             pace,
             page_size,
             max_cost: None,

@@ -253,7 +253,7 @@ pub fn it_moves(
     let held_before = if went_on { kept_before.held } else { 0 };
     let (held, said) = (kept.held, report.source.products);
     // It began anew and ended before it kept anything.
-    let kept_nothing = kept == kept_before && newly_read == said;
+    let kept_nothing = kept == kept_before && newly_read == said && said == 0;
     if !kept_nothing && (said != held || newly_read != held.saturating_sub(held_before)) {
         return Err(format!(
             "progress: the report says {said} products, {newly_read} of them new; {held} are kept, {held_before} were"
@@ -261,8 +261,10 @@ pub fn it_moves(
     }
     let is_disturbed = report.source.retries + report.source.throttled > 0
         || struck(&world.sandbox.stats().struck) > struck(&before.stats().struck);
+    // Page by page a read cannot go on in a later run.
     if report.status != Status::Paused
         || is_disturbed
+        || !world.reading.is_filtered()
         || report.source.requests < u64::from(world.calls_for_a_window())
     {
         return Ok(());

@@ -152,6 +152,7 @@ impl World {
             codes: *rng.choice(&[CodeReading::A, CodeReading::B, CodeReading::C]).unwrap(),
             latency: Duration::from_millis(rng.u64(1..40)),
             id_check,
+            target_merges: Rng::with_seed(seed ^ 0x6e_46e5).u8(0..3) == 0,
             journal: true,
             ..Options::default()
         };

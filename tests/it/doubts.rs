@@ -1,0 +1,118 @@
+//! What one answer must not decide: how everything is read, for a day.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use axum::Router;
+use axum::response::{IntoResponse as _, Response};
+use okki_sync::testing::clock::Clock;
+use okki_sync::testing::report::Status;
+use okki_sync_sandbox::{ChangeMix, ListOrder, Options, Sandbox, TimeFilter};
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use crate::support::{World, env, qeasy, wall};
+
+const CHANGES: &str = "time_type=1";
+
+fn options() -> Options {
+    Options { groups: 20, products: 3_000, ..Options::default() }
+}
+
+fn fast() -> String {
+    qeasy("products", "[guard]\nmax_delete_ratio = 1.0\n").replace("per_second = 5.0", "per_second = 50.0")
+}
+
+/// The sandbox's OKKI; what `answer` returns to the question of this number (from 1) for changes comes instead of its own.
+fn asked_for_changes(
+    sandbox: &Sandbox,
+    answer: impl Fn(u32) -> Option<Response> + Send + Sync + 'static,
+) -> Router {
+    let (inner, questions, answer) = (sandbox.okki(), Arc::new(AtomicU32::new(0)), Arc::new(answer));
+    Router::new().fallback(move |request: axum::extract::Request| {
+        let (inner, questions, answer) = (inner.clone(), Arc::clone(&questions), Arc::clone(&answer));
+        async move {
+            let is_asked = request.uri().to_string().contains(CHANGES);
+            let number = questions.fetch_add(u32::from(is_asked), Ordering::Relaxed) + 1;
+            match Some(number).filter(|_| is_asked).and_then(|number| answer(number)) {
+                Some(response) => Ok(response),
+                None => inner.oneshot(request).await,
+            }
+        }
+    })
+}
+
+fn refusal() -> Response {
+    (http::StatusCode::BAD_REQUEST, r#"{"code":400,"message":"参数错误"}"#).into_response()
+}
+
+async fn read_whole_because(world: &World) -> Value {
+    let store = world.app.store().await.unwrap();
+    let (bytes, _) = store.load("cache/it.products").await.unwrap().unwrap();
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap();
+    serde_json::from_slice::<Value>(line).unwrap()["ledger"]["whole_because"].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_that_is_refused_once_is_asked_again_before_it_is_believed() {
+    let sandbox = Sandbox::new(options(), wall(Clock::pinned()));
+    let refused = |number| [1, 7].contains(&number).then(refusal);
+    let source = asked_for_changes(&sandbox, refused);
+    let world = World::of(sandbox, Some(source), env(), fast(), Clock::pinned());
+    let report = world.sync_well().await.report;
+    assert_eq!(report.source.retries, 2);
+    assert_eq!(read_whole_because(&world).await, Value::Null);
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_catalogue_that_was_read_page_by_page_is_tried_in_windows_again() {
+    for text in [fast(), fast().replace("[source]", "[source]\nproducts = \"full\"")] {
+        let list_order = ListOrder::NewestUpdateFirstStable;
+        let sandbox = Sandbox::new(Options { list_order, ..options() }, wall(Clock::pinned()));
+        let is_refused = Arc::new(AtomicBool::new(true));
+        let refuses = Arc::clone(&is_refused);
+        let source = asked_for_changes(&sandbox, move |_| refuses.load(Ordering::Relaxed).then(refusal));
+        let world = World::of(sandbox, Some(source), env(), text, Clock::pinned());
+        world.sync_well().await;
+        assert!(read_whole_because(&world).await.is_string());
+        is_refused.store(false, Ordering::Relaxed);
+        world.sandbox.set_options(|options| {
+            options.edits_per_minute = 600.0;
+            options.edit_mix = ChangeMix { edits: 20, creations: 50, deletions: 30, restores: 0 };
+        });
+        world.wind(600).await;
+        let report = world.sync().await.report;
+        assert_eq!(report.status, Status::Succeeded, "{report:?}");
+        assert_eq!(read_whole_because(&world).await, Value::Null);
+        world.sandbox.set_options(|options| options.edits_per_minute = 0.0);
+        world.wind(120).await;
+        world.sync().await;
+        world.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ends_of_a_range_are_found_although_the_row_that_shows_them_goes() {
+    let (clock, filter) = (Clock::pinned(), TimeFilter::EndExclusive);
+    let sandbox = Sandbox::new(Options { filter, ..options() }, wall(clock));
+    // Imports: seconds with many products, on whose borders windows begin and end.
+    let last = sandbox.clone();
+    let source = asked_for_changes(&sandbox, move |number| {
+        if number == 8 {
+            let newest = last.catalogue().products.iter().max_by_key(|product| product.update_time).cloned();
+            assert!(last.remove(&newest.unwrap().product_id));
+        }
+        None
+    });
+    let world = World::of(sandbox, Some(source), env(), fast(), clock);
+    for _ in 0..5 {
+        world.sandbox.import(700);
+        world.wind(1).await;
+    }
+    world.wind(200).await;
+    world.sandbox.import(1);
+    world.wind(100).await;
+    world.sync_well().await;
+    world.assert_complete();
+}
