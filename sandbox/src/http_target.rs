@@ -94,6 +94,6 @@ mod tests {
         let rows = r#"[{"id":"7","cost":0.0350},{"id":"7","deleted":true}]"#;
         let insert = "/v1/productGroups/batchInsert";
         call(sandbox.target(), "POST", insert, "sandbox-target-token", rows).await;
-        assert_eq!(sandbox.http_rows()["7"].get(), r#"{"id":"7","cost":0.0350,"deleted":true}"#);
+        assert_eq!(sandbox.http_rows()["7"].get(), r#"{"id":"7","deleted":true,"cost":0.0350}"#);
     }
 }

@@ -62,10 +62,12 @@ pub(crate) fn text_of(value: &Value) -> String {
 /// Fields in their order, values as they were written.
 type Fields = IndexMap<String, Box<RawValue>>;
 
-/// `None` if one of the rows is no object.
+/// The row, and then what the one before had and this one lacks. `None` if one of them is no object.
 fn merged(before: &RawValue, row: &RawValue) -> Option<Box<RawValue>> {
-    let mut fields: Fields = serde_json::from_str(before.get()).ok()?;
-    fields.extend(serde_json::from_str::<Fields>(row.get()).ok()?);
+    let mut fields: Fields = serde_json::from_str(row.get()).ok()?;
+    for (name, value) in serde_json::from_str::<Fields>(before.get()).ok()? {
+        fields.entry(name).or_insert(value);
+    }
     serde_json::value::to_raw_value(&fields).ok()
 }
 

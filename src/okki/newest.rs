@@ -4,13 +4,11 @@
 //! one there after the read, that one was created meanwhile. `now` only says where to look: the filter may go by another
 //! clock.
 
-use std::time::Duration;
-
 use super::Okki;
 use super::protocol::GroupList;
 use super::row::RowReader;
 use super::windows::Seconds;
-use super::windows::times::{self, FARTHEST_ZONE_SECONDS};
+use super::windows::times::{self, FARTHEST_ZONE_SECONDS, SECOND_IS_OVER};
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result, Side};
@@ -47,7 +45,7 @@ impl Okki {
             }
         }
         // More of the second before may still come.
-        budget.sleep(Side::Source, Duration::from_millis(1_100)).await?;
+        budget.sleep(Side::Source, SECOND_IS_OVER).await?;
         Ok(Some(shows_none))
     }
 

@@ -101,7 +101,9 @@ impl<K: Keep> Reading<'_, '_, K> {
     /// Reads what is missing, and what changed. `full_read_every`: every part is read again within this time.
     pub(super) async fn run(&mut self, full_read_every: Option<Duration>) -> Step<()> {
         let is_first = !self.ledger.complete;
-        if is_first && self.ledger.filter_lag_seconds.is_none() {
+        // A source that was empty has shown nothing of its filters.
+        let is_checked = self.ledger.filter_lag_seconds.is_some() || self.ledger.whole_because.is_some();
+        if !is_checked {
             self.check_filters().await?;
         } else if self.ledger.surplus > 0 {
             self.find_surplus().await?;

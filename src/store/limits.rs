@@ -80,8 +80,15 @@ impl AccountLimits {
         self.account.blocked_for()
     }
 
-    /// A run begins. Reads the object where the last run could not say what is in it.
-    pub(crate) async fn begin(&self, store: &Store, who: Who<'_>, last: LastRun) -> Result<()> {
+    /// A run begins, whose connection made these calls in the last minute. Reads the object where the last run could not
+    /// say what is in it.
+    pub(crate) async fn begin(
+        &self,
+        store: &Store,
+        who: Who<'_>,
+        last: LastRun,
+        calls_ms: &[u64],
+    ) -> Result<()> {
         let mut known = self.known.lock().await;
         let run = RunHere { run_id: who.run_id.to_owned(), ..RunHere::default() };
         known.runs.insert(who.connection.to_owned(), run);
@@ -92,6 +99,9 @@ impl AccountLimits {
                     // The pause that the run left is its silence too.
                     let blocked_until_ms = self.account.blocked_until_ms();
                     known.file = LimitsFile { blocked_until_ms, ..LimitsFile::default() };
+                    // Another connection of this process may save on top of it before this run does.
+                    let own = Caller::new(who.run_id, self.clock.now_ms(), calls_ms);
+                    known.file.callers.insert(who.connection.to_owned(), own);
                     known.version = last.version;
                     self.publish(&mut known);
                 }
@@ -367,8 +377,8 @@ mod tests {
     async fn whoever_comes_second_learns_what_the_first_one_has_reserved() {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
         let (one, two) = (process(clock), process(clock));
-        one.begin(&store, who("a"), LastRun::None).await.unwrap();
-        two.begin(&store, who("b"), LastRun::None).await.unwrap();
+        one.begin(&store, who("a"), LastRun::None, &[]).await.unwrap();
+        two.begin(&store, who("b"), LastRun::None, &[]).await.unwrap();
         assert_eq!(reserve(&one, &store, "a", &[NOW_MS + 5_000; 7]).await, Reserved::Stored);
         assert_eq!(reserve(&two, &store, "b", &[NOW_MS + 5_000]).await, Reserved::OthersFirst);
         let stale = two.account.changes() - 1;
@@ -387,19 +397,34 @@ mod tests {
     async fn what_a_run_knew_when_it_ended_is_enough_until_others_come() {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
         let first = process(clock);
-        first.begin(&store, who("a"), LastRun::None).await.unwrap();
+        first.begin(&store, who("a"), LastRun::None, &[]).await.unwrap();
         assert_eq!(reserve(&first, &store, "a", &[NOW_MS; 3]).await, Reserved::Stored);
         let known = first.end(&store, who("a"), &[NOW_MS]).await;
         let second = process(clock);
-        second.begin(&store, who("a"), LastRun::Knew(known)).await.unwrap();
+        second.begin(&store, who("a"), LastRun::Knew(known), &[]).await.unwrap();
         assert_eq!(reserve(&second, &store, "a", &[NOW_MS; 2]).await, Reserved::Stored, "without a look");
         let other = process(clock);
-        other.begin(&store, who("b"), LastRun::Knew(None)).await.unwrap();
+        other.begin(&store, who("b"), LastRun::Knew(None), &[]).await.unwrap();
         assert_eq!(reserve(&other, &store, "b", &[NOW_MS]).await, Reserved::Stored);
         assert_eq!(reserve(&second, &store, "a", &[NOW_MS; 2]).await, Reserved::OthersFirst);
         assert_eq!(second.end(&store, who("a"), &[NOW_MS; 2]).await, None);
         let (bytes, _) = store.load(&paths::limits(second.id.name())).await.unwrap().unwrap();
         let file = LimitsFile::parse(&store, "", &bytes).unwrap();
         assert_eq!(file.callers.get("a").unwrap().calls_ms().count(), 2, "what was not used is given back");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_neighbour_in_the_process_keeps_the_calls_of_a_run_that_did_not_look() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let first = process(clock);
+        first.begin(&store, who("a"), LastRun::None, &[]).await.unwrap();
+        assert_eq!(reserve(&first, &store, "a", &[NOW_MS; 3]).await, Reserved::Stored);
+        let known = first.end(&store, who("a"), &[NOW_MS; 3]).await;
+        let second = process(clock);
+        second.begin(&store, who("a"), LastRun::Knew(known), &[NOW_MS; 3]).await.unwrap();
+        second.begin(&store, who("b"), LastRun::None, &[]).await.unwrap();
+        assert_eq!(reserve(&second, &store, "b", &[NOW_MS]).await, Reserved::Stored);
+        let (bytes, _) = store.load(&paths::limits(second.id.name())).await.unwrap().unwrap();
+        let file = LimitsFile::parse(&store, "", &bytes).unwrap();
+        assert_eq!(file.callers.get("a").map(|caller| caller.calls_ms().count()), Some(3));
     }
 }

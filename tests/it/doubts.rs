@@ -116,3 +116,16 @@ async fn the_ends_of_a_range_are_found_although_the_row_that_shows_them_goes() {
     world.sync_well().await;
     world.assert_complete();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_was_empty_has_its_filters_checked_when_it_is_not() {
+    let (filter, list_order) = (TimeFilter::CreationIgnored, ListOrder::ById);
+    let world = World::new(Options { products: 0, filter, list_order, ..options() }, fast());
+    world.sync().await;
+    world.wind(600).await;
+    world.sandbox.import(300);
+    world.wind(600).await;
+    let report = world.sync_well().await.report;
+    assert!(report.source.requests < 60, "{report:?}");
+    world.assert_complete();
+}

@@ -115,7 +115,8 @@ fn own_rows(catalogue: &Catalogue, shape: Shape) -> BTreeMap<String, String> {
 }
 
 pub fn is_tombstone(row: &str) -> bool {
-    row.ends_with(",\"deleted\":true}")
+    // A target that merges keeps the other fields.
+    row.contains(",\"deleted\":true")
 }
 
 /// Why a row at the target was not true at a moment of the span, if so. A read may mix two moments, but it invents nothing:

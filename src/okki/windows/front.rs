@@ -1,9 +1,7 @@
 //! Where an open range can be closed.
 
-use std::time::Duration;
-
 use super::question::Asker;
-use super::times::{Seconds, TimeAxis, TimeRange, YEAR_SECONDS};
+use super::times::{SECOND_IS_OVER, Seconds, TimeAxis, TimeRange, YEAR_SECONDS};
 use crate::error::{Error, ErrorKind, Result, Side};
 use crate::words::say;
 
@@ -48,6 +46,6 @@ pub(super) async fn front(
         }
     }
     // One second holds them all, and more of it may still come.
-    asker.budget.sleep(Side::Source, Duration::from_millis(1_100)).await?;
+    asker.budget.sleep(Side::Source, SECOND_IS_OVER).await?;
     Ok(shows_none)
 }

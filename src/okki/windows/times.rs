@@ -1,5 +1,7 @@
 //! The source's own time: seconds without a zone, and ranges of them. Pure.
 
+use std::time::Duration;
+
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
@@ -16,6 +18,9 @@ pub(crate) const LATEST: Seconds = 253_402_300_799;
 
 /// A year at most.
 pub(crate) const YEAR_SECONDS: i64 = 366 * 86_400;
+
+/// After this wait the second that was going on is over, by any clock that counts seconds.
+pub(crate) const SECOND_IS_OVER: Duration = Duration::from_millis(1_100);
 
 /// No time zone is farther ahead, or farther behind.
 pub(crate) const FARTHEST_ZONE_SECONDS: i64 = 54_000;

@@ -23,7 +23,7 @@ impl Lease {
             self.account.account().block_until(until_ms);
         }
         let last = std::mem::replace(&mut *self.last.lock().await, LastRun::Knew(None));
-        self.account.begin(&self.store, self.who(), last).await?;
+        self.account.begin(&self.store, self.who(), last, &calls_ms).await?;
         if pause > LONGEST_OWN_PAUSE {
             // Version 0.1.0 told nobody.
             self.tell_silence().await;
