@@ -9,7 +9,7 @@ use okki_sync_sandbox::catalogue::{Catalogue, Product};
 /// The versions of one thing, each with the moment (milliseconds) from which on it was so.
 type Versions<T> = Vec<(u64, T)>;
 
-/// No world needs more calls to its source.
+/// No run needs more calls to its source.
 const MOST_CALLS: u64 = 15_000;
 
 /// All that the source ever held, with times.
@@ -18,6 +18,7 @@ pub struct Past {
     /// When the world began; what fails is told from there.
     pub beginning_ms: u64,
     revision: u64,
+    /// Calls to the source since a run has begun, and changes.
     looks: u64,
     /// When the last change was made.
     pub changed_at_ms: u64,
@@ -38,6 +39,11 @@ pub struct Span {
 impl Past {
     pub fn since(beginning_ms: u64) -> Self {
         Self { beginning_ms, ..Self::default() }
+    }
+
+    /// A run begins.
+    pub fn begin_run(&mut self) {
+        self.looks = 0;
     }
 
     /// Notes what has changed since the last time.

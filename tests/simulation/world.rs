@@ -258,6 +258,7 @@ impl World {
         request: &RunRequest,
         death: Death,
     ) -> Result<Option<Outcome>, String> {
+        self.past.lock().unwrap().begin_run();
         let number = self.traffic.begin(connection, request.mode, self.clock.now_ms());
         let ended =
             Traffic::within(number, self.drive_to_its_end(connection, process, request, death)).await?;
