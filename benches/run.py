@@ -151,16 +151,17 @@ class Bench:
             "posts": stats["posts"],
         }
 
-    def rounds(self, names, runs, latency_ms=0):
-        """Every contestant once per round; each output is compared."""
+    def rounds(self, names, runs, latency_ms=0, shape="", expected=None, **how):
+        """Every contestant once per round; each output is compared. `how` is what `run` takes besides."""
+        expected = expected or self.expected
         results = {name: [] for name in names}
         for turn in range(runs):
             for name in names:
-                say(f"{self.size} {'20 ms ' if latency_ms else ''}round {turn + 1}/{runs}: {name}")
-                results[name].append(self.run(name, latency_ms))
+                say(f"{self.size} {shape}{'20 ms ' if latency_ms else ''}round {turn + 1}/{runs}: {name}")
+                results[name].append(self.run(name, latency_ms, **how))
                 found = self.server.told("digest")
-                if found != self.expected:
-                    sys.exit(f"bench: {name} wrote {found}, not {self.expected}")
+                if found != expected:
+                    sys.exit(f"bench: {name} wrote {found}, not {expected}")
         return results
 
     def tree_rounds(self, runs):
@@ -168,13 +169,8 @@ class Bench:
         self.run(OURS, pipeline=self.tree)
         expected = self.server.told("digest")
         self.tree_posts.write_bytes(self.server.ask("posts"))
-        results = {name: [] for name in (OURS, "wire")}
-        for turn in range(runs):
-            for name in results:
-                say(f"{self.size} groups with products, {LATENCY_MS} ms round {turn + 1}/{runs}: {name}")
-                results[name].append(self.run(name, LATENCY_MS, pipeline=self.tree, posts=self.tree_posts))
-                expect(self.server.told("digest") == expected, f"{name} wrote other groups")
-        return results
+        how = {"pipeline": self.tree, "posts": self.tree_posts}
+        return self.rounds((OURS, "wire"), runs, LATENCY_MS, "groups with products, ", expected, **how)
 
     def repeats(self, runs):
         """okki-sync again on the same store, as its schedule runs it: nothing has changed, then one row."""

@@ -52,7 +52,7 @@ pub(super) struct CallContext {
     pub attempt: u32,
     /// Whether a new token can be had and has not been tried yet.
     pub can_refresh: bool,
-    /// Whether the other side may lack what the call asks for, and has said so less than twice.
+    /// Whether the other side may lack what the call asks for, and has not said so before.
     pub can_doubt: bool,
     /// Whether the request may be sent again although it may have had its effect.
     pub idempotent: bool,

@@ -101,13 +101,13 @@ impl Okki {
         }
     }
 
-    /// `is_kept`: a doubt about the source's filters is kept, which must not outlive a read that they have passed.
+    /// `has_doubt`: the store holds a doubt about the source's filters, which must not outlive a read that they have passed.
     async fn read_from(
         &self,
         budget: &Budget,
         map: &RowMap,
         start: ReadStart,
-        is_kept: bool,
+        has_doubt: bool,
         keep: &impl Keep,
         watch: &Watch,
     ) -> Result<(Catalogue, ReadInfo), Unfinished> {
@@ -156,7 +156,7 @@ impl Okki {
             sizing,
             held_at_start: 0,
             kept_at: Instant::now(),
-            is_checkpoint_there: is_resumed || is_kept,
+            is_checkpoint_there: is_resumed || has_doubt,
             is_dirty: false,
             fresh_rows: 0,
             tail: None,

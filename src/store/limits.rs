@@ -362,6 +362,13 @@ mod tests {
         process.reserve(store, who(connection), at, process.account.changes()).await.unwrap()
     }
 
+    /// How many calls of a connection are stored; `None` if its name is not.
+    async fn stored_calls(process: &AccountLimits, store: &Store, connection: &str) -> Option<usize> {
+        let (bytes, _) = store.load(&paths::limits(process.id.name())).await.unwrap().unwrap();
+        let file = LimitsFile::parse(store, "", &bytes).unwrap();
+        file.callers.get(connection).map(|caller| caller.calls_ms().count())
+    }
+
     #[test]
     fn an_account_is_side_host_and_key_and_its_name_shows_none_of_them() {
         let id = |side: &str, host: &str, key: &str| AccountId::of(side, host, key).0;
@@ -408,9 +415,7 @@ mod tests {
         assert_eq!(reserve(&other, &store, "b", &[NOW_MS]).await, Reserved::Stored);
         assert_eq!(reserve(&second, &store, "a", &[NOW_MS; 2]).await, Reserved::OthersFirst);
         assert_eq!(second.end(&store, who("a"), &[NOW_MS; 2]).await, None);
-        let (bytes, _) = store.load(&paths::limits(second.id.name())).await.unwrap().unwrap();
-        let file = LimitsFile::parse(&store, "", &bytes).unwrap();
-        assert_eq!(file.callers.get("a").unwrap().calls_ms().count(), 2, "what was not used is given back");
+        assert_eq!(stored_calls(&second, &store, "a").await, Some(2), "what was not used is given back");
     }
     #[tokio::test(start_paused = true)]
     async fn a_neighbour_in_the_process_keeps_the_calls_of_a_run_that_did_not_look() {
@@ -423,8 +428,6 @@ mod tests {
         second.begin(&store, who("a"), LastRun::Knew(known), &[NOW_MS; 3]).await.unwrap();
         second.begin(&store, who("b"), LastRun::None, &[]).await.unwrap();
         assert_eq!(reserve(&second, &store, "b", &[NOW_MS]).await, Reserved::Stored);
-        let (bytes, _) = store.load(&paths::limits(second.id.name())).await.unwrap().unwrap();
-        let file = LimitsFile::parse(&store, "", &bytes).unwrap();
-        assert_eq!(file.callers.get("a").map(|caller| caller.calls_ms().count()), Some(3));
+        assert_eq!(stored_calls(&second, &store, "a").await, Some(3));
     }
 }

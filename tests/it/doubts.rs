@@ -9,18 +9,13 @@ use okki_sync::testing::clock::Clock;
 use okki_sync::testing::report::Status;
 use okki_sync_sandbox::{ChangeMix, ListOrder, Options, Sandbox, TimeFilter};
 use serde_json::Value;
-use tower::ServiceExt as _;
 
-use crate::support::{World, env, qeasy, wall};
-
-const CHANGES: &str = "time_type=1";
+use crate::endurance::before;
+use crate::read::{fast, ledger};
+use crate::support::{World, env, wall};
 
 fn options() -> Options {
     Options { groups: 20, products: 3_000, ..Options::default() }
-}
-
-fn fast() -> String {
-    qeasy("products", "[guard]\nmax_delete_ratio = 1.0\n").replace("per_second = 5.0", "per_second = 50.0")
 }
 
 /// The sandbox's OKKI; what `answer` returns to the question of this number (from 1) for changes comes instead of its own.
@@ -28,17 +23,10 @@ fn asked_for_changes(
     sandbox: &Sandbox,
     answer: impl Fn(u32) -> Option<Response> + Send + Sync + 'static,
 ) -> Router {
-    let (inner, questions, answer) = (sandbox.okki(), Arc::new(AtomicU32::new(0)), Arc::new(answer));
-    Router::new().fallback(move |request: axum::extract::Request| {
-        let (inner, questions, answer) = (inner.clone(), Arc::clone(&questions), Arc::clone(&answer));
-        async move {
-            let is_asked = request.uri().to_string().contains(CHANGES);
-            let number = questions.fetch_add(u32::from(is_asked), Ordering::Relaxed) + 1;
-            match Some(number).filter(|_| is_asked).and_then(|number| answer(number)) {
-                Some(response) => Ok(response),
-                None => inner.oneshot(request).await,
-            }
-        }
+    let questions = AtomicU32::new(0);
+    before(sandbox.okki(), move |_, uri| {
+        let is_asked = uri.contains("time_type=1");
+        is_asked.then(|| answer(questions.fetch_add(1, Ordering::Relaxed) + 1)).flatten()
     })
 }
 
@@ -47,10 +35,7 @@ fn refusal() -> Response {
 }
 
 async fn read_whole_because(world: &World) -> Value {
-    let store = world.app.store().await.unwrap();
-    let (bytes, _) = store.load("cache/it.products").await.unwrap().unwrap();
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap();
-    serde_json::from_slice::<Value>(line).unwrap()["ledger"]["whole_because"].clone()
+    ledger(world).await["whole_because"].clone()
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +43,7 @@ async fn a_filter_that_is_refused_once_is_asked_again_before_it_is_believed() {
     let sandbox = Sandbox::new(options(), wall(Clock::pinned()));
     let refused = |number| [1, 7].contains(&number).then(refusal);
     let source = asked_for_changes(&sandbox, refused);
-    let world = World::of(sandbox, Some(source), env(), fast(), Clock::pinned());
+    let world = World::of(sandbox, Some(source), env(), fast("products"), Clock::pinned());
     let report = world.sync_well().await.report;
     assert_eq!(report.source.retries, 2);
     assert_eq!(read_whole_because(&world).await, Value::Null);
@@ -67,7 +52,7 @@ async fn a_filter_that_is_refused_once_is_asked_again_before_it_is_believed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_busy_catalogue_that_was_read_page_by_page_is_tried_in_windows_again() {
-    for text in [fast(), fast().replace("[source]", "[source]\nproducts = \"full\"")] {
+    for text in [fast("products"), fast("products").replace("[source]", "[source]\nproducts = \"full\"")] {
         let list_order = ListOrder::NewestUpdateFirstStable;
         let sandbox = Sandbox::new(Options { list_order, ..options() }, wall(Clock::pinned()));
         let is_refused = Arc::new(AtomicBool::new(true));
@@ -105,7 +90,7 @@ async fn the_ends_of_a_range_are_found_although_the_row_that_shows_them_goes() {
         }
         None
     });
-    let world = World::of(sandbox, Some(source), env(), fast(), clock);
+    let world = World::of(sandbox, Some(source), env(), fast("products"), clock);
     for _ in 0..5 {
         world.sandbox.import(700);
         world.wind(1).await;
@@ -120,7 +105,7 @@ async fn the_ends_of_a_range_are_found_although_the_row_that_shows_them_goes() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_was_empty_has_its_filters_checked_when_it_is_not() {
     let (filter, list_order) = (TimeFilter::CreationIgnored, ListOrder::ById);
-    let world = World::new(Options { products: 0, filter, list_order, ..options() }, fast());
+    let world = World::new(Options { products: 0, filter, list_order, ..options() }, fast("products"));
     world.sync().await;
     world.wind(600).await;
     world.sandbox.import(300);

@@ -24,7 +24,7 @@ use crate::support::{World, answer, env, http, qeasy, request, small, wall};
 const ALWAYS: u32 = 1_000_000;
 
 /// A router before another: it sees each request with its number (from 1) and may answer in its place.
-fn before(
+pub(crate) fn before(
     inner: Router,
     see: impl Fn(u32, &str) -> Option<axum::response::Response> + Send + Sync + 'static,
 ) -> Router {

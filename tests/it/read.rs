@@ -26,7 +26,7 @@ fn slow() -> String {
 }
 
 /// The same at a pace that a test need not wait for.
-fn fast(shape: &str) -> String {
+pub(crate) fn fast(shape: &str) -> String {
     qeasy(shape, "[guard]\nmax_delete_ratio = 1.0\n").replace("per_second = 5.0", "per_second = 50.0")
 }
 
@@ -36,7 +36,7 @@ async fn for_a_minute(world: &World, request: &RunRequest) -> Outcome {
 }
 
 /// The ledger of the read that is kept.
-async fn ledger(world: &World) -> Value {
+pub(crate) async fn ledger(world: &World) -> Value {
     let store = world.app.store().await.unwrap();
     let (bytes, _) = store.load(PRODUCTS).await.unwrap().unwrap();
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap();

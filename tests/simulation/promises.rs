@@ -253,7 +253,7 @@ pub fn it_moves(
     let held_before = if went_on { kept_before.held } else { 0 };
     let (held, said) = (kept.held, report.source.products);
     // It began anew and ended before it kept anything.
-    let kept_nothing = kept == kept_before && newly_read == said && said == 0;
+    let kept_nothing = kept == kept_before && said == 0 && newly_read == 0;
     if !kept_nothing && (said != held || newly_read != held.saturating_sub(held_before)) {
         return Err(format!(
             "progress: the report says {said} products, {newly_read} of them new; {held} are kept, {held_before} were"
