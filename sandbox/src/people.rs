@@ -7,7 +7,7 @@ use fastrand::Rng;
 use serde_json::value::RawValue;
 
 use crate::Sandbox;
-use crate::catalogue::{Catalogue, Product, price};
+use crate::catalogue::{Product, price};
 use crate::okki::Change;
 use crate::options::ChangeMix;
 use crate::state::SandboxState;
@@ -35,8 +35,6 @@ pub(crate) struct People {
     until_ms: u64,
     /// When (milliseconds) the next one is due, if people are at work.
     next_ms: Option<f64>,
-    /// The highest product id ever, unless the catalogue has changed anyhow since.
-    pub(crate) last_id: Option<u64>,
     /// Deleted products, the last one at the end.
     deleted: VecDeque<Product>,
 }
@@ -47,7 +45,6 @@ impl People {
             rng: Rng::with_seed(seed ^ 0x9e0_91e),
             until_ms: now_ms,
             next_ms: None,
-            last_id: None,
             deleted: VecDeque::new(),
         }
     }
@@ -196,18 +193,10 @@ impl SandboxState {
 
     /// Creates a product in the group of another one and returns its id; `None` if nothing names a group.
     fn create(&mut self, now_ms: u64) -> Option<String> {
-        let last_id = self.people.last_id.unwrap_or_else(|| self.catalogue.last_product_id());
-        let product = self.catalogue.draw_product(&mut self.people.rng, last_id, (now_ms / 1000) as i64)?;
+        let product = self.catalogue.draw_product(&mut self.people.rng, (now_ms / 1000) as i64)?;
         let id = product.product_id.clone();
         self.change(Change::Add(Box::new(product)), now_ms);
-        self.people.last_id = id.parse().ok();
         Some(id)
-    }
-}
-
-impl Catalogue {
-    fn last_product_id(&self) -> u64 {
-        self.products.iter().filter_map(|product| product.product_id.parse().ok()).max().unwrap_or(0)
     }
 }
 

@@ -135,8 +135,9 @@ impl SandboxState {
 
     /// Changes the catalogue anyhow.
     pub(crate) fn change_anyhow(&mut self, f: impl FnOnce(&mut Catalogue, &mut Rng), now_ms: u64) {
+        let given = self.catalogue.given_ids;
         f(&mut self.catalogue, &mut self.rng);
-        self.people.last_id = None;
+        self.catalogue.remember_ids(given);
         self.revision += 1;
         let shown_at_ms = self.shown_at_ms(now_ms);
         self.okki.listing.change_anyhow(&self.catalogue, shown_at_ms);

@@ -1,13 +1,13 @@
 //! Credentials and tokens stay where they belong.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use okki_sync::testing::report::Mode;
 use okki_sync::testing::sync::Outcome;
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{Options, Sandbox};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{Targets, dynamic_filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -47,6 +47,13 @@ impl Lines {
     }
 
     fn listen_as(&self, filter: &str) -> tracing::subscriber::DefaultGuard {
+        // A line that nobody listens to when it first comes is switched off for all threads, and a test that begins
+        // to listen at that moment never sees it. Behind this subscriber each line is asked about each time.
+        static NOTHING_IS_SWITCHED_OFF: Once = Once::new();
+        NOTHING_IS_SWITCHED_OFF.call_once(|| {
+            let silent = tracing_subscriber::registry().with(dynamic_filter_fn(|_, _| false));
+            tracing::subscriber::set_global_default(silent).unwrap();
+        });
         let filter: Targets = filter.parse().unwrap();
         let lines = tracing_subscriber::fmt::layer().with_writer(self.clone()).with_ansi(false);
         tracing::subscriber::set_default(tracing_subscriber::registry().with(lines).with(filter))

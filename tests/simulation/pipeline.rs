@@ -104,10 +104,9 @@ impl Pipeline {
             return self.shape.rows(catalogue);
         }
         let held = self.held(catalogue);
-        let is_held = |product: &&Product| held.contains(product.product_id.as_str());
-        let products = catalogue.products.iter().filter(|product| !is_held(product));
-        let products = products.cloned().collect();
-        self.shape.rows(&Catalogue { products, ..catalogue.clone() })
+        let mut rest = catalogue.clone();
+        rest.products.retain(|product| !held.contains(product.product_id.as_str()));
+        self.shape.rows(&rest)
     }
 
     /// The products that the value guard holds back. Of rows with one id the first counts, held back or not.

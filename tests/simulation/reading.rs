@@ -108,8 +108,10 @@ impl Reading {
     }
 
     /// People change few rows beside what can be read in the same time: the newest page must hold still for some calls.
-    pub fn keep_readable(&mut self, pace: f64, page_size: u32) {
-        let rows = f64::from(page_size).min(self.max_page_size.map_or(f64::MAX, |most| most as f64));
+    /// An empty catalogue gets its first products from them.
+    pub fn keep_readable(&mut self, pace: f64, page_size: u32, products: usize) {
+        let page = (page_size as usize).min(self.max_page_size.unwrap_or(usize::MAX));
+        let rows = page.min(products.max(5)) as f64;
         self.edits_per_minute = self.edits_per_minute.min(rows * pace * 60.0 / 40.0);
     }
 

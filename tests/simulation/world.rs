@@ -119,7 +119,6 @@ impl World {
         let mut pipeline = Pipeline::random(&mut rng, &reading);
         let mut rows_rng = Rng::with_seed(seed ^ 0x0e05_a11d);
         pipeline.guard(&mut rows_rng);
-        reading.keep_readable(pipeline.pace, pipeline.page_size);
         let mut neighbours_rng = Rng::with_seed(seed ^ 0x4e16_4b05);
         let objects = Objects::new(seed);
         // Saves to one file wait for each other, and all processes are in this thread. An item that is held back stays as its
@@ -163,6 +162,7 @@ impl World {
         // A token outlasts the calls that are in line when it is fetched, also where it does not say how long it lasts.
         let in_line = Duration::from_secs_f64(CALLS_OF_A_TOKEN / pipeline.pace);
         options.token_lifetime = options.token_lifetime.max(in_line);
+        reading.keep_readable(pipeline.pace, pipeline.page_size, options.products);
         reading.apply(&mut options);
         let story = vec![format!("begins at {}\n{options:?}\n{}", clock.now(), pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fastrand::Rng;
 
-use super::generate::{FIRST_GROUP_ID, FIRST_PRODUCT_ID, ProductLine, new_product, scaled};
+use super::generate::{FIRST_GROUP_ID, ProductLine, new_product, scaled};
 use super::{Catalogue, Group, Product};
 
 impl Catalogue {
@@ -99,24 +99,23 @@ impl Catalogue {
     }
 
     fn add_product(&mut self, line: &ProductLine, rng: &mut Rng, now: i64) {
-        let last = self.product_ids().max().unwrap_or(FIRST_PRODUCT_ID);
         let mut product = new_product(rng, line, self.products.len(), now);
-        product.product_id = (last + 7).to_string();
+        product.product_id = self.new_product_id();
         product.create_time = now;
         product.update_time = now;
         self.products.push(product);
     }
 
-    /// A new product in the group of a random one, with the id that follows; `None` if there is no group.
-    pub(crate) fn draw_product(&self, rng: &mut Rng, last_id: u64, now: i64) -> Option<Product> {
+    /// A new product in the group of a random one; `None` if there is no group.
+    pub(crate) fn draw_product(&mut self, rng: &mut Rng, now: i64) -> Option<Product> {
         let group_id = match rng.choice(&self.products) {
             Some(product) => product.group_id.clone(),
             None => self.groups.first()?.id.clone(),
         };
-        let last_id = last_id.max(FIRST_PRODUCT_ID);
         let line = ProductLine { group_id, name: "新产品 New Arrival".into(), initials: "NA".into() };
-        let mut product = new_product(rng, &line, ((last_id - FIRST_PRODUCT_ID) / 7 + 1) as usize, now);
-        product.product_id = (last_id + 7).to_string();
+        let id = self.new_product_id();
+        let mut product = new_product(rng, &line, self.given_ids.count(), now);
+        product.product_id = id;
         product.create_time = now;
         product.update_time = now;
         Some(product)
@@ -138,7 +137,7 @@ impl Catalogue {
         let group_id = self.products.first().map(|product| product.group_id.clone()).unwrap_or_default();
         let line = ProductLine { group_id, name: "补录产品 Late Entry".into(), initials: "LE".into() };
         let mut product = new_product(rng, &line, self.products.len(), now);
-        product.product_id = first.saturating_sub(1).to_string();
+        product.product_id = self.new_lowest_product_id();
         product.update_time = now;
         self.products.push(product);
         self.products.retain(|product| product.product_id != last.to_string());
@@ -157,6 +156,9 @@ impl Catalogue {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -173,5 +175,40 @@ mod tests {
             assert_eq!(catalogue.products.len(), total);
             assert!(first.is_none() || catalogue.product_ids().min() != first);
         }
+    }
+
+    #[test]
+    fn the_id_of_a_deleted_product_does_not_come_again() {
+        let mut catalogue = Catalogue::generate(1, 5, 200, false, 1_800_000_000);
+        let mut rng = Rng::with_seed(2);
+        let mut seen: HashSet<u64> = catalogue.product_ids().collect();
+        for round in 0..40 {
+            let before: HashSet<u64> = catalogue.product_ids().collect();
+            match round % 4 {
+                0 => {
+                    let product = catalogue.draw_product(&mut rng, 1_800_000_100).unwrap();
+                    catalogue.products.push(product);
+                }
+                1 => catalogue.simulate_edits(&mut rng, 1_800_000_100),
+                2 => catalogue.shift_pages(true, &mut rng, 1_800_000_100),
+                _ => catalogue.swap_rows(&mut rng, 1_800_000_100),
+            }
+            let new: Vec<u64> = catalogue.product_ids().filter(|id| !before.contains(id)).collect();
+            assert!(!new.is_empty() && new.into_iter().all(|id| seen.insert(id)), "round {round}");
+            let (oldest, newest) = (catalogue.product_ids().min(), catalogue.product_ids().max());
+            catalogue.products.retain(|product| {
+                let id = product.product_id.parse().ok();
+                id != oldest && id != newest
+            });
+        }
+    }
+
+    #[test]
+    fn an_earlier_catalogue_put_back_does_not_free_the_ids_of_the_later_one() {
+        let sandbox = crate::tests::small(|_| ());
+        let before = sandbox.catalogue();
+        let first = sandbox.import(1);
+        sandbox.edit(|catalogue| *catalogue = before);
+        assert_ne!(sandbox.import(1), first);
     }
 }

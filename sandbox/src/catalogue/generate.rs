@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use serde_json::Map;
 
-use super::{Catalogue, Group, Product};
+use super::{Catalogue, GivenIds, Group, Product};
 
 /// The assortment: groups, indented groups below them, and below these one line of leaves. Each entry is
 /// "Chinese|English"; `;` stands between the leaves.
@@ -25,6 +25,8 @@ const FINISHES: [&str; 10] = [
 const UNITS: [&str; 6] = ["PCS", "SET", "KG", "M", "CTN", "PAIR"];
 pub(super) const FIRST_GROUP_ID: u64 = 5_203_320_130;
 pub(super) const FIRST_PRODUCT_ID: u64 = 37_004_000_100;
+/// Between one product's id and the next one's.
+pub(super) const ID_STEP: u64 = 7;
 const DAY: i64 = 86_400;
 
 /// A group that products are made for, with the words of their names.
@@ -70,6 +72,7 @@ impl Catalogue {
         if dirty {
             catalogue.add_dirty_rows(now);
         }
+        catalogue.remember_ids(GivenIds::default());
         catalogue
     }
 
@@ -179,7 +182,7 @@ pub(super) fn new_product(rng: &mut Rng, line: &ProductLine, number: usize, now:
     let cost = (rng.u8(0..20) > 0).then(|| price(rng));
     let fob_min = (rng.u8(0..10) > 0).then(|| price(rng));
     Product {
-        product_id: (FIRST_PRODUCT_ID + number as u64 * 7).to_string(),
+        product_id: (FIRST_PRODUCT_ID + number as u64 * ID_STEP).to_string(),
         product_no: format!("P{:06}", number + 1),
         name: format!("{} {model}{finish}", line.name),
         model,

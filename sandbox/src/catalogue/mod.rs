@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 pub(crate) use generate::price;
+use generate::{FIRST_PRODUCT_ID, ID_STEP};
 
 /// A product group as OKKI keeps it. Layer and prefix follow from the tree when it is served.
 #[derive(Debug, Clone, Default)]
@@ -85,12 +86,60 @@ pub struct Catalogue {
     pub groups: Vec<Group>,
     /// Products.
     pub products: Vec<Product>,
+    /// Which product ids there have been.
+    pub(crate) given_ids: GivenIds,
+}
+
+/// The lowest and the highest product id that there ever was. As in OKKI, the id of a deleted product does not come again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GivenIds {
+    lowest: u64,
+    highest: u64,
+}
+
+impl Default for GivenIds {
+    fn default() -> Self {
+        Self { lowest: FIRST_PRODUCT_ID, highest: FIRST_PRODUCT_ID }
+    }
+}
+
+impl GivenIds {
+    /// How many products there have been, if none was given an id out of turn.
+    fn count(self) -> usize {
+        ((self.highest - FIRST_PRODUCT_ID) / ID_STEP) as usize
+    }
+
+    fn add(&mut self, id: u64) {
+        self.lowest = self.lowest.min(id);
+        self.highest = self.highest.max(id);
+    }
 }
 
 /// Every so many products one belongs to the synthetic group.
 const UNGROUPED_SHARE: usize = 25;
 
 impl Catalogue {
+    /// Returns an id above every one that there ever was, and takes it.
+    pub fn new_product_id(&mut self) -> String {
+        self.given_ids.highest = self.given_ids.highest.saturating_add(ID_STEP);
+        self.given_ids.highest.to_string()
+    }
+
+    /// Returns an id below every one that there ever was, and takes it.
+    fn new_lowest_product_id(&mut self) -> String {
+        self.given_ids.lowest = self.given_ids.lowest.saturating_sub(1);
+        self.given_ids.lowest.to_string()
+    }
+
+    /// Notes the ids of the products, and those that were given before.
+    pub(crate) fn remember_ids(&mut self, before: GivenIds) {
+        self.given_ids.add(before.lowest);
+        self.given_ids.add(before.highest);
+        for id in self.products.iter().filter_map(|product| product.product_id.parse().ok()) {
+            self.given_ids.add(id);
+        }
+    }
+
     /// Adds the synthetic group 0 as OKKI's tree of customer groups has it, and moves some products there.
     pub(crate) fn add_synthetic_group(&mut self) {
         // Mixed types, and no creation time: so OKKI sends it.

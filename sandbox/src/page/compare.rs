@@ -308,6 +308,7 @@ mod tests {
                 group("9", "8", "Y"),
             ],
             products: vec![product("11", "1", "2999.10"), product("12", "2", "5"), product("13", "77", "1")],
+            ..Catalogue::default()
         }
     }
 

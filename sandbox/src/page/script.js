@@ -78,14 +78,16 @@
         body: new URLSearchParams(new FormData(form)),
       });
       const told = await answer.json();
-      say(told.said, !answer.ok);
-      if (!answer.ok) return;
-      const key = form.closest("details")?.dataset.key;
-      if (key) {
-        open.delete(key);
-        by("g-" + key)?.focus();
+      if (answer.ok) {
+        const key = form.closest("details")?.dataset.key;
+        if (key) {
+          open.delete(key);
+          by("g-" + key)?.focus();
+        }
+        await look();
       }
-      await look();
+      // Last, so that who reads it sees the page as it is now.
+      say(told.said, !answer.ok);
     } catch {
       say(said.dataset.stopped, true);
     }

@@ -48,9 +48,7 @@ pub(super) fn add_dirty_rows(catalogue: &mut Catalogue, twins: bool, rng: &mut R
 
 /// Adds groups and products with new ids.
 pub(super) fn grow(catalogue: &mut Catalogue, fresh: Catalogue) {
-    let last = catalogue.products.iter().filter_map(|product| product.product_id.parse::<u64>().ok()).max();
     let group_id = catalogue.groups.iter().map(|group| group.id.clone()).find(|id| !id.is_empty());
-    let mut id = last.unwrap_or(37_004_000_000);
     let known: HashSet<String> = catalogue.groups.iter().map(|group| group.id.clone()).collect();
     for group in fresh.groups {
         if !known.contains(&group.id) && group.parent_id == "0" {
@@ -58,8 +56,7 @@ pub(super) fn grow(catalogue: &mut Catalogue, fresh: Catalogue) {
         }
     }
     for mut product in fresh.products {
-        id += 3;
-        product.product_id = id.to_string();
+        product.product_id = catalogue.new_product_id();
         if let Some(group_id) = &group_id {
             product.group_id.clone_from(group_id);
         }
