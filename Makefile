@@ -15,7 +15,7 @@ PIPELINE ?= pipeline.toml
 AUDITABLE := 0.7.7
 # The version of cargo-mutants, and which of how many samples of its changes is tried.
 MUTANTS := 27.1.0
-SHARD ?= 0/60
+SHARD ?= 0/150
 
 .PHONY: help demo test build lint schema unit simulate day mutants lambda infra browser pictures package deny fuzz bench bench-quick bench-ledger watch invoke-local deploy pipeline secret invoke logs destroy requirements clean
 
@@ -52,7 +52,7 @@ simulate: ## SEEDS=… worlds from FROM=… on, with what they covered; or one, 
 day: ## a day of an edit each second at 200,000 products, and a first read of 1,000,000, in virtual time; takes minutes
 	@cargo test -q --test it day:: -- --ignored --nocapture
 
-mutants: .tools/.cargo-mutants-$(MUTANTS) ## small changes to the core, one at a time: does a test notice? A sample, SHARD=0/60, of at most an hour
+mutants: .tools/.cargo-mutants-$(MUTANTS) ## small changes to the core, one at a time: does a test notice? A sample, SHARD=0/150, of at most an hour
 	PATH="$(CURDIR)/.tools/bin:$$PATH" timeout 3600 cargo mutants --shard $(SHARD) --sharding round-robin --jobs 1 --output target || test $$? = 2
 
 lambda: build $(VENV)/.installed ## the real Lambda program under cargo-lambda, with Secrets Manager and S3 over the wire

@@ -166,11 +166,8 @@ impl<K: Keep> Reading<'_, '_, K> {
         let (started, before) = (Instant::now(), self.ledger.rows_in_windows());
         loop {
             let may_begin = self.has_time_to_keep() && limit.is_none_or(|limit| Instant::now() < limit);
-            self.fit_windows(
-                started,
-                self.ledger.rows_in_windows().saturating_sub(before),
-                walk.side_by_side(),
-            );
+            let rows = self.ledger.rows_in_windows().saturating_sub(before);
+            self.sizing.fit(rows, started.elapsed(), self.asker.budget.left(), walk.side_by_side());
             let Some(found) = walk.next(&mut self.sizing, may_begin).await? else { break };
             self.take_window(found)?;
             if self.kept_at.elapsed() >= CHECKPOINT_EVERY {
@@ -182,19 +179,6 @@ impl<K: Keep> Reading<'_, '_, K> {
         }
         self.remove_gone();
         Ok(())
-    }
-
-    /// A window that the run cannot end is read in vain: towards the deadline windows become small.
-    fn fit_windows(&mut self, started: Instant, rows: u64, side_by_side: u64) {
-        let page = u64::from(self.asker.okki.settings.page_size);
-        let left = self.asker.budget.left();
-        let took = started.elapsed();
-        if rows < page || took.is_zero() || left > 2 * took {
-            return;
-        }
-        let pages_left = u128::from(rows.div_ceil(page)) * left.as_millis() / took.as_millis().max(1);
-        let pages = u64::try_from(pages_left).unwrap_or(u64::MAX) / side_by_side / 2;
-        self.sizing.limit_to(pages);
     }
 
     fn take_window(&mut self, found: Found) -> Result<()> {

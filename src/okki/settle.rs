@@ -151,8 +151,7 @@ impl<K: Keep> Reading<'_, '_, K> {
         self.cover(None).await
     }
 
-    /// Whether the tail holds rows that no delta brought: they became visible late, or were created anew with the id of a
-    /// product that was deleted.
+    /// Whether the tail holds rows that no delta brought: they became visible late.
     async fn tail_holds_more(&self) -> Step<bool> {
         let waiting = self.held().saturating_sub(self.ledger.rows_in_windows());
         Ok(self.asker.total(TimeAxis::Creation, self.ledger.tail()).await? > waiting)

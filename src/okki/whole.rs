@@ -7,6 +7,8 @@
 //! Races:
 //! - Pages overlap while people edit: a row may come twice, another one not at all. A read counts only if it holds as
 //!   many distinct ids as the total says and the total stayed the same.
+//! - Two rows of one second may change places at the border of two pages, in each read anew: one of them comes twice, the
+//!   other one never. Each further read has its borders elsewhere, so that two reads do not agree on that by chance.
 //! - A row deleted and another one created between two pages leave the total as it was and hide a third row. Only the
 //!   plan knows whether that matters; [`ReadInfo::grew`](super::ReadInfo) tells it.
 
@@ -39,6 +41,8 @@ struct Agreement {
     total: Option<u64>,
     moved: Option<(u64, u64)>,
     rows: u64,
+    /// Rows of the largest page.
+    page_rows: u32,
     /// Distinct ids, and rows without one.
     distinct: u64,
     ids: hashbrown::HashSet<u64>,
@@ -54,6 +58,7 @@ impl Agreement {
             _ => self.total = Some(page.total),
         }
         self.pages += 1;
+        self.page_rows = self.page_rows.max(page.rows.len() as u32);
         for row in &page.rows {
             self.rows += 1;
             let hash = row.id.as_deref().map(id_hash);
@@ -144,13 +149,14 @@ impl Okki {
         watch: &Watch,
     ) -> Result<Whole<'a>> {
         let (mut last_signature, mut last_why) = (None, Message::plain(""));
+        let mut page_size = self.settings.page_size;
         for attempt in 1..=MAX_READS {
             let mut builder = SnapshotBuilder::new(&self.settings, map, groups);
             let mut seen = Agreement::default();
             if builder.has_embedded_products() {
                 builder.add_embedded()?;
             } else {
-                self.read_pages(budget, map, |page| {
+                self.read_pages(budget, map, page_size, |page| {
                     seen.take(&page);
                     builder.reserve_for(&page, page.total);
                     builder.add_page(&page)?;
@@ -171,6 +177,11 @@ impl Okki {
                 return Ok(done(builder));
             }
             last_signature = Some(signature);
+            page_size = match page_size < self.settings.page_size {
+                true => self.settings.page_size,
+                // One less than the source gives: it may give less than it is asked for.
+                false => seen.page_rows.saturating_sub(1).max(1),
+            };
             last_why.clone_from(&why);
             tracing::warn!(attempt, %why, "the pages do not agree, reading again");
             watch(Progress::ReadingAgain { attempt: attempt + 1, why });
@@ -192,11 +203,11 @@ impl Okki {
         &self,
         budget: &Budget,
         map: &RowMap,
+        page_size: u32,
         mut take: impl FnMut(ProductPage) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         use futures::StreamExt as _;
         let reader = RowReader::products(&map.product_columns);
-        let page_size = self.settings.page_size;
         let first = self.page(budget, 1, page_size, &[], reader).await?;
         // A server that caps the page size counts its pages by its own size.
         let size = (first.rows.len() as u64).clamp(1, u64::from(page_size));
@@ -217,5 +228,39 @@ impl Okki {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::transform::Columns;
+
+    fn seen(pages: &[(u64, &[u32])]) -> Agreement {
+        let mut seen = Agreement::default();
+        for (total, ids) in pages {
+            let row =
+                |id: &u32| RawValue::from_string(format!(r#"{{"product_id":{id},"name":"A"}}"#)).unwrap();
+            let rows: Vec<Box<RawValue>> = ids.iter().map(row).collect();
+            let rows: Vec<&RawValue> = rows.iter().map(AsRef::as_ref).collect();
+            seen.take(&ProductPage::from_rows(*total, &rows, RowReader::products(&Columns::default())));
+        }
+        seen
+    }
+
+    #[test]
+    fn pages_agree_where_the_total_stays_and_each_row_comes_once() {
+        let told = |pages| seen(pages).contradiction().map(|why| why.to_string());
+        assert_eq!(told(&[(3, &[1, 2]), (3, &[3])]), None);
+        assert!(told(&[(3, &[1, 2]), (4, &[3, 4])]).unwrap().contains("moved from 3 to 4"));
+        assert!(told(&[(3, &[1, 2]), (3, &[2])]).unwrap().contains("says 3 products, the pages held 2"));
+        assert_eq!(seen(&[(3, &[1, 2]), (3, &[3])]).page_rows, 2);
+        // Two reads of the same ids are told apart from others, whatever their order.
+        let signature = |ids| seen(&[(9, ids)]).signature;
+        assert_eq!(signature(&[1, 2, 3]), signature(&[3, 1, 2]));
+        assert_ne!(signature(&[1, 2, 3]), signature(&[1, 2, 4]));
     }
 }

@@ -292,6 +292,17 @@ mod tests {
     }
 
     #[test]
+    fn of_too_many_changes_the_first_are_told_and_the_rest_is_counted() {
+        let change =
+            |at: usize| FieldChange { path: at.to_string(), old: None, new: None, old_unknown: false };
+        let told = |count: usize| bounded((0..count).map(change).collect());
+        assert_eq!(told(MOST_FIELDS), (0..MOST_FIELDS).map(change).collect::<Vec<_>>());
+        let more = told(MOST_FIELDS + 3);
+        assert_eq!(more.len(), MOST_FIELDS + 1);
+        assert_eq!(more.last().map(|last| last.path.as_str()), Some("… and 3 more"));
+    }
+
+    #[test]
     fn a_target_may_write_numbers_its_own_way_and_have_fields_of_its_own() {
         let ours = r#"{"id":"7","cost":2999.10,"no":9007199254740993}"#;
         assert_eq!(diff_with_target(r#"{"id":"7","cost":2999.1,"no":9007199254740993,"own":1}"#, ours), []);

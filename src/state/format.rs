@@ -367,6 +367,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_acknowledged_is_read_from_exactly_its_digits() {
+        let mut digits = Vec::new();
+        known(b"a").write(&mut digits);
+        let digits = String::from_utf8(digits).unwrap();
+        assert_eq!(Acknowledged::read(&digits), Some(known(b"a")));
+        let longer = format!("{digits}AA");
+        for digits in ["", "2", &digits[1..], longer.as_str()] {
+            assert_eq!(Acknowledged::read(digits), None, "{digits}");
+        }
+    }
+
+    #[test]
     fn a_state_comes_back_as_it_was_saved() {
         let mut state = sample();
         state.rows.extend([("4", Acknowledged::Unknown), ("5", Acknowledged::Unsure)]);

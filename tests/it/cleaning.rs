@@ -1,7 +1,7 @@
 //! A catalogue as years leave it: what cannot go through is set aside with its reason, and all the rest arrives.
 
 use okki_sync::testing::report::Status;
-use okki_sync_sandbox::{ListOrder, Options};
+use okki_sync_sandbox::{ListOrder, Options, TimeFilter};
 
 use crate::support::{World, expected, pipeline, qeasy, small};
 
@@ -95,6 +95,25 @@ async fn an_id_that_really_repeats_is_believed_where_one_page_holds_both_rows() 
     let after = world.sync_well().await;
     assert_eq!((after.report.plan.update, after.report.plan.delete), (1, 0), "{:?}", after.report);
     world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn id_check_tells_which_of_two_rows_counts_that_pages_bring_with_one_id() {
+    for (id_check, quarantined) in [(true, 1), (false, 0)] {
+        let options = Options { list_order: ListOrder::ById, filter: TimeFilter::Ignored, ..small() };
+        let source = format!("[source]\npage_size = 20\nidCheck = {id_check}\n");
+        let world = World::new(options, qeasy("products", "").replace("[source]\n", &source));
+        world.sandbox.edit(|catalogue| {
+            let mut copy = catalogue.products[7].clone();
+            copy.name = "the second of the same id".to_owned();
+            catalogue.products.push(copy);
+        });
+        let outcome = world.sync().await;
+        assert_eq!(outcome.report.quarantined, quarantined, "{:?}", outcome.report);
+        let id = &world.catalogue().products[7].product_id;
+        let is_second = world.rows()[id].get().contains("the second of the same id");
+        assert_eq!((world.rows().len(), is_second), (world.catalogue().products.len() - 1, !id_check));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::report::Status;
 use okki_sync_sandbox::{ChangeMix, ListOrder, Options, Sandbox, TimeFilter};
 use serde_json::Value;
+use tower::ServiceExt as _;
 
 use crate::endurance::before;
 use crate::read::{fast, ledger};
-use crate::support::{World, env, wall};
+use crate::support::{World, answer, env, wall};
 
 fn options() -> Options {
     Options { groups: 20, products: 3_000, ..Options::default() }
@@ -32,6 +35,12 @@ fn asked_for_changes(
 
 fn refusal() -> Response {
     (http::StatusCode::BAD_REQUEST, r#"{"code":400,"message":"参数错误"}"#).into_response()
+}
+
+/// A page of products.
+async fn list(source: Router, request: Request) -> Value {
+    let page = source.oneshot(request).await.unwrap().into_body();
+    serde_json::from_slice(&to_bytes(page, usize::MAX).await.unwrap()).unwrap()
 }
 
 async fn read_whole_because(world: &World) -> Value {
@@ -98,6 +107,71 @@ async fn the_ends_of_a_range_are_found_although_the_row_that_shows_them_goes() {
     world.wind(200).await;
     world.sandbox.import(1);
     world.wind(100).await;
+    world.sync_well().await;
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_product_created_between_two_pages_hides_no_other_one_from_them() {
+    for was_created_lately in [false, true] {
+        // By id: where the first one goes and another one comes at the end, the total stays, and page 2 begins a row late.
+        let options = Options { products: 60, list_order: ListOrder::ById, ..options() };
+        let sandbox = Sandbox::new(options, wall(Clock::pinned()));
+        let (people, is_due) = (sandbox.clone(), Arc::new(AtomicBool::new(false)));
+        let due = Arc::clone(&is_due);
+        let source = before(sandbox.okki(), move |_, uri| {
+            if uri.contains("time_type=1") {
+                return Some(refusal());
+            }
+            if uri.ends_with("start_index=2&count=20") && due.swap(false, Ordering::Relaxed) {
+                let first =
+                    people.catalogue().products.iter().map(|product| product.product_id.clone()).min();
+                assert!(people.remove(&first.unwrap()));
+                people.import(1);
+            }
+            None
+        });
+        let text = fast("products").replace("[source]\n", "[source]\npage_size = 20\n");
+        let world = World::of(sandbox, Some(source), env(), text, Clock::pinned());
+        if was_created_lately {
+            world.sandbox.import(1);
+            world.wind(60).await;
+        }
+        world.sync_well().await;
+        is_due.store(true, Ordering::Relaxed);
+        let report = world.sync_well().await.report;
+        assert!(!is_due.load(Ordering::Relaxed) && report.plan.delete <= 1, "{report:?}");
+        world.sync_well().await;
+        world.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_hides_at_a_border_of_two_pages_is_found_in_other_pages() {
+    // Two rows of one second change places each time that the border between them is asked for.
+    let sandbox = Sandbox::new(
+        Options { products: 60, filter: TimeFilter::Ignored, ..options() },
+        wall(Clock::pinned()),
+    );
+    let inner = sandbox.okki();
+    let source = Router::new().fallback(move |request: Request| {
+        let inner = inner.clone();
+        async move {
+            let uri = request.uri().to_string();
+            if !uri.contains("start_index=3&count=20") {
+                return inner.oneshot(request).await.unwrap();
+            }
+            let mut page_2 = Request::new(Body::empty());
+            *page_2.headers_mut() = request.headers().clone();
+            *page_2.uri_mut() = uri.replace("start_index=3", "start_index=2").parse().unwrap();
+            let before = list(inner.clone(), page_2).await;
+            let mut page = list(inner, request).await;
+            page["data"]["list"][0] = before["data"]["list"][19].clone();
+            answer(page.to_string())
+        }
+    });
+    let text = fast("products").replace("[source]\n", "[source]\npage_size = 20\n");
+    let world = World::of(sandbox, Some(source), env(), text, Clock::pinned());
     world.sync_well().await;
     world.assert_complete();
 }

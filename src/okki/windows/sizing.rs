@@ -33,9 +33,13 @@ impl Piece {
         Self { range, expected, doubts: 0, pages: None }
     }
 
-    /// Whether nothing is special about it.
-    pub(super) fn is_calm(&self) -> bool {
-        self.doubts == 0 && self.pages.is_none()
+    /// Both as one; `None` if something is special about one of them, or if they do not touch.
+    pub(super) fn joined(&self, next: &Self) -> Option<Self> {
+        let (end, to) = (self.range.to?, next.range.to?);
+        let expected = self.expected? + next.expected?;
+        let is_calm = |piece: &Self| piece.doubts == 0 && piece.pages.is_none();
+        (next.range.from == end + 1 && is_calm(self) && is_calm(next))
+            .then(|| Self::new(TimeRange::new(self.range.from, to), Some(expected)))
     }
 }
 
@@ -78,8 +82,20 @@ impl Sizing {
         }
     }
 
+    /// A window that the run cannot end is read in vain: towards the deadline windows become small. `rows` took `took`,
+    /// with so many windows side by side; so much time is left.
+    pub(in crate::okki) fn fit(&mut self, rows: u64, took: Duration, left: Duration, side_by_side: u64) {
+        if rows < self.page_size || took.is_zero() || left > 2 * took {
+            return;
+        }
+        let pages_left =
+            u128::from(rows.div_ceil(self.page_size)) * left.as_millis() / took.as_millis().max(1);
+        let pages = u64::try_from(pages_left).unwrap_or(u64::MAX) / side_by_side.max(1) / 2;
+        self.limit_to(pages);
+    }
+
     /// Only this many pages can still be read.
-    pub(in crate::okki) fn limit_to(&mut self, pages: u64) {
+    fn limit_to(&mut self, pages: u64) {
         self.limit =
             pages.saturating_mul(self.page_size).saturating_sub(self.page_size / 5).max(self.least());
     }
@@ -204,6 +220,42 @@ mod tests {
         assert_eq!((sizing.rows(&doubtful), sizing.at_most(&doubtful)), (90, 100));
         sizing.limit_to(3);
         assert_eq!(sizing.at_most(&piece), 373, "no more than can still be read");
+    }
+
+    #[test]
+    fn two_pieces_are_joined_where_they_touch_and_nothing_is_special_about_them() {
+        let (first, second) = (piece(0, 9, 20), piece(10, 19, 30));
+        let both = first.joined(&second);
+        assert_eq!(both.map(|both| (both.range, both.expected)), Some((TimeRange::new(0, 19), Some(50))));
+        for next in [
+            piece(11, 19, 30),
+            piece(9, 19, 30),
+            Piece { doubts: 1, ..second },
+            Piece { pages: Some(1), ..second },
+            Piece { expected: None, ..second },
+            Piece { range: TimeRange::since(10), ..second },
+        ] {
+            assert!(first.joined(&next).is_none(), "{next:?}");
+        }
+        assert!(Piece { doubts: 1, ..first }.joined(&second).is_none());
+        assert!(Piece { range: TimeRange::since(0), ..first }.joined(&second).is_none());
+    }
+
+    #[test]
+    fn towards_the_deadline_windows_become_small() {
+        let rows = |rows, took_s, left_s, side_by_side| {
+            let mut sizing = Sizing::new(100, 10);
+            let [took, left] = [took_s, left_s].map(Duration::from_secs);
+            sizing.fit(rows, took, left, side_by_side);
+            sizing.rows(&piece(0, 999, 100_000))
+        };
+        assert_eq!(rows(1_000, 100, 201, 1), 970, "time enough");
+        assert_eq!(rows(99, 100, 20, 1), 970, "too few rows to judge by");
+        assert_eq!(rows(1_000, 0, 0, 1), 970, "no time to judge by");
+        // Ten pages took 100 s: half of what the same pace still brings, for each of the windows.
+        assert_eq!((rows(1_000, 100, 120, 1), rows(100, 10, 20, 1)), (580, 90));
+        assert_eq!((rows(1_000, 100, 120, 2), rows(1_000, 100, 120, 3)), (280, 180));
+        assert_eq!(rows(1_000, 100, 1, 1), 90, "a window is a page at least");
     }
 
     #[test]

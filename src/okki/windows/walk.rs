@@ -183,34 +183,21 @@ impl<'a> Walk<'a> {
 
     /// A window that held too many rows, together with what follows it: the end of it would be a window of few rows.
     fn with_the_rest(&mut self, piece: Piece) -> Piece {
-        match (piece.range.to, piece.expected, self.todo.last().copied()) {
-            (
-                Some(end),
-                Some(expected),
-                Some(Piece { range: TimeRange { from, to: Some(to) }, expected: Some(more), .. }),
-            ) if from == end + 1
-                && end - piece.range.from >= SHORTEST_TO_JOIN_SECONDS
-                && piece.is_calm()
-                && self.todo.last().is_some_and(Piece::is_calm) =>
-            {
-                self.todo.pop();
-                Piece::new(TimeRange::new(piece.range.from, to), Some(expected + more))
-            }
-            _ => piece,
+        let is_long = piece.range.to.is_some_and(|end| end - piece.range.from >= SHORTEST_TO_JOIN_SECONDS);
+        let joined = self.todo.last().and_then(|rest| piece.joined(rest)).filter(|_| is_long);
+        if joined.is_some() {
+            self.todo.pop();
         }
+        joined.unwrap_or(piece)
     }
 
     /// What is left of a piece and holds less than a window, together with the piece that follows it.
     fn with_the_next(&mut self, mut piece: Piece, rows: u64) -> Piece {
-        while let (Some(end), Some(expected)) = (piece.range.to, piece.expected)
-            && expected < rows
-            && piece.is_calm()
-            && let Some(next) = self.todo.last().filter(|next| next.is_calm())
-            && let (Some(to), Some(more)) = (next.range.to, next.expected)
-            && next.range.from == end + 1
+        while piece.expected.is_some_and(|expected| expected < rows)
+            && let Some(joined) = self.todo.last().and_then(|next| piece.joined(next))
         {
-            piece = Piece::new(TimeRange::new(piece.range.from, to), Some(expected + more));
             self.todo.pop();
+            piece = joined;
         }
         piece
     }
