@@ -177,10 +177,10 @@ impl Okki {
                 return Ok(done(builder));
             }
             last_signature = Some(signature);
-            page_size = match page_size < self.settings.page_size {
-                true => self.settings.page_size,
+            page_size = match seen.pages > 1 && page_size == self.settings.page_size {
                 // One less than the source gives: it may give less than it is asked for.
-                false => seen.page_rows.saturating_sub(1).max(1),
+                true => seen.page_rows.saturating_sub(1).max(1),
+                false => self.settings.page_size,
             };
             last_why.clone_from(&why);
             tracing::warn!(attempt, %why, "the pages do not agree, reading again");
