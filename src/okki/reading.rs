@@ -184,13 +184,17 @@ impl<K: Keep> Reading<'_, '_, K> {
     fn take_window(&mut self, found: Found) -> Result<()> {
         let Found { range, rows } = found;
         let number = self.ledger.number();
+        // What was read before only loses rows, unless people bring some back: and where one comes back and another one
+        // goes between two pages, the total stays, and a third one may be hidden.
+        let may_hide =
+            rows.pages.len() > 1 && self.ledger.was_read(range) && self.builder.is_any_unknown(&rows);
         let window = Window {
             number,
             from: range.from,
             to: range.to.unwrap_or(range.from),
             rows: rows.total,
             read_at_ms: self.clock.now_ms(),
-            sure: rows.sure,
+            sure: rows.sure && !may_hide,
         };
         if let Some(first) = rows.pages.first() {
             self.builder.reserve_for(first, self.ledger.source_total);

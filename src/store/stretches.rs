@@ -234,9 +234,10 @@ impl StretchLedger for Stretches {
         }
     }
 
-    async fn give_back(&self, from_ms: u64) {
+    async fn give_back(&self, from_ms: u64, until_ms: u64) {
         self.tell(|known| {
-            let ours = known.file.of(&self.name).filter(|ours| from_ms < ours.until_ms)?;
+            let is_it = |ours: &Stretch| ours.until_ms == until_ms && from_ms < until_ms;
+            let ours = known.file.of(&self.name).filter(is_it)?;
             // Behind another one's stretch nobody can use it.
             let is_last = known.file.free_from_ms(self.clock.now_ms()) <= ours.until_ms;
             let rest = Stretch { until_ms: from_ms.max(ours.from_ms), ..ours };
@@ -310,11 +311,22 @@ mod tests {
         let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
         let (one, two, three) = (process(&store, clock), process(&store, clock), process(&store, clock));
         assert_eq!(reserve(&one).await, (0, 2_000));
-        one.give_back(NOW_MS + 600).await;
+        one.give_back(NOW_MS + 600, NOW_MS + 2_000).await;
         assert_eq!(reserve(&two).await, (600, 1_600));
         assert_eq!(reserve(&three).await, (1_600, 2_600));
-        two.give_back(NOW_MS + 800).await;
+        two.give_back(NOW_MS + 800, NOW_MS + 1_600).await;
         assert_eq!(reserve(&one).await, (2_600, 3_600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_ends_as_the_next_one_begins_gives_none_of_its_time_away() {
+        let (store, clock) = (Store::memory(), Clock::starting_at_ms(NOW_MS));
+        let (one, two) = (process(&store, clock), process(&store, clock));
+        assert_eq!(reserve(&one).await, (0, 2_000));
+        tokio::time::advance(Duration::from_millis(1_900)).await;
+        assert_eq!(reserve(&one).await, (2_000, 6_000));
+        one.give_back(NOW_MS + 1_950, NOW_MS + 2_000).await;
+        assert_eq!(reserve(&two).await, (6_000, 7_000));
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,8 +46,9 @@ pub(crate) trait StretchLedger: fmt::Debug + Send + Sync {
     /// Brings the [`Account`] up to date where others use it. To be called before each call.
     async fn look(&self);
 
-    /// Frees what is left of this process's stretch from this moment on.
-    async fn give_back(&self, from_ms: u64);
+    /// Frees what is left from `from_ms` on of the stretch that ends at `until_ms`, unless this process has taken another
+    /// one meanwhile: a run may end as the next one begins.
+    async fn give_back(&self, from_ms: u64, until_ms: u64);
 
     /// Stores that the other side wants silence, for the others.
     async fn tell_silence(&self);
@@ -135,8 +136,8 @@ impl Shared {
         }
         // Another run of this process takes a stretch of its own.
         let held = self.held().take();
-        if held.is_some_and(|held| next < held.until) {
-            self.ledger.give_back(self.wall_ms(next)).await;
+        if let Some(held) = held.filter(|held| next < held.until) {
+            self.ledger.give_back(self.wall_ms(next), held.until_ms).await;
         }
     }
 
