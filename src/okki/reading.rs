@@ -67,6 +67,13 @@ impl From<Error> for Stop {
     }
 }
 
+/// Which of the looks at a window it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    First,
+    Second,
+}
+
 pub(super) type Step<T> = std::result::Result<T, Stop>;
 
 /// A read that goes on.
@@ -138,8 +145,18 @@ impl<K: Keep> Reading<'_, '_, K> {
         gap.cut(self.source_clock.began.saturating_sub(EMPTY_BEFORE_SECONDS), self.source_clock.began)
     }
 
-    /// Reads all gaps. With a `limit`, no window begins once it has passed.
+    /// Reads all gaps; windows that brought rows back a second time. With a `limit`, no window begins once it has passed.
     pub(super) async fn cover(&mut self, limit: Option<Instant>) -> Step<()> {
+        let again = self.cover_gaps(limit, Look::First).await?;
+        if !again.is_empty() {
+            self.ledger.retire(|window| again.contains(&window.number));
+            self.cover_gaps(limit, Look::Second).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the numbers of the windows whose first look takes no row away.
+    async fn cover_gaps(&mut self, limit: Option<Instant>, look: Look) -> Step<Vec<u32>> {
         let by_number = self.builder.rows_by_number();
         let expected = |gap: &TimeRange| {
             let waiting = self.ledger.waiting().iter();
@@ -159,8 +176,9 @@ impl<K: Keep> Reading<'_, '_, K> {
             gaps.push((first, expected(&gap).filter(|_| rest.is_none())));
             gaps.extend(rest.map(|rest| (rest, expected(&gap))));
         }
+        let mut again = Vec::new();
         if gaps.is_empty() {
-            return Ok(());
+            return Ok(again);
         }
         let mut walk = Walk::new(self.asker, TimeAxis::Creation, self.source_clock, &gaps);
         let (started, before) = (Instant::now(), self.ledger.rows_in_windows());
@@ -169,7 +187,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             let rows = self.ledger.rows_in_windows().saturating_sub(before);
             self.sizing.fit(rows, started.elapsed(), self.asker.budget.left(), walk.side_by_side());
             let Some(found) = walk.next(&mut self.sizing, may_begin).await? else { break };
-            self.take_window(found)?;
+            again.extend(self.take_window(found, look)?);
             if self.kept_at.elapsed() >= CHECKPOINT_EVERY {
                 self.checkpoint().await;
             }
@@ -178,16 +196,19 @@ impl<K: Keep> Reading<'_, '_, K> {
             return Err(crate::budget::interrupted(say!("the run's time is over")).into());
         }
         self.remove_gone();
-        Ok(())
+        Ok(again)
     }
 
-    fn take_window(&mut self, found: Found) -> Result<()> {
+    /// Returns the window's number if it is to be looked at again.
+    fn take_window(&mut self, found: Found, look: Look) -> Result<Option<u32>> {
         let Found { range, rows } = found;
         let number = self.ledger.number();
         // What was read before only loses rows, unless people bring some back: and where one comes back and another one
         // goes between two pages, the total stays, and a third one may be hidden.
-        let may_hide =
-            rows.pages.len() > 1 && self.ledger.was_read(range) && self.builder.is_any_unknown(&rows);
+        let may_hide = look == Look::First
+            && rows.pages.len() > 1
+            && self.ledger.was_read(range)
+            && self.builder.is_any_unknown(&rows);
         let window = Window {
             number,
             from: range.from,
@@ -204,7 +225,7 @@ impl<K: Keep> Reading<'_, '_, K> {
         self.is_dirty = true;
         let read = self.ledger.rows_in_windows();
         (self.watch)(Progress::Reading { read, total: self.ledger.source_total.max(read) });
-        Ok(())
+        Ok(may_hide.then_some(number))
     }
 
     /// Reads a share of the windows again: those that were read longest ago. It takes at most half of the time that is
