@@ -147,16 +147,19 @@ impl<K: Keep> Reading<'_, '_, K> {
 
     /// Reads all gaps; windows that brought rows back a second time. With a `limit`, no window begins once it has passed.
     pub(super) async fn cover(&mut self, limit: Option<Instant>) -> Step<()> {
-        let again = self.cover_gaps(limit, Look::First).await?;
-        if !again.is_empty() {
-            self.ledger.retire(|window| again.contains(&window.number));
-            self.cover_gaps(limit, Look::Second).await?;
+        let mut again = Vec::new();
+        let covered = self.cover_gaps(limit, Look::First, &mut again).await;
+        // Also where the run ends here: then the next one reads them.
+        self.ledger.retire(|window| again.contains(&window.number));
+        covered?;
+        if again.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.cover_gaps(limit, Look::Second, &mut again).await
     }
 
-    /// Returns the numbers of the windows whose first look takes no row away.
-    async fn cover_gaps(&mut self, limit: Option<Instant>, look: Look) -> Step<Vec<u32>> {
+    /// `again` gets the numbers of the windows whose first look takes no row away.
+    async fn cover_gaps(&mut self, limit: Option<Instant>, look: Look, again: &mut Vec<u32>) -> Step<()> {
         let by_number = self.builder.rows_by_number();
         let expected = |gap: &TimeRange| {
             let waiting = self.ledger.waiting().iter();
@@ -176,9 +179,8 @@ impl<K: Keep> Reading<'_, '_, K> {
             gaps.push((first, expected(&gap).filter(|_| rest.is_none())));
             gaps.extend(rest.map(|rest| (rest, expected(&gap))));
         }
-        let mut again = Vec::new();
         if gaps.is_empty() {
-            return Ok(again);
+            return Ok(());
         }
         let mut walk = Walk::new(self.asker, TimeAxis::Creation, self.source_clock, &gaps);
         let (started, before) = (Instant::now(), self.ledger.rows_in_windows());
@@ -196,7 +198,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             return Err(crate::budget::interrupted(say!("the run's time is over")).into());
         }
         self.remove_gone();
-        Ok(again)
+        Ok(())
     }
 
     /// Returns the window's number if it is to be looked at again.
