@@ -67,13 +67,6 @@ impl From<Error> for Stop {
     }
 }
 
-/// Which of the looks at a window it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    First,
-    Second,
-}
-
 pub(super) type Step<T> = std::result::Result<T, Stop>;
 
 /// A read that goes on.
@@ -145,21 +138,8 @@ impl<K: Keep> Reading<'_, '_, K> {
         gap.cut(self.source_clock.began.saturating_sub(EMPTY_BEFORE_SECONDS), self.source_clock.began)
     }
 
-    /// Reads all gaps; windows that brought rows back a second time. With a `limit`, no window begins once it has passed.
+    /// Reads all gaps. With a `limit`, no window begins once it has passed.
     pub(super) async fn cover(&mut self, limit: Option<Instant>) -> Step<()> {
-        let mut again = Vec::new();
-        let covered = self.cover_gaps(limit, Look::First, &mut again).await;
-        // Also where the run ends here: then the next one reads them.
-        self.ledger.retire(|window| again.contains(&window.number));
-        covered?;
-        if again.is_empty() {
-            return Ok(());
-        }
-        self.cover_gaps(limit, Look::Second, &mut again).await
-    }
-
-    /// `again` gets the numbers of the windows whose first look takes no row away.
-    async fn cover_gaps(&mut self, limit: Option<Instant>, look: Look, again: &mut Vec<u32>) -> Step<()> {
         let by_number = self.builder.rows_by_number();
         let expected = |gap: &TimeRange| {
             let waiting = self.ledger.waiting().iter();
@@ -189,7 +169,7 @@ impl<K: Keep> Reading<'_, '_, K> {
             let rows = self.ledger.rows_in_windows().saturating_sub(before);
             self.sizing.fit(rows, started.elapsed(), self.asker.budget.left(), walk.side_by_side());
             let Some(found) = walk.next(&mut self.sizing, may_begin).await? else { break };
-            again.extend(self.take_window(found, look)?);
+            self.take_window(found)?;
             if self.kept_at.elapsed() >= CHECKPOINT_EVERY {
                 self.checkpoint().await;
             }
@@ -201,23 +181,16 @@ impl<K: Keep> Reading<'_, '_, K> {
         Ok(())
     }
 
-    /// Returns the window's number if it is to be looked at again.
-    fn take_window(&mut self, found: Found, look: Look) -> Result<Option<u32>> {
+    fn take_window(&mut self, found: Found) -> Result<()> {
         let Found { range, rows } = found;
         let number = self.ledger.number();
-        // What was read before only loses rows, unless people bring some back: and where one comes back and another one
-        // goes between two pages, the total stays, and a third one may be hidden.
-        let may_hide = look == Look::First
-            && rows.pages.len() > 1
-            && self.ledger.was_read(range)
-            && self.builder.is_any_unknown(&rows);
         let window = Window {
             number,
             from: range.from,
             to: range.to.unwrap_or(range.from),
             rows: rows.total,
             read_at_ms: self.clock.now_ms(),
-            sure: rows.sure && !may_hide,
+            sure: rows.sure,
         };
         if let Some(first) = rows.pages.first() {
             self.builder.reserve_for(first, self.ledger.source_total);
@@ -227,7 +200,7 @@ impl<K: Keep> Reading<'_, '_, K> {
         self.is_dirty = true;
         let read = self.ledger.rows_in_windows();
         (self.watch)(Progress::Reading { read, total: self.ledger.source_total.max(read) });
-        Ok(may_hide.then_some(number))
+        Ok(())
     }
 
     /// Reads a share of the windows again: those that were read longest ago. It takes at most half of the time that is

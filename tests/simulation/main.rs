@@ -42,9 +42,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// What `make test` runs.
 const SEEDS: u64 = 1_000;
 /// Seeds beyond those that have broken a promise, until what they found was mended.
-const MENDED: [u64; 28] = [
-    1082, 1675, 1678, 1839, 2114, 2209, 2266, 2383, 2531, 2745, 2764, 2826, 2841, 3385, 3438, 3447, 4785,
-    4827, 4930, 5632, 5810, 6665, 7477, 8263, 8860, 8954, 10880, 11789,
+const MENDED: [u64; 23] = [
+    1082, 1675, 1678, 1839, 2383, 2531, 2745, 2764, 2826, 2841, 3385, 3438, 3447, 4785, 4827, 5632, 5810,
+    6665, 8263, 8860, 8954, 10880, 11789,
 ];
 /// Each planted bug must be found within this many seeds.
 const SEEDS_PER_MUTANT: u64 = 500;

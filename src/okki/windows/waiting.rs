@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::ledger::{Ledger, Waiting, Window};
-use super::times::{LATEST, OLDEST, Seconds, TimeRange};
+use super::times::{LATEST, OLDEST, Seconds};
 
 impl Ledger {
     /// Rows that a delta brings wait under this number; it asked for changes since this second. They can be of any time:
@@ -17,21 +17,6 @@ impl Ledger {
             rows: None,
             changed_since,
         });
-    }
-
-    /// Whether windows that are to be read again cover this range.
-    pub(crate) fn was_read(&self, range: TimeRange) -> bool {
-        let read = self.waiting.iter().filter(|waiting| waiting.read_at_ms.is_some());
-        let mut read: Vec<(Seconds, Seconds)> = read.map(|waiting| (waiting.from, waiting.to)).collect();
-        read.sort_unstable();
-        let mut next = range.from;
-        for (from, to) in read {
-            if from > next {
-                break;
-            }
-            next = next.max(to.saturating_add(1));
-        }
-        range.to.is_some_and(|to| next > to)
     }
 
     /// Since when all that deltas brought and that still waits has changed; `None` if nothing of it waits.
@@ -77,28 +62,5 @@ impl Ledger {
             self.rolled_at_ms = rolled_at_ms;
         }
         back.into_iter().for_each(|window| self.insert(window));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_was_read_where_windows_that_wait_cover_it_without_a_gap() {
-        let mut ledger = Ledger::default();
-        for (number, from, to) in [(1, 0, 9), (2, 10, 19), (3, 30, 39)] {
-            ledger.insert(Window { number, from, to, rows: 1, read_at_ms: 5, sure: true });
-        }
-        let was_read = |ledger: &Ledger, from, to| ledger.was_read(TimeRange::new(from, to));
-        assert!(!was_read(&ledger, 0, 9), "none is to be read again");
-        ledger.retire(|_| true);
-        ledger.expect(4, 20, 29);
-        for (from, to, expected) in
-            [(0, 9, true), (5, 19, true), (30, 39, true), (5, 20, false), (15, 35, false), (35, 40, false)]
-        {
-            assert_eq!(was_read(&ledger, from, to), expected, "{from} to {to}");
-        }
-        assert!(!ledger.was_read(TimeRange::since(30)));
     }
 }
