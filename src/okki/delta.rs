@@ -55,15 +55,16 @@ impl<K: Keep> Reading<'_, '_, K> {
         Ok(())
     }
 
-    /// Rows that deltas brought, and that neither windows nor the tail (`tail`: the read of it just before) have shown
-    /// since: they were brought back, and belong to a window that was read before; or they are gone again. A row that has
-    /// changed since a moment is among the changes since then for as long as it exists. So one more delta tells.
+    /// Rows that deltas brought, and that neither windows nor the tail have shown since: they were brought back, and belong
+    /// to a window that was read before; or they are gone again. A row that has changed since a moment is among the changes
+    /// since then for as long as it exists. So one more delta tells.
     ///
-    /// Returns the numbers of that delta, if it was asked for.
-    pub(super) async fn find_vanished(&mut self, tail: Option<u32>) -> Step<Option<Numbers>> {
+    /// Returns the numbers of that delta; `None` if nothing is known to ask for.
+    pub(super) async fn find_vanished(&mut self) -> Step<Option<Numbers>> {
         self.forget_found();
-        let Some(since) = self.ledger.unplaced_since() else { return Ok(None) };
-        let numbers = Numbers { new: self.ledger.number(), again: self.ledger.number(), tail };
+        let since = self.ledger.unplaced_since().or(self.ledger.changes_from);
+        let Some(since) = since else { return Ok(None) };
+        let numbers = Numbers { new: self.ledger.number(), again: self.ledger.number(), tail: self.tail };
         self.ledger.expect_changes(numbers.new, since);
         self.ledger.expect_changes(numbers.again, since);
         let fresh = self.read_changes_since(since, numbers).await?;

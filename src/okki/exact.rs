@@ -3,56 +3,76 @@
 use std::time::Duration;
 
 use super::reading::{Keep, Reading, Step, Stop, may_pass};
-use super::settle::{MOST_TO_SEARCH, Parts};
+use super::search::{Differing, MOST_TO_SEARCH, Parts};
 use super::windows::ledger::Waiting;
 use super::windows::times::{LATEST, OLDEST};
-use super::windows::{TimeAxis, TimeRange};
+use super::windows::{Seconds, TimeAxis, TimeRange};
 
 impl<K: Keep> Reading<'_, '_, K> {
     /// Where people create products, one that was created a moment ago can hide in the total that another one was
-    /// deleted. So each part is compared by itself: what is new gets a place; what has none is looked for; and nothing
-    /// enters windows that lie in the past, so their total is lower only by what was deleted. Then everything is found
-    /// that was deleted before this began.
+    /// deleted. So each part is compared by itself: nothing enters windows that lie in the past, so their total is lower
+    /// only by what was deleted. Then everything is found that was deleted before this began.
+    ///
+    /// People may bring products back, too. What came back before the windows' total is among the changes that are asked
+    /// for after it, and not in the tail that is read then.
     pub(super) async fn settle_exactly(&mut self) -> Step<()> {
-        let tail = self.place_new_rows().await?;
-        let numbers = self.find_vanished(tail).await?;
-        self.settle_windows(numbers.map(|numbers| numbers.new)).await?;
-        if let Some(numbers) = numbers {
+        self.close_windows().await?;
+        let Some(end) = self.ledger.end().filter(|_| self.ledger.gaps().is_empty()) else { return Ok(()) };
+        let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
+        let mut asked = self.find_vanished().await?;
+        if self.has_waiting() {
+            self.read_tail().await?;
+        }
+        self.has_unplaced = false;
+        let mut later = None;
+        if self.brought_back(later) > 0 {
+            // Or they are gone again.
+            asked = self.find_vanished().await?;
+            later = asked.map(|numbers| numbers.new);
+        }
+        self.settle_windows(in_windows, end, later).await?;
+        if let Some(numbers) = asked {
             self.ledger.forget_change(numbers.again);
         }
         Ok(())
     }
 
-    /// Each half is asked for by itself, so a row that is deleted while the search goes on cannot hide an earlier one.
-    /// `new`: the number of rows that came after the tail was read.
-    async fn settle_windows(&mut self, new: Option<u32>) -> Step<()> {
-        let Some(end) = self.ledger.end().filter(|_| self.ledger.gaps().is_empty()) else { return Ok(()) };
-        let brought_back = self.brought_back(new);
-        let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
-        let due = match (self.ledger.rows_in_windows() + brought_back).saturating_sub(in_windows) {
-            0 => return Ok(()),
-            1..=MOST_TO_SEARCH => self.search(in_windows, Parts::Asked).await?.unwrap_or_default(),
-            _ => self.ledger.windows().to_vec(),
-        };
-        let is_all = due.len() == self.ledger.windows().len();
-        self.read_again(&due).await?;
-        if brought_back == 0 || is_all || self.brought_back(new) == 0 {
+    /// `later`: the number of rows that came after the windows' total.
+    async fn settle_windows(&mut self, in_windows: u64, end: Seconds, later: Option<u32>) -> Step<()> {
+        let brought_back = self.brought_back(later);
+        let missing = (self.ledger.rows_in_windows() + brought_back).saturating_sub(in_windows);
+        if missing == 0 {
             return Ok(());
         }
-        // Perhaps one row was brought back into a window that has lost another one.
-        let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
-        if self.ledger.rows_in_windows() + self.brought_back(new) > in_windows {
-            let all = self.ledger.windows().to_vec();
-            self.read_again(&all).await?;
+        // Each half is asked for by itself, so a row that is deleted while the search goes on cannot hide an earlier one.
+        let found = match missing {
+            ..=MOST_TO_SEARCH => self.search(in_windows, Parts::Asked).await?,
+            _ => Differing { windows: self.ledger.windows().to_vec(), rows_gone: missing },
+        };
+        let is_all = found.windows.len() == self.ledger.windows().len();
+        self.read_again(&found.windows).await?;
+        let left = self.brought_back(later);
+        let is_explained = found.rows_gone + brought_back.saturating_sub(left) >= missing;
+        if is_all || (is_explained && left == 0) {
+            return Ok(());
         }
-        Ok(())
+        if is_explained {
+            let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
+            if self.ledger.rows_in_windows() + left <= in_windows {
+                return Ok(());
+            }
+        }
+        // A row was brought back into a window that has lost another one: before this began, or meanwhile.
+        let all = self.ledger.windows().to_vec();
+        self.read_again(&all).await
     }
 
-    /// Rows that belong into windows which were read before they came: products that were brought back.
-    fn brought_back(&self, new: Option<u32>) -> u64 {
+    /// Rows that belong into windows which were read before they came: products that were brought back. `later`: the
+    /// number of rows that came after the windows' total.
+    fn brought_back(&self, later: Option<u32>) -> u64 {
         let of_any_time = |waiting: &&Waiting| (waiting.from, waiting.to) == (OLDEST, LATEST);
         let waiting = self.ledger.waiting().iter().filter(of_any_time);
-        let mut waiting = waiting.filter(|waiting| Some(waiting.number) != new).peekable();
+        let mut waiting = waiting.filter(|waiting| Some(waiting.number) != later).peekable();
         if waiting.peek().is_none() {
             return 0;
         }

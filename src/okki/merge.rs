@@ -132,6 +132,12 @@ impl SnapshotBuilder<'_> {
         Ok(())
     }
 
+    /// Whether a window brings a row that is not known.
+    pub(super) fn is_any_unknown(&mut self, window: &WindowRows) -> bool {
+        let mut ids = window.pages.iter().flat_map(|page| &page.rows).filter_map(|row| row.id.as_ref());
+        ids.any(|id| self.products.find(id).is_none())
+    }
+
     /// A window brings an id that is known.
     fn meet(&mut self, known: usize, incoming: Incoming<'_>, merging: &Merging<'_>) -> Result<()> {
         let (number, before) = (merging.number, self.products.number(known));

@@ -27,6 +27,7 @@ mod reading;
 mod row;
 mod sample;
 mod sample_text;
+mod search;
 mod seen;
 mod settle;
 mod snapshot;

@@ -19,13 +19,10 @@
 
 use std::collections::HashSet;
 
-use super::reading::{Keep, Reading, Step, Stop};
+use super::reading::{Keep, MOST_LOOKS, Reading, Step, Stop};
 use super::windows::times::LATEST;
-use super::windows::{Asker, Seconds, TimeAxis, TimeRange, Walk, Window};
-use crate::error::Result;
+use super::windows::{Seconds, TimeAxis, Walk, Window};
 
-/// Beyond this many deletions everything is read again: it costs no more.
-pub(super) const MOST_TO_SEARCH: u64 = 100;
 /// Windows that become gaps together. Where the time ends before all are read again, few gaps are left for the next run,
 /// and it begins with those that were read longest ago.
 const WINDOWS_AT_A_TIME: usize = 16;
@@ -34,15 +31,6 @@ const MAX_ROUNDS: u32 = 4;
 /// Runs in a row that end with a difference before everything is read again, and before it is taken as the source's own.
 const READ_AGAIN_AFTER: u32 = 2;
 const ACCEPT_AFTER: u32 = 4;
-
-/// Where the total of the right half of a range comes from.
-#[derive(Clone, Copy)]
-pub(super) enum Parts {
-    /// From the total of both less the left one: a call less, and rows between two windows show.
-    Derived,
-    /// From the source.
-    Asked,
-}
 
 impl<K: Keep> Reading<'_, '_, K> {
     /// Compares the source's total with the rows held, and reads again where they differ.
@@ -56,8 +44,9 @@ impl<K: Keep> Reading<'_, '_, K> {
             self.settle_exactly().await?;
         }
         let before = self.ledger.last_number();
-        let has_new = self.settle_total(is_busy).await?;
-        if has_new && !is_busy && !self.ledger.all_newer_than(before) {
+        let is_open = self.settle_total(is_busy).await?;
+        let is_read_again = self.ledger.windows().is_empty() || self.ledger.all_newer_than(before);
+        if is_open && !is_busy && !is_read_again {
             self.settle_exactly().await?;
         }
         Ok(())
@@ -69,7 +58,7 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 
     /// `is_busy`: the parts were compared just now, so rows that are held and not in the total have been deleted since.
-    /// Returns whether new rows came meanwhile.
+    /// Returns whether each part is to be compared by itself: new rows came meanwhile, or a deletion was not found.
     async fn settle_total(&mut self, is_busy: bool) -> Step<bool> {
         self.place_new_rows().await?;
         let (mut total, mut has_new) = (self.total().await?, false);
@@ -98,8 +87,11 @@ impl<K: Keep> Reading<'_, '_, K> {
                 self.read_in_windows().await?;
             }
             if total < self.held() && self.has_waiting() {
-                let tail = self.read_tail().await?;
-                if let Some(numbers) = self.find_vanished(tail).await? {
+                self.read_tail().await?;
+                self.forget_found();
+                if self.ledger.unplaced_since().is_some()
+                    && let Some(numbers) = self.find_vanished().await?
+                {
                     self.ledger.forget_change(numbers.again);
                 }
             }
@@ -138,7 +130,7 @@ impl<K: Keep> Reading<'_, '_, K> {
         if !is_busy && !has_new {
             self.end_unsettled(total);
         }
-        Ok(has_new)
+        Ok(has_new || total < self.held())
     }
 
     /// Products that were read the old way, or by an older version, have no windows to search.
@@ -146,6 +138,11 @@ impl<K: Keep> Reading<'_, '_, K> {
         if self.ledger.whole_because.is_some() {
             return Err(Stop::ReadWhole("the total differs from the products that are known".to_owned()));
         }
+        self.close_windows().await
+    }
+
+    /// Reads windows up to where time has passed for sure.
+    pub(super) async fn close_windows(&mut self) -> Step<()> {
         let end = self.closed_end().await?;
         self.ledger.extend_to(end);
         self.cover(None).await
@@ -157,23 +154,37 @@ impl<K: Keep> Reading<'_, '_, K> {
         Ok(self.asker.total(TimeAxis::Creation, self.ledger.tail()).await? > waiting)
     }
 
-    /// Rows that wait and were created lately: the tail, read whole, tells which of them are still there. Returns the
-    /// number of that read, if nothing was missed.
-    async fn read_tail(&mut self) -> Step<Option<u32>> {
+    /// Rows that wait and were created lately: the tail, read whole, tells which of them are still there.
+    pub(super) async fn read_tail(&mut self) -> Step<()> {
         let number = self.ledger.number();
         let tail = self.ledger.tail();
         self.ledger.expect(number, tail.from, LATEST);
-        let mut walk = Walk::new(self.asker, TimeAxis::Creation, self.source_clock, &[(tail, None)]);
-        let mut is_sure = true;
-        while let Some(found) = walk.next(&mut self.sizing, true).await? {
-            is_sure &= found.rows.sure;
-            self.builder.add_window(&found.rows, number, &self.ledger)?;
+        let (mut is_sure, mut ranges) = (true, vec![(tail, None)]);
+        for _ in 0..MOST_LOOKS {
+            // Rows of a part that is to be read again wait to be found by it.
+            let doubted = self.ledger.number();
+            self.ledger.expect(doubted, tail.from, LATEST);
+            let mut walk = Walk::new(self.asker, TimeAxis::Creation, self.source_clock, &ranges);
+            ranges.clear();
+            while let Some(found) = walk.next(&mut self.sizing, true).await? {
+                is_sure &= found.rows.sure;
+                let may_hide = self.may_hide(&found.rows);
+                if may_hide {
+                    ranges.push((found.range, None));
+                }
+                let number = if may_hide { doubted } else { number };
+                self.builder.add_window(&found.rows, number, &self.ledger)?;
+            }
+            if ranges.is_empty() {
+                break;
+            }
         }
-        let tail = Some(number).filter(|_| is_sure);
-        self.tail = tail.or(self.tail);
+        if is_sure && ranges.is_empty() {
+            self.tail = Some(number);
+        }
         self.remove_gone();
         self.is_dirty = true;
-        Ok(tail)
+        Ok(())
     }
 
     pub(super) async fn read_again(&mut self, due: &[Window]) -> Step<()> {
@@ -195,20 +206,20 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 
     /// New rows get a place: a window as soon as one can be closed, else the tail. Then their deletion can be found by a
-    /// total. Returns the number of the tail's read.
-    pub(super) async fn place_new_rows(&mut self) -> Step<Option<u32>> {
+    /// total.
+    async fn place_new_rows(&mut self) -> Step<()> {
         if !self.is_busy() || self.ledger.end().is_none() || !self.ledger.gaps().is_empty() {
-            return Ok(None);
+            return Ok(());
         }
-        let end = self.closed_end().await?;
-        self.ledger.extend_to(end);
-        self.cover(None).await?;
-        let tail = if self.has_waiting() { self.read_tail().await? } else { None };
+        self.close_windows().await?;
+        if self.has_waiting() {
+            self.read_tail().await?;
+        }
         self.has_unplaced = false;
-        Ok(tail)
+        Ok(())
     }
 
-    fn has_waiting(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         self.held() > self.ledger.rows_in_windows()
     }
 
@@ -242,95 +253,4 @@ impl<K: Keep> Reading<'_, '_, K> {
             "the source's total differs from the products held; nothing is deleted for it, later runs read again"
         );
     }
-
-    /// The windows whose totals differ from what they held; `None` if totals move too fast to tell, or if the difference
-    /// is in no window.
-    async fn differing(&self, total: u64) -> Step<Option<Vec<Window>>> {
-        // Without rows that wait, the tail is empty, or was read just now.
-        let tail = match self.has_waiting() {
-            true => self.asker.total(TimeAxis::Creation, self.ledger.tail()).await?,
-            false => 0,
-        };
-        let Some(in_windows) = total.checked_sub(tail) else { return Ok(None) };
-        let held = self.ledger.rows_in_windows();
-        if in_windows.abs_diff(held) > MOST_TO_SEARCH {
-            return Ok(Some(self.ledger.windows().to_vec()));
-        }
-        if in_windows != held {
-            return self.search(in_windows, Parts::Derived).await;
-        }
-        // Together the windows are as they were. A row that waits is gone, or a window has lost one row and got another
-        // one back: only reading tells.
-        let is_hidden = self.has_waiting() && total < self.held();
-        Ok(is_hidden.then(|| self.ledger.windows().to_vec()))
-    }
-
-    /// Searches half by half.
-    pub(super) async fn search(&self, in_windows: u64, parts_are: Parts) -> Step<Option<Vec<Window>>> {
-        let windows = self.ledger.windows();
-        let mut due = Vec::new();
-        let mut parts = vec![(0..windows.len(), in_windows)];
-        let all = windows.len();
-        while let Some((part, total)) = parts.pop() {
-            let Some(of_part) = windows.get(part.clone()) else { continue };
-            let is_part = of_part.len() < all;
-            if is_part && of_part.iter().map(|window| window.rows).sum::<u64>() == total {
-                continue;
-            }
-            if let [window] = of_part {
-                due.push(window.clone());
-                continue;
-            }
-            let (left, right) = of_part.split_at(of_part.len() / 2);
-            let of_left = total_of(&self.asker, left).await?;
-            let of_right = match parts_are {
-                Parts::Asked => total_of(&self.asker, right).await?,
-                Parts::Derived => match total.checked_sub(of_left) {
-                    Some(rest) => rest,
-                    None => return Ok(None),
-                },
-            };
-            let middle = part.start + left.len();
-            parts.push((middle..part.end, of_right));
-            parts.push((part.start..middle, of_left));
-        }
-        Ok((!due.is_empty()).then_some(due))
-    }
-
-    /// Finds out whether the filter leaves out an end of its range: then neighbouring windows together hold more than
-    /// each by itself, and a start that is one or two seconds earlier closes the seam.
-    async fn find_shift(&mut self, due: &[Window]) -> Step<()> {
-        if self.ledger.start_shift_seconds > 0 {
-            return Ok(());
-        }
-        let windows = self.ledger.windows();
-        let near =
-            |window: &Window| due.iter().any(|due| due.from <= window.to + 1 && window.from <= due.to + 1);
-        for pair in windows.windows(2).filter(|pair| pair.iter().any(near)) {
-            let [before, after] = pair else { continue };
-            let together = total_of(&self.asker, pair).await?;
-            let apart = total_of(&self.asker, std::slice::from_ref(before)).await?;
-            if together <= apart + total_of(&self.asker, std::slice::from_ref(after)).await? {
-                continue;
-            }
-            for shift in [1, 2] {
-                let shifted = Asker { start_shift_seconds: shift, ..self.asker };
-                if apart + total_of(&shifted, std::slice::from_ref(after)).await? == together {
-                    tracing::info!(
-                        shift,
-                        "the source's filter leaves out an end of its range; asking for more"
-                    );
-                    self.ledger.shift_starts(shift);
-                    self.asker = shifted;
-                    return self.cover(None).await;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-async fn total_of(asker: &Asker<'_>, windows: &[Window]) -> Result<u64> {
-    let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(0) };
-    asker.total(TimeAxis::Creation, TimeRange::new(first.from, last.to)).await
 }

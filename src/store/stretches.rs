@@ -236,8 +236,11 @@ impl StretchLedger for Stretches {
 
     async fn give_back(&self, from_ms: u64, until_ms: u64) {
         self.tell(|known| {
-            let is_it = |ours: &Stretch| ours.until_ms == until_ms && from_ms < until_ms;
-            let ours = known.file.of(&self.name).filter(is_it)?;
+            let ours = known.file.of(&self.name)?;
+            if ours.until_ms != until_ms || from_ms >= until_ms {
+                // A run of this process that begins has taken another one since.
+                return None;
+            }
             // Behind another one's stretch nobody can use it.
             let is_last = known.file.free_from_ms(self.clock.now_ms()) <= ours.until_ms;
             let rest = Stretch { until_ms: from_ms.max(ours.from_ms), ..ours };

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::endurance::before;
-use crate::read::{fast, ledger};
+use crate::read::{fast, fast_in_pages_of, ledger};
 use crate::support::{World, answer, env, wall};
 
 fn options() -> Options {
@@ -131,7 +131,7 @@ async fn a_product_created_between_two_pages_hides_no_other_one_from_them() {
             }
             None
         });
-        let text = fast("products").replace("[source]\n", "[source]\npage_size = 20\n");
+        let text = fast_in_pages_of(20, "products");
         let world = World::of(sandbox, Some(source), env(), text, Clock::pinned());
         if was_created_lately {
             world.sandbox.import(1);
@@ -170,7 +170,7 @@ async fn a_row_that_hides_at_a_border_of_two_pages_is_found_in_other_pages() {
             answer(page.to_string())
         }
     });
-    let text = fast("products").replace("[source]\n", "[source]\npage_size = 20\n");
+    let text = fast_in_pages_of(20, "products");
     let world = World::of(sandbox, Some(source), env(), text, Clock::pinned());
     world.sync_well().await;
     world.assert_complete();

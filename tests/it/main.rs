@@ -37,6 +37,7 @@ mod read;
 mod read_back;
 mod released;
 mod report_page;
+mod restored;
 mod runs;
 mod sandbox_page;
 mod secrets;

@@ -30,6 +30,11 @@ pub(crate) fn fast(shape: &str) -> String {
     qeasy(shape, "[guard]\nmax_delete_ratio = 1.0\n").replace("per_second = 5.0", "per_second = 50.0")
 }
 
+/// The same with pages of so many rows.
+pub(crate) fn fast_in_pages_of(rows: u32, shape: &str) -> String {
+    fast(shape).replace("[source]\n", &format!("[source]\npage_size = {rows}\n"))
+}
+
 async fn for_a_minute(world: &World, request: &RunRequest) -> Outcome {
     let deadline = Some(Instant::now() + Duration::from_secs(65));
     world.run(&RunRequest { deadline, ..request.clone() }, |_| {}).await
