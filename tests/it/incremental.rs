@@ -1,13 +1,21 @@
 //! Incremental reads: cost follows change, and what was not announced is found all the same.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::response::IntoResponse as _;
+use http::StatusCode;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use okki_sync::testing::clock::Clock;
 use okki_sync::testing::report::{Mode, Status};
 use okki_sync::testing::sync::{Outcome, RunRequest};
 use okki_sync_sandbox::faults::{Endpoint, FaultKind};
 use okki_sync_sandbox::{ListOrder, Options, Sandbox, Total};
 
+use crate::endurance::before;
+use crate::read::{fast, ledger};
 use crate::support::{World, env, qeasy, request, wall};
 
 fn options() -> Options {
@@ -62,6 +70,41 @@ async fn changed_new_and_flagged_products_come_without_a_full_read() {
     assert_eq!((plan.create, plan.update, plan.delete), (1, 1, 1));
     world.wind(3600).await;
     assert_eq!(sync(&world).await.0.report.plan.unchanged, 950);
+}
+
+/// A moment as OKKI's filters write it.
+fn in_beijing(at_ms: u64) -> String {
+    let at = Timestamp::from_millisecond(at_ms.try_into().unwrap()).unwrap();
+    at.to_zoned(TimeZone::fixed(jiff::tz::offset(8))).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_were_read_before_a_failure_are_not_asked_for_again() {
+    // Two imports an hour apart are more than a page: windows of their own. The later one cannot be read for a while.
+    let sandbox = Sandbox::new(options(), wall(Clock::pinned()));
+    let (is_down, later) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(String::new())));
+    let (down, after) = (Arc::clone(&is_down), Arc::clone(&later));
+    let source = before(sandbox.okki(), move |_, uri| {
+        let uri = uri.replace('+', " ").replace("%3A", ":");
+        let start = uri.split("start_time=").nth(1).unwrap_or_default();
+        let is_page = uri.contains("count=100&time_type=1") && start > after.lock().unwrap().as_str();
+        (down.load(Ordering::Relaxed) && is_page).then(|| StatusCode::SERVICE_UNAVAILABLE.into_response())
+    });
+    let world = World::of(sandbox, Some(source), env(), fast("products"), Clock::pinned());
+    world.sync_well().await;
+    let cursor = async || ledger(&world).await["changes_from"].as_i64().unwrap();
+    let before_imports = cursor().await;
+    world.wind(3_600).await;
+    world.sandbox.import(300);
+    world.wind(3_600).await;
+    world.sandbox.import(300);
+    *later.lock().unwrap() = in_beijing(world.clock.now_ms() - 600_000);
+    is_down.store(true, Ordering::Relaxed);
+    assert_ne!(world.sync().await.report.status, Status::Succeeded);
+    assert!(cursor().await > before_imports + 3_000, "the first import was read");
+    is_down.store(false, Ordering::Relaxed);
+    world.wind(600).await;
+    sync(&world).await;
 }
 
 #[tokio::test(start_paused = true)]
