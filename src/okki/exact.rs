@@ -81,14 +81,14 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 
     /// Reads what an earlier comparison had no time to read again: there is nothing to compare without it. `false` if the
-    /// source refuses it: changes flow on.
+    /// source refuses it, or if a window may hide a row at each look: changes flow on.
     pub(super) async fn close_gaps(&mut self) -> Step<bool> {
         match self.cover(None).await {
             Err(Stop::Error(error)) if !self.asker.budget.is_over() && may_pass(&error) => {
                 tracing::warn!(error = %error.line(), "windows could not be read again; changes flow on");
                 Ok(false)
             }
-            done => done.map(|()| true),
+            done => done.map(|()| self.ledger.gaps().is_empty()),
         }
     }
 
