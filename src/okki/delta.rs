@@ -57,7 +57,8 @@ impl<K: Keep> Reading<'_, '_, K> {
 
     /// Rows that deltas brought, and that neither windows nor the tail have shown since: they were brought back, and belong
     /// to a window that was read before; or they are gone again. A row that has changed since a moment is among the changes
-    /// since then for as long as it exists. So one more delta tells.
+    /// since then for as long as it exists. So one more delta tells. Where no row waits, it asks for what has changed since
+    /// the last one.
     ///
     /// Returns the numbers of that delta; `None` if nothing is known to ask for.
     pub(super) async fn find_vanished(&mut self) -> Step<Option<Numbers>> {

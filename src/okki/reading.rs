@@ -41,7 +41,7 @@ const EMPTY_BEFORE_SECONDS: i64 = 12 * YEAR_SECONDS;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(120);
 /// Bytes a second that a store takes at least: how early a large read ends for its last checkpoint.
 const STORE_BYTES_PER_SECOND: usize = 20_000_000;
-/// Looks at a window that brings an unknown row each time.
+/// A range is read at most this often in a row, if each look brings an unknown row.
 pub(super) const MOST_LOOKS: u32 = 6;
 /// The windows of a cycle are read again in this share of the time allowed, so that none comes late.
 const CYCLE_PERCENT: u64 = 80;

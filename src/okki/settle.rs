@@ -45,8 +45,9 @@ impl<K: Keep> Reading<'_, '_, K> {
         }
         let before = self.ledger.last_number();
         let is_open = self.settle_total(is_busy).await?;
-        let is_read_again = self.ledger.windows().is_empty() || self.ledger.all_newer_than(before);
-        if is_open && !is_busy && !is_read_again {
+        // Windows that were all read again just now need no comparison.
+        let has_parts = !self.ledger.windows().is_empty() && !self.ledger.all_newer_than(before);
+        if is_open && !is_busy && has_parts {
             self.settle_exactly().await?;
         }
         Ok(())

@@ -63,8 +63,8 @@ async fn changed_new_and_flagged_products_come_without_a_full_read() {
         catalogue.products.push(new);
     });
     let (outcome, requests, full) = sync(&world).await;
-    // Groups, the total, changes, how far the filter's clock is behind; where the new row is: a window up to now, the total
-    // of all windows, changes since, the tail; in none of them, so whether it is still there.
+    // Groups, changes, how far the filter's clock is behind; where the new row is: a window up to now, the total of all
+    // windows, changes since, the tail; in none of them, so whether it is still there; and the total.
     assert_eq!((requests, full), (9, false));
     let plan = outcome.report.plan;
     assert_eq!((plan.create, plan.update, plan.delete), (1, 1, 1));

@@ -72,7 +72,7 @@ fn can_show(mutant: Mutant, seed: u64) -> bool {
 /// Where the seeds begin that a planted bug must show in.
 fn first_seed(mutant: Mutant) -> u64 {
     match mutant {
-        // Shows where a run dies between two of its batches, in about one seed of 600.
+        // Shows in about one seed of 600.
         Mutant::BelieveTheLedger => 200,
         _ => 0,
     }
