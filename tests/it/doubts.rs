@@ -188,3 +188,25 @@ async fn a_source_that_was_empty_has_its_filters_checked_when_it_is_not() {
     assert!(report.source.requests < 60, "{report:?}");
     world.assert_complete();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_product_twice_in_a_second_of_many_pages_costs_later_runs_nothing() {
+    let options = Options { list_order: ListOrder::ById, max_page_size: 20, ..options() };
+    let world = World::new(options, fast_in_pages_of(20, "products"));
+    world.sync_well().await;
+    world.wind(3_600).await;
+    let id = world.sandbox.import(90)[40].clone();
+    world.sandbox.edit(|catalogue| {
+        let twin = catalogue.products.iter().find(|product| product.product_id == id).cloned();
+        catalogue.products.extend(twin);
+    });
+    world.wind(180).await;
+    let outcome = world.sync().await;
+    assert_eq!((outcome.report.plan.create, outcome.report.quarantined), (90, 1), "{:?}", outcome.report);
+    assert!(outcome.rejected[0].reason.contains("repeated"), "{}", outcome.rejected[0].reason);
+    world.wind(180).await;
+    world.sync().await;
+    world.wind(180).await;
+    let report = world.sync().await.report;
+    assert_eq!((report.source.requests, report.quarantined, report.plan.delete), (3, 1, 0), "{report:?}");
+}

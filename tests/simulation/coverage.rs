@@ -14,6 +14,10 @@ impl Coverage {
         *self.counts.entry((heading, name.into())).or_default() += by;
     }
 
+    pub fn of(&self, heading: &'static str, name: &str) -> u64 {
+        self.counts.get(&(heading, name.to_owned())).copied().unwrap_or(0)
+    }
+
     pub fn add(&mut self, other: &Self) {
         for ((heading, name), by) in &other.counts {
             self.count(heading, name.clone(), *by);

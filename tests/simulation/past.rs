@@ -17,12 +17,18 @@ const MOST_CALLS: u64 = 15_000;
 pub struct Past {
     /// When the world began; what fails is told from there.
     pub beginning_ms: u64,
+    /// How late a change may become visible.
+    late_ms: u64,
     revision: u64,
     /// Calls to the source since a run has begun, and changes.
     looks: u64,
     /// When the last change was made.
     pub changed_at_ms: u64,
     changes: usize,
+    /// Whether the run that goes on knows nothing from a complete read.
+    pub is_first_read: bool,
+    /// Whether a first read has met what leaves no trace; see `traceless.rs`.
+    pub has_traceless: bool,
     /// All rows with one id: mostly one; none while it is deleted.
     products: HashMap<String, Versions<Vec<Arc<Product>>>>,
     /// The names under one id.
@@ -37,13 +43,13 @@ pub struct Span {
 }
 
 impl Past {
-    pub fn since(beginning_ms: u64) -> Self {
-        Self { beginning_ms, ..Self::default() }
+    pub fn since(beginning_ms: u64, late_ms: u64) -> Self {
+        Self { beginning_ms, late_ms, ..Self::default() }
     }
 
     /// A run begins.
-    pub fn begin_run(&mut self) {
-        self.looks = 0;
+    pub fn begin_run(&mut self, is_first_read: bool) {
+        (self.looks, self.is_first_read) = (0, is_first_read);
     }
 
     /// Notes what has changed since the last time.
@@ -97,6 +103,25 @@ impl Past {
     /// All versions of a product, the oldest first; before it was created it had no rows.
     pub fn versions(&self, id: &str) -> impl Iterator<Item = &[Arc<Product>]> {
         self.products.get(id).into_iter().flatten().map(|(_, rows)| rows.as_slice())
+    }
+
+    /// Whether a product went within a span.
+    pub fn was_deleted(&self, id: &str, span: Span) -> bool {
+        self.changes_of(id, span).any(|(before, after)| !before.is_empty() && after.is_empty())
+    }
+
+    /// Whether a product that had been deleted came back within a span.
+    pub fn was_brought_back(&self, id: &str, span: Span) -> bool {
+        self.changes_of(id, span).any(|(before, after)| before.is_empty() && !after.is_empty())
+    }
+
+    /// What a product was before and after each change within a span, but for its first version.
+    fn changes_of(&self, id: &str, span: Span) -> impl Iterator<Item = (&[Arc<Product>], &[Arc<Product>])> {
+        let versions = self.products.get(id).map(Vec::as_slice).unwrap_or_default();
+        let from_ms = span.from_ms.saturating_sub(self.late_ms);
+        let within = move |at_ms: u64| (from_ms..=span.to_ms).contains(&at_ms);
+        let pairs = versions.get(1..).unwrap_or_default().windows(2);
+        pairs.filter(move |pair| within(pair[1].0)).map(|pair| (pair[0].1.as_slice(), pair[1].1.as_slice()))
     }
 
     /// The names of a group at each moment of a span.

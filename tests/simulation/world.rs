@@ -18,8 +18,10 @@ use crate::coverage::Coverage;
 use crate::pace::SourceCalls;
 use crate::past::Past;
 use crate::pipeline::Pipeline;
+use crate::promises::Kept;
 use crate::reading::Reading;
 use crate::store::Objects;
+use crate::traceless::watching;
 use crate::traffic::{Side, Traffic};
 use crate::wires::{Outbursts, listening, with_a_way_back};
 
@@ -57,6 +59,8 @@ pub enum Death {
     After(u64),
     /// Killed at the await that it comes to as the n-th.
     AtPoll(u32),
+    /// Killed this many milliseconds after the target has taken its first rows.
+    OnceWritten(u64),
     /// Asked to stop (Ctrl-C, SIGTERM) after this many milliseconds.
     Stopped(u64),
     /// After the first number of milliseconds, not scheduled for the second: a virtual machine that was paused.
@@ -82,6 +86,8 @@ pub struct World {
     /// Other connections with the same key and the same pipeline.
     pub neighbours: u8,
     pub neighbours_rng: Rng,
+    /// For runs that die while they write. (A stream of its own.)
+    pub deaths_rng: Rng,
     pub sandbox: Sandbox,
     pub clock: Clock,
     pub beginning_ms: u64,
@@ -166,7 +172,7 @@ impl World {
         reading.apply(&mut options);
         let story = vec![format!("begins at {}\n{options:?}\n{}", clock.now(), pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());
-        let past = Arc::new(Mutex::new(Past::since(beginning_ms)));
+        let past = Arc::new(Mutex::new(Past::since(beginning_ms, reading.visible_late_s * 1_000)));
         let (outbursts, traffic, source_calls) = Default::default();
         objects.tell_silences(&source_calls, clock);
         let listeners = (&outbursts, &traffic, &source_calls);
@@ -178,6 +184,7 @@ impl World {
             rows_rng,
             neighbours,
             neighbours_rng,
+            deaths_rng: Rng::with_seed(seed ^ 0xdead_b47c),
             sandbox,
             clock,
             beginning_ms,
@@ -258,7 +265,10 @@ impl World {
         request: &RunRequest,
         death: Death,
     ) -> Result<Option<Outcome>, String> {
-        self.past.lock().unwrap().begin_run();
+        let is_first_read = connection == CONNECTION
+            && request.mode == Mode::Sync
+            && (self.pipeline.reads_all() || !Kept::of(self).await.is_complete);
+        self.past.lock().unwrap().begin_run(is_first_read);
         let number = self.traffic.begin(connection, request.mode, self.clock.now_ms());
         let ended =
             Traffic::within(number, self.drive_to_its_end(connection, process, request, death)).await?;
@@ -275,7 +285,7 @@ impl World {
         request: &RunRequest,
         death: Death,
     ) -> Result<Option<Outcome>, String> {
-        let dies = matches!(death, Death::After(_) | Death::AtPoll(_));
+        let dies = matches!(death, Death::After(_) | Death::AtPoll(_) | Death::OnceWritten(_));
         let death = if dies && self.objects.is_directory() { Death::None } else { death };
         let text = self.pipeline.of_connection(connection);
         let from = PipelineSource::Text { name: format!("{connection}.toml"), text };
@@ -285,6 +295,10 @@ impl World {
             Death::None => None,
             Death::After(ms) => return Ok(for_a_while(&mut run, ms).await),
             Death::AtPoll(polls) => return Ok(polled(&mut run, polls).await),
+            Death::OnceWritten(ms) => match self.until_it_writes(&mut run).await {
+                Some(ended) => Some(ended),
+                None => return Ok(for_a_while(&mut run, ms).await),
+            },
             Death::Stopped(ms) => {
                 let ended = for_a_while(&mut run, ms).await;
                 process.app.stop();
@@ -303,6 +317,17 @@ impl World {
             Ok(outcome) => Ok(Some(outcome)),
             Err(_) => Err(format!("a run does not end within {} h", ENDLESS.as_secs() / 3600)),
         }
+    }
+
+    /// Drives a run until the target has taken rows of it; the outcome if it ends before.
+    async fn until_it_writes<T>(&self, run: &mut Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+        let before = self.sandbox.stats().rows_written;
+        std::future::poll_fn(|context| match run.as_mut().poll(context) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending if self.sandbox.stats().rows_written > before => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Time goes by. People rest while much of it does.
@@ -358,8 +383,9 @@ fn process(
         let (sandbox, past) = (sandbox.clone(), Arc::clone(past));
         move || note(&past, &sandbox, clock)
     };
+    let okki = watching(with_a_way_back(sandbox.okki(), seen), Arc::clone(past), move || clock.now_ms());
     let clock = Clock::starting_at_ms(now_ms);
-    let okki = source_calls.on(with_a_way_back(sandbox.okki(), seen), number);
+    let okki = source_calls.on(okki, number);
     let wires = Wires {
         source: Some(crate::support::in_process(traffic.on(okki, Side::Source))),
         target: Some(crate::support::in_process(

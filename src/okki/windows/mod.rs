@@ -1,11 +1,13 @@
 //! Windows of creation time: the way to read a source that never stands still.
 //!
 //! `times` (the source's clock), `ledger` and `waiting` (what was read, pure), `question` (asking), `window` (one window
-//! and its proof), `walk` (many of them), `sizing` (how large they are, pure). `okki/reading.rs` puts them together.
+//! and its proof), `second` (one that no shorter range splits), `walk` (many of them), `sizing` (how large they are, pure).
+//! `okki/reading.rs` puts them together.
 
 mod front;
 pub(super) mod ledger;
 pub(super) mod question;
+mod second;
 mod sizing;
 pub(super) mod times;
 mod waiting;

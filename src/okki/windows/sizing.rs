@@ -118,7 +118,7 @@ impl Sizing {
     /// More rows than this are not read as one window.
     pub(super) fn at_most(&self, piece: &Piece) -> u64 {
         let rows = self.rows(piece);
-        if rows <= self.least() { self.page_size } else { (rows * 4 / 3).max(self.page_size) }
+        if rows <= self.page_size { self.page_size } else { (rows * 4 / 3).max(self.page_size) }
     }
 
     /// A piece of so many rows was doubtful. It is read again in windows half as large; if that happens often, so is what
@@ -220,6 +220,16 @@ mod tests {
         assert_eq!((sizing.rows(&doubtful), sizing.at_most(&doubtful)), (90, 100));
         sizing.limit_to(3);
         assert_eq!(sizing.at_most(&piece), 373, "no more than can still be read");
+    }
+
+    #[test]
+    fn a_doubt_leads_to_windows_of_one_page_whatever_its_size() {
+        for page_size in 1..=100 {
+            let mut sizing = Sizing::new(page_size, PAGES_OF_A_WINDOW);
+            let (rows, page_size) = (u64::from(page_size) + 1, u64::from(page_size));
+            let doubtful = Piece { pages: Some(sizing.on_doubt(rows)), ..piece(0, 999, rows) };
+            assert_eq!(sizing.at_most(&doubtful), page_size, "else it is read again as it is, for ever");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::front::front;
 use super::question::{Asker, Question};
+use super::second;
 use super::sizing::{Piece, Sizing};
 use super::times::{Seconds, TimeAxis, TimeRange};
 use super::window::{self, WindowRead, WindowRows};
@@ -243,7 +244,7 @@ async fn read(
     let at_most = if is_one_second { u64::MAX } else { at_most };
     let result = match window::read(&asker, &question, page_size, at_most).await {
         Ok(WindowRead::Doubtful(first)) if is_one_second && first.total > first.rows => {
-            window::read_second(&asker, &question, page_size).await.map(WindowRead::Whole)
+            second::read_second(&asker, &question, page_size).await.map(WindowRead::Whole)
         }
         result => result,
     };

@@ -17,39 +17,26 @@
 //! rows of 93 a page, page 4: r280 … r299 r301 r300 r302 …
 //! ```
 //!
-//! Many products may share one second (an import), which cannot be split by time: see [`read_second`]. Deliberately
+//! Many products may share one second (an import), which cannot be split by time: see `second.rs`. Deliberately
 //! absent: trusting the order of the list.
 
 use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
 use hashbrown::HashSet;
-use tokio::time::Instant;
 
 use super::super::page::ProductPage;
 use super::question::{Asker, Question};
-use super::times::TimeAxis;
 use crate::catalogue::id_hash;
 use crate::error::Result;
 use crate::testing::Mutant;
 
-/// The largest page that is asked for when one second holds more than the usual one.
-const LARGEST_PAGE: u32 = 1_000;
-/// OKKI's product types: plain, with variants, bundle.
-const PRODUCT_TYPES: [u8; 3] = [1, 2, 3];
-/// Reads of one second whose pages never agree, put together, before what they brought is taken as it is.
-const MAX_ROUNDS: u32 = 16;
 /// Calls that mend a window: this many, and two for each of its pages, as long as they bring rows.
 const FEWEST_MENDING_CALLS: usize = 6;
 /// Calls in a row that may bring nothing, even if few places are worth a look.
 const FEWEST_VAIN_CALLS: usize = 3;
 /// Rows of one second that are more pages than this are not mended by these pages.
 const MOST_PAGES_OF_A_SECOND: u64 = 4;
-/// Rounds in a row without a new row: the difference is the source's own. (Where ties have no order, a round leaves out a
-/// certain row with a chance of e⁻¹: eight rounds in a row do so once in three thousand times.)
-const QUIET_ROUNDS: u32 = 8;
-/// The same where they have taken longer than the run has left: a run that reads on for certainty comes to no end.
-const QUIET_ROUNDS_IN_HASTE: u32 = 4;
 
 /// What a range held.
 #[derive(Debug)]
@@ -64,7 +51,7 @@ pub(in crate::okki) struct WindowRows {
 }
 
 impl WindowRows {
-    fn whole(pages: Vec<ProductPage>, total: u64) -> Self {
+    pub(super) fn whole(pages: Vec<ProductPage>, total: u64) -> Self {
         Self { pages, total, sure: true, in_rounds: false }
     }
 }
@@ -232,91 +219,6 @@ fn places_to_mend(question: &Question, page_size: u64, proof: &Proof, pages: u64
     let beside = borders.iter().flat_map(|border| [(page_size, *border), (page_size, border - 1)]);
     // The first page has the rows that were edited meanwhile.
     around.chain([(page_size, 1)]).chain(beside).collect()
-}
-
-/// Reads one second whose pages did not agree: in one larger page; by product type; at last by reading it again and
-/// again, until what came together is as many rows as the total says.
-pub(super) async fn read_second(
-    asker: &Asker<'_>,
-    question: &Question,
-    page_size: u32,
-) -> Result<WindowRows> {
-    if let WindowRead::Whole(rows) = read(asker, question, LARGEST_PAGE.max(page_size), 0).await? {
-        return Ok(rows);
-    }
-    if let Some(rows) = read_by_type(asker, question, page_size).await? {
-        return Ok(rows);
-    }
-    read_in_rounds(asker, question, page_size).await
-}
-
-/// `None` unless each type can be read whole and all of them make up the total.
-async fn read_by_type(asker: &Asker<'_>, question: &Question, page_size: u32) -> Result<Option<WindowRows>> {
-    let mut all = WindowRows::whole(Vec::new(), 0);
-    for product_type in PRODUCT_TYPES {
-        let part = Question { product_type: Some(product_type), ..*question };
-        let larger = read(asker, &part, LARGEST_PAGE.max(page_size), 0).await?;
-        let part = match larger {
-            WindowRead::Whole(rows) => rows,
-            _ => match read(asker, &part, page_size, u64::MAX).await? {
-                WindowRead::Whole(rows) => rows,
-                _ => return Ok(None),
-            },
-        };
-        all.total += part.total;
-        all.in_rounds |= part.in_rounds;
-        all.pages.extend(part.pages);
-    }
-    let total = asker.total(question.axis, question.range).await?;
-    Ok((total == all.total).then_some(all))
-}
-
-/// Rows of one second without a lasting order: each round brings most of them, and all rounds together bring all. If
-/// they never do, an id comes more than once in the source, or a row is hidden: then nothing is deleted for it.
-async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) -> Result<WindowRows> {
-    let started = Instant::now();
-    let (mut pages, mut seen) = (Vec::new(), HashSet::new());
-    let (mut total, mut quiet) = (0, 0);
-    for _ in 0..MAX_ROUNDS {
-        let (before, mut rows) = (seen.len(), 0);
-        for number in 1.. {
-            let page = asker.page(question, number, page_size).await?;
-            let is_last = page.rows.is_empty();
-            if page.total != total {
-                // Something left or came back, perhaps between two pages: what was seen before may be gone.
-                (total, quiet) = (page.total, 0);
-                seen.clear();
-                // A change that was seen stays one.
-                if question.axis == TimeAxis::Creation {
-                    pages.clear();
-                }
-            }
-            rows += page.rows.len() as u64;
-            let fresh = page.rows.iter().filter_map(|row| row.id.as_deref()).map(id_hash);
-            if fresh.fold(false, |any, id| seen.insert(id) | any)
-                || page.rows.iter().any(|row| row.id.is_none())
-            {
-                pages.push(page);
-            }
-            if is_last || rows >= total {
-                break;
-            }
-        }
-        if seen.len() as u64 == total {
-            return Ok(WindowRows { in_rounds: true, ..WindowRows::whole(pages, total) });
-        }
-        quiet = if seen.len() == before { quiet + 1 } else { 0 };
-        let is_in_haste = started.elapsed() > asker.budget.left();
-        if quiet >= if is_in_haste { QUIET_ROUNDS_IN_HASTE } else { QUIET_ROUNDS } {
-            break;
-        }
-    }
-    tracing::warn!(
-        total,
-        distinct = seen.len(),
-        "products of one second never add up; none of them is deleted"
-    );
-    Ok(WindowRows { pages, total, sure: false, in_rounds: true })
 }
 
 #[cfg(test)]

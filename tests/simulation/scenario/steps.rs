@@ -160,6 +160,20 @@ impl Scenario {
         invariants::after_any_run(&self.world, &mut self.ledger).await
     }
 
+    /// A run dies between two batches of a large change: what the target has acknowledged counts, the rest does not.
+    pub(super) async fn death_step(&mut self) -> Step {
+        if self.world.deaths_rng.u8(0..24) > 0 {
+            return Ok(());
+        }
+        self.run("before the large change", &request(Mode::Sync), Death::None).await?;
+        self.world.sandbox.edit(rename_everything);
+        self.world.note_source();
+        self.world.coverage.count("steps", "a run that dies while it writes", 1);
+        self.world.tell("catalogue: everything renamed");
+        let death = Death::OnceWritten(self.world.deaths_rng.u64(0..15_000));
+        self.run("run that dies while it writes", &request(Mode::Sync), death).await.map(drop)
+    }
+
     pub(super) fn change_catalogue(&mut self) -> Step {
         self.past.push(self.world.catalogue());
         let (what, sandbox) = (self.rng().u8(0..10), self.world.sandbox.clone());
