@@ -210,3 +210,26 @@ async fn a_product_twice_in_a_second_of_many_pages_costs_later_runs_nothing() {
     let report = world.sync().await.report;
     assert_eq!((report.source.requests, report.quarantined, report.plan.delete), (3, 1, 0), "{report:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_rows_with_one_id_the_one_created_earlier_stays_whenever_it_comes() {
+    let options = Options { list_order: ListOrder::ById, ..options() };
+    let world = World::new(options, fast_in_pages_of(20, "products"));
+    world.sync_well().await;
+    let mut later = String::new();
+    world.sandbox.edit(|catalogue| {
+        let mut twin = catalogue.products[2_000].clone();
+        later.clone_from(&twin.name);
+        (twin.name, twin.create_time) = ("the earlier one".to_owned(), catalogue.products[20].create_time);
+        catalogue.products.push(twin);
+    });
+    world.wind(26 * 3_600).await;
+    let outcome = world.sync().await;
+    assert_eq!((outcome.report.plan.update, outcome.report.quarantined), (1, 1), "{:?}", outcome.report);
+    let [rejected] = outcome.rejected.as_slice() else { panic!("one row is set aside") };
+    let id = rejected.id.as_deref().unwrap();
+    assert!(world.rows()[id].get().contains("the earlier one"), "{}", world.rows()[id]);
+    // Of the row that was known, what the pipeline uses is left.
+    let raw = rejected.raw.get();
+    assert!(raw.contains(&later) && raw.contains(id) && raw.contains("group_id"), "{raw}");
+}

@@ -1,4 +1,4 @@
-//! Products that people bring back while a run compares: they hide no other one that goes meanwhile.
+//! Products that people bring back, create or delete while a run compares: they hide no other one that goes meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +8,7 @@ use okki_sync_sandbox::catalogue::Product;
 use okki_sync_sandbox::{ListOrder, Options, Sandbox};
 
 use crate::endurance::before;
-use crate::read::fast_in_pages_of;
+use crate::read::{fast_in_pages_of, ledger};
 use crate::support::{World, env, wall};
 
 /// A source in pages of 20 rows where people do something just before a question of some kind is answered.
@@ -115,5 +115,37 @@ async fn a_product_restored_while_windows_are_searched_hides_no_deletion() {
     moment.world.sandbox.import(1);
     moment.remove_and_sync(&moment.ids[1_000]).await;
     assert_eq!(moment.deleted_at_target(), [&moment.ids[1_000]]);
+    moment.world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_product_that_goes_while_others_come_is_found_in_the_same_run() {
+    let is_total = |uri: &str| uri.ends_with("start_index=1&count=1");
+    let moment = Moment::of(60, by_id, is_total, |people, ids, asked| {
+        // The second total is that of the first: one more has come, and one is gone.
+        people.import(usize::from(asked <= 2));
+        assert!(asked != 2 || people.remove(&ids[5]));
+    });
+    moment.world.sync_well().await;
+    moment.world.wind(3_600).await;
+    moment.begin();
+    let plan = moment.world.sync_well().await.report.plan;
+    assert_eq!((plan.create, plan.delete), (2, 1));
+    moment.world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_product_that_goes_while_its_window_is_read_again_costs_one_more_total() {
+    let is_page_1 = |uri: &str| uri.contains("start_index=1&count=20&time_type=2");
+    let moment = Moment::of(60, by_id, is_page_1, |people, ids, asked| {
+        assert!(asked != 1 || people.remove(&ids[1]));
+    });
+    moment.world.sync_well().await;
+    moment.world.wind(3_600).await;
+    moment.begin();
+    assert!(moment.world.sandbox.remove(&moment.ids[0]));
+    let report = moment.world.sync_well().await.report;
+    assert_eq!((report.plan.delete, report.source.requests), (2, 12), "{report:?}");
+    assert_eq!(ledger(&moment.world).await["unsettled_runs"], 0);
     moment.world.assert_complete();
 }
