@@ -270,3 +270,16 @@ async fn a_source_whose_total_is_one_too_many_can_be_read() {
         world.assert_complete();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_brings_a_change_lets_the_next_one_begin_later() {
+    let world = synced("products").await;
+    let cursor = async || ledger(&world).await["changes_from"].as_i64().unwrap();
+    for _ in 0..3 {
+        let before = cursor().await;
+        world.wind(3_600).await;
+        world.sandbox.edit(|catalogue| catalogue.products[3].name.push('!'));
+        sync(&world).await;
+        assert!(cursor().await >= before + 3_600, "{before}");
+    }
+}

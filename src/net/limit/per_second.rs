@@ -288,6 +288,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_in_line_when_another_one_is_throttled_waits_too() {
+        let (pace, start) = (PerSecond::new(1.0, 4, None), Instant::now());
+        pace.acquire_alone().await;
+        let throttled = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            pace.slow_down(Duration::from_secs(5));
+        };
+        tokio::join!(pace.acquire_alone(), throttled);
+        assert!(start.elapsed() >= Duration::from_millis(5_500), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_pace_beyond_the_timer_is_met_on_average_and_2_ms_early_at_most() {
         let (pace, start) = (PerSecond::new(10_000.0, 100, None), Instant::now());
         for call in 0..1_000_u32 {

@@ -233,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn the_size_of_a_full_page_is_learned_and_that_of_a_last_one_is_not() {
+        let mut sizing = Sizing::new(100, PAGES_OF_A_WINDOW);
+        for (total, rows, page_size) in
+            [(30, 30, 100), (0, 0, 100), (300, 100, 100), (300, 50, 50), (300, 20, 20), (300, 50, 20)]
+        {
+            sizing.learn_page_size(First { total, rows }, 100);
+            assert_eq!(sizing.page_size, page_size, "{rows} of {total}");
+        }
+    }
+
+    #[test]
     fn two_pieces_are_joined_where_they_touch_and_nothing_is_special_about_them() {
         let (first, second) = (piece(0, 9, 20), piece(10, 19, 30));
         let both = first.joined(&second);
