@@ -17,6 +17,7 @@ pub struct Pipeline {
     /// A plain target says what success is.
     pub success_is_named: bool,
     pub calls_per_minute: u32,
+    pub max_rows_per_batch: u32,
     /// Batches in flight at a time.
     pub at_once: u32,
     /// Calls to the source in a second.
@@ -67,6 +68,7 @@ impl Pipeline {
             tombstones,
             success_is_named,
             calls_per_minute,
+            max_rows_per_batch: max_rows,
             at_once: max_concurrency,
             pace,
             page_size,

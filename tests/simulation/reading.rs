@@ -115,6 +115,13 @@ impl Reading {
         self.edits_per_minute = self.edits_per_minute.min(rows * pace * 60.0 / 40.0);
     }
 
+    /// People change no more than half of the rows that the target takes: else what waits for it grows, and so does the
+    /// catalogue while it waits.
+    pub fn keep_writable(&mut self, calls_per_minute: u32, max_rows_per_batch: u32) {
+        let rows = f64::from(calls_per_minute * max_rows_per_batch);
+        self.edits_per_minute = self.edits_per_minute.min(rows / 2.0);
+    }
+
     /// Calls in which a read of so many pages comes further by a window at least: two windows of nine pages side by side,
     /// with their doubts. One second may hold everything (an import), and no run can go on in the middle of one: it is
     /// found by halving, and read in rounds where its rows have no lasting order.

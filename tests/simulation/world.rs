@@ -169,6 +169,7 @@ impl World {
         let in_line = Duration::from_secs_f64(CALLS_OF_A_TOKEN / pipeline.pace);
         options.token_lifetime = options.token_lifetime.max(in_line);
         reading.keep_readable(pipeline.pace, pipeline.page_size, options.products);
+        reading.keep_writable(pipeline.calls_per_minute, pipeline.max_rows_per_batch);
         reading.apply(&mut options);
         let story = vec![format!("begins at {}\n{options:?}\n{}", clock.now(), pipeline.text)];
         let sandbox = Sandbox::new(options, move || clock.now_ms());
