@@ -46,7 +46,8 @@ struct Agreement {
     /// Distinct ids, and rows without one.
     distinct: u64,
     ids: hashbrown::HashSet<u64>,
-    /// The sum of the ids' hashes, which does not depend on their order.
+    /// The sum of all rows' hashes of their ids, which does not depend on their order. Two reads that miss the same row by
+    /// chance have another one twice.
     signature: u64,
     pages: u64,
 }
@@ -62,10 +63,8 @@ impl Agreement {
         for row in &page.rows {
             self.rows += 1;
             let hash = row.id.as_deref().map(id_hash);
-            if hash.is_none_or(|hash| self.ids.insert(hash)) {
-                self.distinct += 1;
-                self.signature = self.signature.wrapping_add(hash.unwrap_or(1));
-            }
+            self.distinct += u64::from(hash.is_none_or(|hash| self.ids.insert(hash)));
+            self.signature = self.signature.wrapping_add(hash.unwrap_or(1));
         }
     }
 
@@ -262,5 +261,10 @@ mod tests {
         let signature = |ids| seen(&[(9, ids)]).signature;
         assert_eq!(signature(&[1, 2, 3]), signature(&[3, 1, 2]));
         assert_ne!(signature(&[1, 2, 3]), signature(&[1, 2, 4]));
+        assert_ne!(
+            signature(&[1, 2, 2]),
+            signature(&[1, 1, 2]),
+            "both miss the third, each has another one twice"
+        );
     }
 }
