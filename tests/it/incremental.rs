@@ -72,6 +72,11 @@ async fn changed_new_and_flagged_products_come_without_a_full_read() {
     assert_eq!(sync(&world).await.0.report.plan.unchanged, 950);
 }
 
+/// From when on the next run asks for changes, Unix seconds of the source's clock.
+async fn cursor(world: &World) -> i64 {
+    ledger(world).await["changes_from"].as_i64().unwrap()
+}
+
 /// A moment as OKKI's filters write it.
 fn in_beijing(at_ms: u64) -> String {
     let at = Timestamp::from_millisecond(at_ms.try_into().unwrap()).unwrap();
@@ -92,8 +97,7 @@ async fn changes_that_were_read_before_a_failure_are_not_asked_for_again() {
     });
     let world = World::of(sandbox, Some(source), env(), fast("products"), Clock::pinned());
     world.sync_well().await;
-    let cursor = async || ledger(&world).await["changes_from"].as_i64().unwrap();
-    let before_imports = cursor().await;
+    let before_imports = cursor(&world).await;
     world.wind(3_600).await;
     world.sandbox.import(300);
     world.wind(3_600).await;
@@ -101,7 +105,7 @@ async fn changes_that_were_read_before_a_failure_are_not_asked_for_again() {
     *later.lock().unwrap() = in_beijing(world.clock.now_ms() - 600_000);
     is_down.store(true, Ordering::Relaxed);
     assert_ne!(world.sync().await.report.status, Status::Succeeded);
-    assert!(cursor().await > before_imports + 3_000, "the first import was read");
+    assert!(cursor(&world).await > before_imports + 3_000, "the first import was read");
     is_down.store(false, Ordering::Relaxed);
     world.wind(600).await;
     sync(&world).await;
@@ -274,12 +278,11 @@ async fn a_source_whose_total_is_one_too_many_can_be_read() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_brings_a_change_lets_the_next_one_begin_later() {
     let world = synced("products").await;
-    let cursor = async || ledger(&world).await["changes_from"].as_i64().unwrap();
     for _ in 0..3 {
-        let before = cursor().await;
+        let before = cursor(&world).await;
         world.wind(3_600).await;
         world.sandbox.edit(|catalogue| catalogue.products[3].name.push('!'));
         sync(&world).await;
-        assert!(cursor().await >= before + 3_600, "{before}");
+        assert!(cursor(&world).await >= before + 3_600, "{before}");
     }
 }

@@ -328,8 +328,7 @@ pub async fn after_one_run(
         return Err(format!("a lockout was knocked on: {told} calls were refused by it in one run"));
     }
     // All changes must be visible before the run. (Later than the program allows for, they are missed.)
-    let late_ms = world.reading.visible_late_s * 1_000;
-    let is_seen = world.past.lock().unwrap().changed_at_ms + late_ms <= before.now_ms;
+    let is_seen = !world.past.lock().unwrap().shows_changes_since(before.now_ms);
     let still = world.sandbox.revision() == before.revision && is_seen && !world.reading.is_too_late();
     let catalogue = world.catalogue();
     let wanted = world.pipeline.rows(&catalogue);

@@ -25,7 +25,7 @@ pub struct Past {
     /// Calls to the source since a run has begun, and changes.
     looks: u64,
     /// When the last change was made.
-    pub changed_at_ms: u64,
+    changed_at_ms: u64,
     changes: usize,
     /// Whether the run that goes on knows nothing from a complete read.
     pub is_first_read: bool,
@@ -52,6 +52,11 @@ impl Past {
     /// A run begins.
     pub fn begin_run(&mut self, is_first_read: bool) {
         (self.looks, self.is_first_read) = (0, is_first_read);
+    }
+
+    /// Whether a change was made since this moment, or before and became visible only then.
+    pub fn shows_changes_since(&self, at_ms: u64) -> bool {
+        self.changed_at_ms + self.late_ms > at_ms
     }
 
     /// Notes what has changed since the last time.

@@ -120,8 +120,7 @@ pub fn after_a_sync(
     let late_ms = world.reading.visible_late_s * 1_000;
     let span = Span { from_ms: since_ms.saturating_sub(late_ms), to_ms: world.clock.now_ms() };
     let past = world.past.lock().unwrap();
-    // Also what was changed before shows only now, where changes become visible late.
-    let moved = past.changed_at_ms + late_ms > before.now_ms && !world.reading.is_filtered();
+    let moved = past.shows_changes_since(before.now_ms) && !world.reading.is_filtered();
     if moved && !world.reading.can_be_asked_for_new_products() {
         return Ok(());
     }

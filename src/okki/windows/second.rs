@@ -75,9 +75,11 @@ async fn read_in_rounds(asker: &Asker<'_>, question: &Question, page_size: u32) 
     for _ in 0..MAX_ROUNDS {
         let round = read_round(asker, question, page_size).await?;
         let order = order_of(&round);
-        if let Some(rows) = order.as_ref().filter(|_| order == order_before) {
-            let rows = rows.len() as u64;
-            return Ok(WindowRows::whole(round, rows));
+        if let (Some(rows), Some(rows_before)) = (&order, &order_before)
+            && rows == rows_before
+        {
+            let total = rows.len() as u64;
+            return Ok(WindowRows::whole(round, total));
         }
         order_before = order;
         let before = seen.len();

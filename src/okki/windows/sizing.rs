@@ -118,7 +118,7 @@ impl Sizing {
     /// More rows than this are not read as one window.
     pub(super) fn at_most(&self, piece: &Piece) -> u64 {
         let rows = self.rows(piece);
-        if rows <= self.page_size { self.page_size } else { (rows * 4 / 3).max(self.page_size) }
+        if rows <= self.page_size { self.page_size } else { rows * 4 / 3 }
     }
 
     /// A piece of so many rows was doubtful. It is read again in windows half as large; if that happens often, so is what

@@ -230,9 +230,7 @@ impl Scenario {
         }
         if request.mode == Mode::Sync && !is_only {
             let is_done = outcome.as_ref().is_some_and(promises::is_done);
-            // Also what was changed before shows only now, where changes become visible late.
-            let late_ms = self.world.reading.visible_late_s * 1_000;
-            let moves = self.world.past.lock().unwrap().changed_at_ms + late_ms > before.now_ms;
+            let moves = self.world.past.lock().unwrap().shows_changes_since(before.now_ms);
             let from_ms = if is_done && !moves { since_ms } else { self.compared_since.min(since_ms) };
             promises::after_a_sync(&self.world, &before, from_ms, outcome.as_ref())?;
             if is_done {
