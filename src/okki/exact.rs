@@ -2,11 +2,29 @@
 
 use std::time::Duration;
 
+use super::merge::Numbers;
 use super::reading::{Keep, Reading, Step, Stop, may_pass};
 use super::search::{Differing, MOST_TO_SEARCH, Parts};
 use super::windows::ledger::Waiting;
 use super::windows::times::{LATEST, OLDEST};
-use super::windows::{Seconds, TimeAxis, TimeRange};
+use super::windows::{TimeAxis, TimeRange};
+
+/// Looks at the totals before everything is read again: a difference may come from what people did meanwhile.
+const MOST_LOOKS: u32 = 3;
+
+/// What a look at the windows' total says of the rows that they held.
+struct Look {
+    /// How many are gone at least.
+    missing: u64,
+    /// How many are gone at most: a product that was brought back and went again may hide one, if it went after the total.
+    may_be_missing: u64,
+    /// Products that were brought back, and counted in the total.
+    brought_back: u64,
+    /// The last delta that asked which products are still there.
+    asked: Option<Numbers>,
+    /// The number of the rows that came after the total.
+    later: Option<u32>,
+}
 
 impl<K: Keep> Reading<'_, '_, K> {
     /// Where people create products, one that was created a moment ago can hide in the total that another one was
@@ -18,32 +36,63 @@ impl<K: Keep> Reading<'_, '_, K> {
     pub(super) async fn settle_exactly(&mut self) -> Step<()> {
         self.close_windows().await?;
         let Some(end) = self.ledger.end().filter(|_| self.ledger.gaps().is_empty()) else { return Ok(()) };
-        let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
-        let mut asked = self.find_vanished().await?;
-        if self.has_waiting() {
-            self.read_tail().await?;
-        }
-        self.has_unplaced = false;
-        let mut later = None;
-        if self.brought_back(later) > 0 {
-            // Or they are gone again.
-            asked = self.find_vanished().await?;
-            later = asked.map(|numbers| numbers.new);
-        }
-        self.settle_windows(in_windows, end, later).await?;
-        if let Some(numbers) = asked {
-            self.ledger.forget_change(numbers.again);
+        let of_windows = TimeRange::new(OLDEST, end);
+        let mut is_searched = false;
+        for looks in 1..=MOST_LOOKS {
+            let in_windows = self.asker.total(TimeAxis::Creation, of_windows).await?;
+            let look = self.look_at(in_windows).await?;
+            let is_last = is_searched || looks == MOST_LOOKS;
+            let is_done = if look.may_be_missing == 0 {
+                true
+            } else if is_last {
+                // A row was brought back into a window that has lost another one: before this began, or meanwhile.
+                let all = self.ledger.windows().to_vec();
+                self.read_again(&all).await?;
+                true
+            } else if look.missing > 0 {
+                is_searched = true;
+                self.read_what_differs(in_windows, &look).await?
+            } else {
+                false
+            };
+            if is_done {
+                if let Some(numbers) = look.asked {
+                    self.ledger.forget_change(numbers.again);
+                }
+                break;
+            }
         }
         Ok(())
     }
 
-    /// `later`: the number of rows that came after the windows' total.
-    async fn settle_windows(&mut self, in_windows: u64, end: Seconds, later: Option<u32>) -> Step<()> {
-        let brought_back = self.brought_back(later);
-        let missing = (self.ledger.rows_in_windows() + brought_back).saturating_sub(in_windows);
-        if missing == 0 {
-            return Ok(());
+    /// Compares the windows' total with the rows that they held and those that were brought back.
+    async fn look_at(&mut self, in_windows: u64) -> Step<Look> {
+        let first = self.find_vanished().await?;
+        if self.has_waiting() {
+            self.read_tail().await?;
         }
+        self.has_unplaced = false;
+        // Those that the first one found may be gone again.
+        let second = match self.brought_back(None) {
+            0 => None,
+            _ => self.find_vanished().await?,
+        };
+        let later = second.as_ref().map(|asked| asked.numbers.new);
+        let vanished: u64 = first.iter().chain(&second).map(|asked| asked.vanished).sum();
+        let brought_back = self.brought_back(later);
+        let expected = self.ledger.rows_in_windows() + brought_back;
+        Ok(Look {
+            missing: expected.saturating_sub(in_windows),
+            may_be_missing: (expected + vanished).saturating_sub(in_windows),
+            brought_back,
+            asked: second.or(first).map(|asked| asked.numbers),
+            later,
+        })
+    }
+
+    /// Reads the windows again that differ. Returns whether they explain all that may be missing.
+    async fn read_what_differs(&mut self, in_windows: u64, look: &Look) -> Step<bool> {
+        let missing = look.may_be_missing;
         // Each half is asked for by itself, so a row that is deleted while the search goes on cannot hide an earlier one.
         let found = match missing {
             ..=MOST_TO_SEARCH => self.search(in_windows, Parts::Asked).await?,
@@ -51,20 +100,9 @@ impl<K: Keep> Reading<'_, '_, K> {
         };
         let is_all = found.windows.len() == self.ledger.windows().len();
         self.read_again(&found.windows).await?;
-        let left = self.brought_back(later);
-        let is_explained = found.rows_gone + brought_back.saturating_sub(left) >= missing;
-        if is_all || (is_explained && left == 0) {
-            return Ok(());
-        }
-        if is_explained {
-            let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
-            if self.ledger.rows_in_windows() + left <= in_windows {
-                return Ok(());
-            }
-        }
-        // A row was brought back into a window that has lost another one: before this began, or meanwhile.
-        let all = self.ledger.windows().to_vec();
-        self.read_again(&all).await
+        let left = self.brought_back(look.later);
+        let is_explained = found.rows_gone + look.brought_back.saturating_sub(left) >= missing;
+        Ok(is_all || (is_explained && left == 0))
     }
 
     /// Rows that belong into windows which were read before they came: products that were brought back. `later`: the
