@@ -7,17 +7,21 @@ use super::reading::{Keep, Reading, Step, Stop, may_pass};
 use super::search::{Differing, MOST_TO_SEARCH, Parts};
 use super::windows::ledger::Waiting;
 use super::windows::times::{LATEST, OLDEST};
-use super::windows::{TimeAxis, TimeRange};
+use super::windows::{Seconds, TimeAxis, TimeRange};
 
 /// Looks at the totals before everything is read again: a difference may come from what people did meanwhile.
 const MOST_LOOKS: u32 = 3;
 
-/// What a look at the windows' total says of the rows that they held.
+/// What the windows' total says of the rows that they held.
 struct Look {
+    in_windows: u64,
     /// How many are gone at least.
     missing: u64,
     /// How many are gone at most: a product that was brought back and went again may hide one, if it went after the total.
     may_be_missing: u64,
+    /// How many are in the total and known from nowhere: products that came before it and went after it, or that no delta
+    /// shows. They may hide as many that are gone.
+    unknown: u64,
     /// Products that were brought back, and counted in the total.
     brought_back: u64,
     /// The last delta that asked which products are still there.
@@ -36,22 +40,20 @@ impl<K: Keep> Reading<'_, '_, K> {
     pub(super) async fn settle_exactly(&mut self) -> Step<()> {
         self.close_windows().await?;
         let Some(end) = self.ledger.end().filter(|_| self.ledger.gaps().is_empty()) else { return Ok(()) };
-        let of_windows = TimeRange::new(OLDEST, end);
         let mut is_searched = false;
         for looks in 1..=MOST_LOOKS {
-            let in_windows = self.asker.total(TimeAxis::Creation, of_windows).await?;
-            let look = self.look_at(in_windows).await?;
-            let is_last = is_searched || looks == MOST_LOOKS;
-            let is_done = if look.may_be_missing == 0 {
+            let is_last = looks == MOST_LOOKS;
+            let look = self.look_until(end).await?;
+            let is_done = if look.may_be_missing + look.unknown == 0 {
                 true
-            } else if is_last {
+            } else if look.may_be_missing > 0 && (is_searched || is_last) {
                 // A row was brought back into a window that has lost another one: before this began, or meanwhile.
                 let all = self.ledger.windows().to_vec();
                 self.read_again(&all).await?;
                 true
-            } else if look.missing > 0 {
+            } else if look.missing > 0 || is_last {
                 is_searched = true;
-                self.read_what_differs(in_windows, &look).await?
+                self.read_what_differs(&look).await? || is_last
             } else {
                 false
             };
@@ -65,8 +67,9 @@ impl<K: Keep> Reading<'_, '_, K> {
         Ok(())
     }
 
-    /// Compares the windows' total with the rows that they held and those that were brought back.
-    async fn look_at(&mut self, in_windows: u64) -> Step<Look> {
+    /// Compares the total of the windows, which end at `end`, with the rows that they held and those that were brought back.
+    async fn look_until(&mut self, end: Seconds) -> Step<Look> {
+        let in_windows = self.asker.total(TimeAxis::Creation, TimeRange::new(OLDEST, end)).await?;
         let first = self.find_vanished().await?;
         if self.has_waiting() {
             self.read_tail().await?;
@@ -81,9 +84,13 @@ impl<K: Keep> Reading<'_, '_, K> {
         let vanished: u64 = first.iter().chain(&second).map(|asked| asked.vanished).sum();
         let brought_back = self.brought_back(later);
         let expected = self.ledger.rows_in_windows() + brought_back;
+        // A product that the source counts and never shows.
+        let never_shown = self.ledger.known_difference.max(0).unsigned_abs();
         Ok(Look {
+            in_windows,
             missing: expected.saturating_sub(in_windows),
             may_be_missing: (expected + vanished).saturating_sub(in_windows),
+            unknown: in_windows.saturating_sub(expected + vanished + never_shown),
             brought_back,
             asked: second.or(first).map(|asked| asked.numbers),
             later,
@@ -91,11 +98,11 @@ impl<K: Keep> Reading<'_, '_, K> {
     }
 
     /// Reads the windows again that differ. Returns whether they explain all that may be missing.
-    async fn read_what_differs(&mut self, in_windows: u64, look: &Look) -> Step<bool> {
+    async fn read_what_differs(&mut self, look: &Look) -> Step<bool> {
         let missing = look.may_be_missing;
         // Each half is asked for by itself, so a row that is deleted while the search goes on cannot hide an earlier one.
-        let found = match missing {
-            ..=MOST_TO_SEARCH => self.search(in_windows, Parts::Asked).await?,
+        let found = match missing.max(look.unknown) {
+            ..=MOST_TO_SEARCH => self.search(look.in_windows, Parts::Asked).await?,
             _ => Differing { windows: self.ledger.windows().to_vec(), rows_gone: missing },
         };
         let is_all = found.windows.len() == self.ledger.windows().len();

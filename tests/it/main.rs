@@ -44,6 +44,7 @@ mod secrets;
 mod source_pace;
 mod stored;
 mod test_names;
+mod traffic;
 mod undo;
 mod values;
 mod values_guard;
