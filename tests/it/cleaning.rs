@@ -117,6 +117,23 @@ async fn id_check_tells_which_of_two_rows_counts_that_pages_bring_with_one_id() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_without_an_id_that_comes_later_is_in_the_quarantine_once() {
+    let world = World::new(small(), qeasy("products", ""));
+    world.sync_well().await;
+    world.wind(3600).await;
+    world.sandbox.edit(|catalogue| {
+        let mut nameless = catalogue.products[7].clone();
+        nameless.product_id = " ".to_owned();
+        catalogue.products.push(nameless);
+    });
+    for run in 1..=3 {
+        let report = world.sync().await.report;
+        assert_eq!((report.status, report.quarantined), (Status::Partial, 1), "run {run}: {report:?}");
+        world.wind(600).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_that_becomes_dirty_after_its_write_is_not_deleted() {
     for shape in ["groups", SHAPE] {
         let world = World::new(small(), qeasy(shape, ""));

@@ -151,6 +151,28 @@ async fn a_product_created_between_two_pages_hides_no_other_one_from_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_counts_all_products_in_each_range_is_read_whole() {
+    let sandbox = Sandbox::new(Options { products: 300, ..options() }, wall(Clock::pinned()));
+    let (inner, people) = (sandbox.okki(), sandbox.clone());
+    let source = Router::new().fallback(move |request: Request| {
+        let (inner, people) = (inner.clone(), people.clone());
+        async move {
+            if !request.uri().path().ends_with("/product/list") {
+                return inner.oneshot(request).await.unwrap();
+            }
+            let body = inner.oneshot(request).await.unwrap().into_body();
+            let page = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
+            let (before, count) = page.split_once("\"count\":").unwrap();
+            let after = count.trim_start_matches(|digit: char| digit.is_ascii_digit());
+            answer(format!("{before}\"count\":{}{after}", people.catalogue().products.len()))
+        }
+    });
+    let world = World::of(sandbox, Some(source), env(), fast_in_pages_of(20, "products"), Clock::pinned());
+    world.sync_well().await;
+    world.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_that_hides_at_a_border_of_two_pages_is_found_in_other_pages() {
     // Two rows of one second change places each time that the border between them is asked for.
     let sandbox = Sandbox::new(

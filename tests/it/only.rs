@@ -143,6 +143,13 @@ async fn an_unknown_id_names_the_nearest_and_nothing_is_sent() {
         "{said}"
     );
     assert!(said.contains(&id[..id.len() - 1]), "{said}");
+    // The nearest ids of a group are those of groups.
+    let group = world.catalogue().groups[0].id.clone();
+    let typed = format!("{group}0");
+    let only = Only { groups: vec![typed.clone()], ..Only::default() };
+    let said = send(&world, only).await.error.unwrap().to_string();
+    let nearest = format!("only: no group has the id \"{typed}\"; the nearest ids are ");
+    assert!(said.starts_with(&nearest) && said.contains(&group), "{said}");
     assert_eq!((world.target_calls(), world.state().await), (calls, state));
 }
 

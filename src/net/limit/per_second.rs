@@ -327,6 +327,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn calls_in_flight_count_while_the_number_is_lowered_and_raised() {
+        let pace = PerSecond::new(1_000.0, 4, None);
+        let mut in_flight = Vec::new();
+        for _ in 0..4 {
+            in_flight.push(pace.acquire_alone().await);
+        }
+        pace.configure(1_000.0, 1);
+        pace.configure(1_000.0, 3);
+        drop(in_flight.pop());
+        assert!(tokio::time::timeout(Duration::from_secs(60), pace.acquire_alone()).await.is_err());
+        for free in 1..=3 {
+            drop(in_flight.pop());
+            drop(pace.acquire_alone().await);
+            assert_eq!(pace.in_flight.available_permits(), free);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn throttling_halves_the_number_at_a_time_and_good_answers_bring_it_back() {
         let pace = PerSecond::new(1_000.0, 4, None);
         let free = || pace.in_flight.available_permits();

@@ -186,3 +186,73 @@ async fn sleep(budget: &Budget, until: Instant) {
         tokio::time::sleep_until(until).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::clock::Clock;
+
+    /// A ledger that counts what it is told.
+    #[derive(Debug, Default)]
+    struct Told {
+        is_shared: bool,
+        silences: AtomicU32,
+        given_back: Mutex<Vec<(u64, u64)>>,
+    }
+
+    #[async_trait]
+    impl StretchLedger for Told {
+        async fn reserve(&self, _: Duration, earliest_ms: u64) -> Stretch {
+            Stretch { from_ms: earliest_ms, until_ms: earliest_ms + 10_000 }
+        }
+
+        fn is_shared(&self) -> bool {
+            self.is_shared
+        }
+
+        async fn look(&self) {}
+
+        async fn give_back(&self, from_ms: u64, until_ms: u64) {
+            self.given_back.lock().unwrap().push((from_ms, until_ms));
+        }
+
+        async fn tell_silence(&self) {
+            self.silences.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// With a stretch that begins and ends so many milliseconds from now.
+    fn with_stretch(is_shared: bool, from_ms: u64, until_ms: u64) -> (Arc<Told>, Shared, u64) {
+        let (clock, told) = (Clock::pinned(), Arc::new(Told { is_shared, ..Told::default() }));
+        let shared = Shared::new(Arc::<Told>::clone(&told), Arc::new(Account::new(clock)));
+        let now_ms = clock.now_ms();
+        shared.hold(Stretch { from_ms: now_ms + from_ms, until_ms: now_ms + until_ms });
+        (told, shared, now_ms)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_is_told_to_others_if_they_might_call_before_it_ends() {
+        for (from_ms, until_ms, seconds, told_times) in
+            [(0, 10_000, 3, 0), (0, 10_000, 20, 1), (5_000, 10_000, 3, 1)]
+        {
+            let (told, shared, _) = with_stretch(false, from_ms, until_ms);
+            shared.block(Duration::from_secs(seconds)).await;
+            assert_eq!(told.silences.load(Ordering::Relaxed), told_times, "{from_ms} {until_ms} {seconds}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_a_stretch_is_given_back_to_others_if_there_are_any() {
+        for (is_shared, always, next_s, times) in
+            [(false, false, 2, 0), (false, true, 2, 1), (true, false, 2, 1), (true, false, 10, 0)]
+        {
+            let (told, shared, now_ms) = with_stretch(is_shared, 0, 10_000);
+            shared.give_back(Instant::now() + Duration::from_secs(next_s), always).await;
+            let given_back = told.given_back.lock().unwrap().clone();
+            assert_eq!(given_back, vec![(now_ms + 2_000, now_ms + 10_000); times]);
+        }
+    }
+}

@@ -336,6 +336,14 @@ mod tests {
     }
 
     #[test]
+    fn no_more_calls_are_reserved_than_all_of_the_account_may_make() {
+        let mut pace = Window::new(40, [1_000; 20]);
+        pace.see_others(others(&[1_000; 18]));
+        assert!(pace.reserve(1_000));
+        assert_eq!(pace.reserved, 2);
+    }
+
+    #[test]
     fn of_those_who_reserve_the_one_with_fewer_calls_goes_first() {
         let (mut much, mut none) = (Window::new(10, [1_000; 5]), Window::new(10, []));
         for pace in [&mut much, &mut none] {

@@ -343,3 +343,27 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_read_is_due_again_in_time_or_when_the_clock_was_set_back() {
+        let ledger = Ledger { whole_read_at_ms: 10_000, ..Ledger::default() };
+        let is_due = |now_ms| ledger.is_whole_due(Duration::from_secs(5), now_ms);
+        assert_eq!([9_999, 10_000, 14_999, 15_000].map(is_due), [true, false, false, true]);
+    }
+
+    #[test]
+    fn a_filter_that_leaves_out_starts_has_read_less_of_each_window() {
+        let window = |number, from, to| Window { number, from, to, rows: 1, read_at_ms: 0, sure: true };
+        let mut ledger = Ledger { start_shift_seconds: 1, ..Ledger::default() };
+        ledger.extend_to(2);
+        ledger.insert(window(1, 0, 0));
+        ledger.insert(window(2, 1, 2));
+        ledger.shift_starts(2);
+        assert_eq!((ledger.windows.as_slice(), ledger.start_shift_seconds), (&[window(2, 2, 2)][..], 2));
+        assert_eq!(ledger.gaps(), [TimeRange::new(0, 1)]);
+    }
+}

@@ -64,3 +64,59 @@ impl Ledger {
         back.into_iter().for_each(|window| self.insert(window));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(number: u32, from: Seconds, to: Seconds) -> Window {
+        Window { number, from, to, rows: 5, read_at_ms: 7, sure: true }
+    }
+
+    /// Whose window of five rows is to be read again, all but one that follows it.
+    fn retired() -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.insert(window(1, 0, 9));
+        ledger.insert(window(2, 10, 19));
+        ledger.retire(|window| window.number == 1);
+        ledger
+    }
+
+    #[test]
+    fn a_window_that_was_not_read_again_is_one_again_if_nobody_took_its_rows() {
+        let mut ledger = retired();
+        ledger.reinstate(|_| 5, 1_000);
+        assert_eq!(ledger.windows, [window(1, 0, 9), window(2, 10, 19)]);
+        assert_eq!((ledger.waiting.len(), ledger.rolled_at_ms), (0, 1_000));
+
+        let mut ledger = retired();
+        ledger.reinstate(|_| 4, 1_000);
+        assert_eq!((ledger.windows.len(), ledger.waiting.len(), ledger.rolled_at_ms), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_window_of_which_a_part_was_read_again_stays_a_gap() {
+        for (from, to) in [(0, 0), (9, 9), (3, 4)] {
+            let mut ledger = retired();
+            ledger.insert(window(3, from, to));
+            ledger.reinstate(|_| 5, 1_000);
+            assert_eq!((ledger.windows.len(), ledger.waiting.len()), (2, 1), "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_delta_that_asks_again_tells_of_earlier_rows_that_have_changed_since() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.unplaced_since(), None);
+        for (number, since) in [(3, 100), (4, 99), (5, 101), (9, 200)] {
+            ledger.expect_changes(number, since);
+        }
+        ledger.expect(6, 0, 50);
+        assert_eq!(ledger.unplaced_since(), Some(99));
+        assert_eq!(ledger.take_vanished(9, 100), [3, 5]);
+        let left: Vec<u32> = ledger.waiting.iter().map(|waiting| waiting.number).collect();
+        assert_eq!(left, [4, 9, 6]);
+        ledger.forget_change(4);
+        assert_eq!(ledger.unplaced_since(), Some(200));
+    }
+}
