@@ -55,6 +55,7 @@ impl<K: Keep> Reading<'_, '_, K> {
                 is_searched = true;
                 self.read_what_differs(&look).await? || is_last
             } else {
+                // Whether the total counted what is gone since, only another one tells.
                 false
             };
             if is_done {
