@@ -28,13 +28,6 @@ const MAX_SEARCHES: u32 = 4;
 /// Halvings between a lag that shows too many rows and one that shows none.
 const LAG_HALVINGS: u32 = 6;
 
-/// A delta that asked which rows are still there.
-pub(super) struct AskedAgain {
-    pub numbers: Numbers,
-    /// How many rows were not.
-    pub vanished: u64,
-}
-
 impl<K: Keep> Reading<'_, '_, K> {
     /// Reads what changed since the last delta (or since the read began), and lets it win over what is held.
     pub(super) async fn read_changes(&mut self) -> Step<()> {
@@ -67,8 +60,8 @@ impl<K: Keep> Reading<'_, '_, K> {
     /// since then for as long as it exists. So one more delta tells. Where no row waits, it asks for what has changed since
     /// the last one.
     ///
-    /// `None` if nothing is known to ask for.
-    pub(super) async fn find_vanished(&mut self) -> Step<Option<AskedAgain>> {
+    /// Returns the numbers of that delta; `None` if nothing is known to ask for.
+    pub(super) async fn find_vanished(&mut self) -> Step<Option<Numbers>> {
         self.forget_found();
         let since = self.ledger.unplaced_since().or(self.ledger.changes_from);
         let Some(since) = since else { return Ok(None) };
@@ -77,16 +70,13 @@ impl<K: Keep> Reading<'_, '_, K> {
         self.ledger.expect_changes(numbers.again, since);
         let fresh = self.read_changes_since(since, numbers).await?;
         self.fresh_rows += fresh.rows;
-        let mut vanished = 0;
         if !fresh.is_unsure && fresh.ambiguous.is_empty() {
             let gone = self.ledger.take_vanished(numbers.new, since);
-            let by_number = self.builder.rows_by_number();
-            vanished = gone.iter().filter_map(|number| by_number.get(number)).sum();
             self.builder.remove(&gone);
         }
         self.forget_found();
         self.is_dirty = true;
-        Ok(Some(AskedAgain { numbers, vanished }))
+        Ok(Some(numbers))
     }
 
     async fn read_changes_since(&mut self, from: Seconds, numbers: Numbers) -> Step<Fresh> {

@@ -91,9 +91,9 @@ impl<K: Keep> Reading<'_, '_, K> {
                 self.read_tail().await?;
                 self.forget_found();
                 if self.ledger.unplaced_since().is_some()
-                    && let Some(asked) = self.find_vanished().await?
+                    && let Some(numbers) = self.find_vanished().await?
                 {
-                    self.ledger.forget_change(asked.numbers.again);
+                    self.ledger.forget_change(numbers.again);
                 }
             }
             if total > self.held() && self.tail_holds_more().await? {

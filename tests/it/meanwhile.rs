@@ -124,52 +124,6 @@ async fn a_product_restored_while_windows_are_searched_hides_no_deletion() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_product_restored_and_gone_again_hides_no_deletion() {
-    let is_delta = |uri: &str| uri.contains("count=20&time_type=1");
-    let moment = Moment::of(
-        3_000,
-        |product| product.create_time,
-        is_delta,
-        |people, ids, asked| {
-            // The first delta shows it, the windows' total counts it, the second delta asks whether it is still there.
-            assert!(asked != 2 || people.remove(&ids[0]));
-        },
-    );
-    moment.world.sync_well().await;
-    moment.remove_and_sync(&moment.ids[0]).await;
-    assert!(moment.world.sandbox.restore(&moment.ids[0]));
-    moment.begin();
-    moment.remove_and_sync(&moment.ids[1_000]).await;
-    assert!(moment.asked.load(Ordering::Relaxed) >= 2);
-    assert_eq!(moment.deleted_at_target(), [&moment.ids[0], &moment.ids[1_000]]);
-    moment.world.assert_complete();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_product_restored_and_gone_before_the_total_costs_one_more_look() {
-    let is_total_of_windows = |uri: &str| uri.contains("count=1&time_type=2&start_time=1970");
-    let moment = Moment::of(
-        3_000,
-        |product| product.create_time,
-        is_total_of_windows,
-        |people, ids, asked| {
-            // The delta has shown it. Whether the total counts it, only another total tells.
-            assert!(asked != 1 || people.remove(&ids[0]));
-        },
-    );
-    moment.world.sync_well().await;
-    moment.remove_and_sync(&moment.ids[0]).await;
-    assert!(moment.world.sandbox.restore(&moment.ids[0]));
-    moment.world.wind(3_600).await;
-    moment.begin();
-    let source = moment.world.sync_well().await.report.source;
-    assert_eq!(moment.asked.load(Ordering::Relaxed), 2);
-    // Reading everything again takes 150 calls at least.
-    assert!(source.requests < 40, "{} calls", source.requests);
-    moment.world.assert_complete();
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_product_that_goes_while_others_come_is_found_in_the_same_run() {
     let is_total = |uri: &str| uri.ends_with("start_index=1&count=1");
     let moment = Moment::of(60, by_id, is_total, |people, ids, asked| {
