@@ -1,6 +1,5 @@
-//! What a run asks, call for call, as time goes on: kept under `snapshots/`, where a change of the traffic shows as such.
-//!
-//! `INSTA_UPDATE=always cargo test --test it traffic::` writes them anew; read the difference before you keep it.
+//! What a run asks, call for call, as time goes on: recorded under `snapshots/`, where a change of the traffic shows as
+//! such. CONTRIBUTING.md, Snapshots, says how a change on purpose is accepted.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -51,7 +50,10 @@ fn question(uri: &str) -> String {
 fn answer(status: http::StatusCode, body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     match (body["data"]["list"].as_array(), body["data"].as_array()) {
-        (Some(rows), _) => format!("{} in all, {} rows", body["data"]["count"], rows.len()),
+        (Some(rows), _) => {
+            let total = body["data"].get("count").unwrap_or(&body["data"]["totalItem"]);
+            format!("{total} in all, {} rows", rows.len())
+        }
         (None, Some(groups)) => format!("{} groups", groups.len()),
         _ => status.as_str().to_owned(),
     }

@@ -42,7 +42,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What `make test` runs.
 const SEEDS: u64 = 1_000;
-/// Seeds beyond those that have broken a promise: until what they found was mended, or with a mend that was none.
+/// Seeds beyond those that have broken a promise: until what they found was mended, or with a mend that was taken back.
 const MENDED: [u64; 39] = [
     1082, 1107, 1675, 1678, 1839, 1990, 2207, 2383, 2531, 2745, 2764, 2826, 2841, 3385, 3438, 3447, 4695,
     4785, 4827, 4930, 5214, 5632, 5810, 6665, 7477, 8263, 8860, 8954, 9689, 10181, 10880, 11789, 14746,
